@@ -1,0 +1,1 @@
+//! Translates; contains no rule.

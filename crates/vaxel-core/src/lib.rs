@@ -1,0 +1,1 @@
+//! Pure: no async, no I/O.

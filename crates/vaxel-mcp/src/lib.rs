@@ -1,0 +1,1 @@
+//! Speaks MCP; opens no socket, knows no policy, holds no key.

@@ -1,0 +1,1 @@
+//! Keeps processes as asked; knows no HTTP and no MCP.
