@@ -1,1 +1,26 @@
-//! Pure: no async, no I/O.
+//! Pure: no async, no I/O. The words of the product and the decisions that need nothing but their
+//! arguments.
+//!
+//! Every other crate may use this one; it uses none of them. What is absent on purpose: sockets,
+//! files, environment, SQL, HTTP types, MCP wire types, tasks and locks.
+pub mod id; // read these first: how a thing is identified, named and dated
+pub mod name;
+pub mod time;
+pub mod secret;
+
+pub mod failure; // what can go wrong, and the one table that decides how it is shown
+
+pub mod principal; // who is asking, and what they may do
+pub mod policy;
+
+pub mod service; // the desired state of a service, and its validation
+pub mod status; // the observed state of a service
+pub mod lifecycle;
+pub mod catalog; // what a service offers
+pub mod import; // configurations of MCP clients, read as services
+pub mod audit;
+pub mod call; // the record that every call leaves
+
+pub mod backoff;
+pub mod balance;
+pub mod layering; // how configuration layers become one, with the origin of every value
