@@ -27,13 +27,22 @@ pub struct Failure {
 impl Failure {
     /// A failure with the sentence that the caller reads.
     pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, detail: detail.into(), issues: Vec::new(), retry_after: None, cause: None }
+        Self {
+            kind,
+            detail: detail.into(),
+            issues: Vec::new(),
+            retry_after: None,
+            cause: None,
+        }
     }
 
     /// Something broke that the caller can do nothing about; the cause stays in the log.
     pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::new(Kind::Internal, "Something went wrong inside Vaxel; its log has the details")
-            .caused_by(cause)
+        Self::new(
+            Kind::Internal,
+            "Something went wrong inside Vaxel; its log has the details",
+        )
+        .caused_by(cause)
     }
 
     /// An input with these problems. `what` is its name, as in "the service `files`".
@@ -46,10 +55,7 @@ impl Failure {
     }
 
     /// Adds what the log needs.
-    pub fn caused_by(
-        mut self,
-        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
     }
@@ -73,7 +79,10 @@ pub struct Issue {
 impl Issue {
     /// A problem at `path`.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into() }
+        Self {
+            path: path.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -162,7 +171,13 @@ impl Facts {
         code: i32,
         retry: Retry,
     ) -> Self {
-        Self { status, slug, title, code, retry }
+        Self {
+            status,
+            slug,
+            title,
+            code,
+            retry,
+        }
     }
 }
 
@@ -173,13 +188,21 @@ pub const fn facts(kind: Kind) -> Facts {
     match kind {
         Kind::Malformed => Facts::new(400, "malformed", "Malformed request", -32700, Never),
         Kind::Invalid => Facts::new(422, "invalid", "Invalid input", -32602, Never),
-        Kind::Unauthenticated => {
-            Facts::new(401, "unauthenticated", "Authentication required", 1401, Never)
-        }
+        Kind::Unauthenticated => Facts::new(
+            401,
+            "unauthenticated",
+            "Authentication required",
+            1401,
+            Never,
+        ),
         Kind::NotPermitted => Facts::new(403, "not-permitted", "Not permitted", 1403, Never),
-        Kind::ForbiddenOrigin => {
-            Facts::new(403, "forbidden-origin", "Origin or host not allowed", 1403, Never)
-        }
+        Kind::ForbiddenOrigin => Facts::new(
+            403,
+            "forbidden-origin",
+            "Origin or host not allowed",
+            1403,
+            Never,
+        ),
         Kind::UnknownService => {
             Facts::new(404, "unknown-service", "Unknown service", -32602, Never)
         }
@@ -189,27 +212,51 @@ pub const fn facts(kind: Kind) -> Facts {
             Facts::new(404, "unknown-resource", "Unknown resource", -32602, Never)
         }
         Kind::NotFound => Facts::new(404, "not-found", "Not found", -32601, Never),
-        Kind::MethodNotAllowed => {
-            Facts::new(405, "method-not-allowed", "Method not allowed", -32601, Never)
-        }
+        Kind::MethodNotAllowed => Facts::new(
+            405,
+            "method-not-allowed",
+            "Method not allowed",
+            -32601,
+            Never,
+        ),
         Kind::Conflict => Facts::new(409, "conflict", "Conflict", 1409, Never),
-        Kind::VersionMismatch => {
-            Facts::new(412, "version-mismatch", "Changed by someone else", 1412, Never)
-        }
+        Kind::VersionMismatch => Facts::new(
+            412,
+            "version-mismatch",
+            "Changed by someone else",
+            1412,
+            Never,
+        ),
         Kind::TooLarge => Facts::new(413, "too-large", "Too large", -32600, Never),
         Kind::Busy => Facts::new(429, "busy", "Too busy", 1429, Later),
-        Kind::UpstreamUnavailable => {
-            Facts::new(503, "upstream-unavailable", "Service unavailable", 1503, Later)
-        }
-        Kind::UpstreamTimeout => {
-            Facts::new(504, "upstream-timeout", "Service did not answer in time", 1504, Later)
-        }
-        Kind::UpstreamProtocol => {
-            Facts::new(502, "upstream-protocol", "Service broke the protocol", 1502, Later)
-        }
-        Kind::UpstreamLost => {
-            Facts::new(502, "upstream-lost", "Service ended during the call", 1502, Later)
-        }
+        Kind::UpstreamUnavailable => Facts::new(
+            503,
+            "upstream-unavailable",
+            "Service unavailable",
+            1503,
+            Later,
+        ),
+        Kind::UpstreamTimeout => Facts::new(
+            504,
+            "upstream-timeout",
+            "Service did not answer in time",
+            1504,
+            Later,
+        ),
+        Kind::UpstreamProtocol => Facts::new(
+            502,
+            "upstream-protocol",
+            "Service broke the protocol",
+            1502,
+            Later,
+        ),
+        Kind::UpstreamLost => Facts::new(
+            502,
+            "upstream-lost",
+            "Service ended during the call",
+            1502,
+            Later,
+        ),
         Kind::InteractionUnsupported => Facts::new(
             422,
             "interaction-unsupported",

@@ -1,4 +1,4 @@
-//! Ids: UUIDv7 (RFC 9562 §5.7), so that they sort by the time of creation, typed by what they name.
+//! Ids: UUID version 7 (RFC 9562 §5.7), so that they sort by the time of creation, typed by what they name.
 
 use std::{fmt, marker::PhantomData, str::FromStr};
 
@@ -43,7 +43,10 @@ impl<T> Id<T> {
 
     /// Wraps a UUID that was read from storage.
     pub const fn from_uuid(raw: Uuid) -> Self {
-        Self { raw, kind: PhantomData }
+        Self {
+            raw,
+            kind: PhantomData,
+        }
     }
 
     /// The sixteen bytes, for contexts and keys.
@@ -92,7 +95,9 @@ impl<T> fmt::Debug for Id<T> {
 impl<T> FromStr for Id<T> {
     type Err = InvalidId;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::try_parse(text).map(Self::from_uuid).map_err(|_| InvalidId(text.to_owned()))
+        Uuid::try_parse(text)
+            .map(Self::from_uuid)
+            .map_err(|_| InvalidId(text.to_owned()))
     }
 }
 impl<T> Serialize for Id<T> {

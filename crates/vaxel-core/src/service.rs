@@ -1,1 +1,347 @@
-//! service
+//! The desired state of a service, and its validation.
+//!
+//! A [`ServiceSpec`] is what someone asked for. It is accepted whole or refused with every problem
+//! named; once accepted it is an immutable revision. Values that are or may be secret (environment,
+//! headers) are replaced by `secret:` references at `submit`, before anything is stored.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    failure::Issue,
+    fields::Fields,
+    id::{Id, SecretValue, Service},
+    name::ServiceName,
+    quantity::{Size, Span},
+    time::Timestamp,
+};
+
+mod read;
+
+/// A service as it is stored: identity, bookkeeping and desired state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceResource {
+    /// Never changes.
+    pub id: Id<Service>,
+    /// Unique among services that are not deleted.
+    pub name: ServiceName,
+    /// Counts every write; `If-Match` compares it.
+    pub version: u64,
+    /// Number of the current spec.
+    pub revision: u64,
+    /// Whether it should run.
+    pub enabled: bool,
+    /// For people and filters.
+    pub tags: Vec<String>,
+    /// `dev`, `staging`, `prod` or own; `default` when not given.
+    pub environment: String,
+    /// Name of the principal that created it.
+    pub owner: String,
+    /// What it is.
+    pub spec: ServiceSpec,
+    /// First accepted.
+    pub created_at: Timestamp,
+    /// Last written.
+    pub updated_at: Timestamp,
+    /// Set while it is in the archive.
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// What someone sends to create or replace a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ServiceDraft {
+    /// See [`ServiceName`] for the grammar.
+    #[schema(value_type = String, example = "files", max_length = 32)]
+    pub name: ServiceName,
+    /// Whether it should run; default true.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// For people and filters.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// `dev`, `staging`, `prod` or own.
+    #[serde(default = "default_environment")]
+    pub environment: String,
+    /// What it is.
+    pub spec: ServiceSpec,
+}
+
+/// The desired state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ServiceSpec {
+    /// One sentence for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// What is run or reached.
+    pub source: Source,
+    /// How many processes share the calls (process sources only), 1 to 64.
+    #[serde(default = "one")]
+    #[schema(default = 1, minimum = 1, maximum = 64)]
+    pub replicas: u16,
+    /// Which MCP era to speak to it.
+    #[serde(default)]
+    pub era: EraChoice,
+    /// Which of its tools callers can see and call.
+    #[serde(default)]
+    pub tools: ToolFilter,
+    /// Bounds of calls and processes.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What is run or reached; exactly one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A stdio MCP server that Vaxel runs.
+    Process(ProcessSource),
+    /// A remote MCP server.
+    Mcp(McpSource),
+    /// A server that is part of the binary.
+    Builtin(Builtin),
+}
+
+/// A stdio MCP server.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ProcessSource {
+    /// Program: a path, or a name that is looked up in PATH.
+    #[schema(example = "npx")]
+    pub command: String,
+    /// Its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Environment on top of the defined base; values are sealed on arrival.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory; default is the home directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+}
+
+/// A remote MCP server.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct McpSource {
+    /// The MCP endpoint, `http` or `https`.
+    #[schema(example = "https://mcp.example.com/mcp")]
+    pub url: String,
+    /// Headers sent with every request; values are sealed on arrival.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// A server that is part of the binary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Builtin {
+    /// Clock, echo and notes: a first service on a machine without Node or Python.
+    Demo,
+}
+
+/// Which MCP era to speak to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EraChoice {
+    /// Ask the server.
+    #[default]
+    Auto,
+    /// `initialize` and sessions (up to 2025-11-25).
+    Legacy,
+    /// Stateless (2026-07-28).
+    Modern,
+}
+
+/// Which tools callers can see and call. A tool must match `allow` (when given) and not match `deny`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ToolFilter {
+    /// Names, `*` stands for any run of characters. Absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<String>>,
+    /// Names or patterns that are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+}
+
+/// Bounds of one service. What is absent comes from the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Limits {
+    /// Longest time for one call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "60s")]
+    pub timeout: Option<Span>,
+    /// Calls in flight at once; further ones are refused as busy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+    /// Memory of the process tree; above it the tree is killed and started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "512MiB")]
+    pub memory: Option<Size>,
+    /// Processes in the tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u32>,
+    /// Open files of each process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
+}
+
+impl ServiceDraft {
+    /// Reads a draft from JSON that a person wrote: `Err` holds every problem with its path.
+    pub fn from_json(value: &Value) -> Result<Self, Vec<Issue>> {
+        let mut issues = Vec::new();
+        let draft = Fields::read(value, "", &mut issues, read::draft).flatten();
+        match draft {
+            Some(draft) if issues.is_empty() => Ok(draft),
+            _ => Err(issues),
+        }
+    }
+
+    /// A draft of `source` under `name`, everything else by default.
+    pub fn new(name: ServiceName, source: Source) -> Self {
+        Self {
+            name,
+            enabled: true,
+            tags: Vec::new(),
+            environment: default_environment(),
+            spec: ServiceSpec::new(source),
+        }
+    }
+}
+
+impl ServiceSpec {
+    /// A spec of `source`, everything else by default.
+    pub fn new(source: Source) -> Self {
+        Self {
+            description: None,
+            source,
+            replicas: 1,
+            era: EraChoice::Auto,
+            tools: ToolFilter::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Whether it runs a program on this host, which needs `host:execute`.
+    pub const fn runs_on_host(&self) -> bool {
+        matches!(self.source, Source::Process(_))
+    }
+
+    /// Every value that may be secret, to be sealed or opened in place.
+    pub fn sensitive_values(&mut self) -> impl Iterator<Item = (&str, &mut String)> {
+        let map = match &mut self.source {
+            Source::Process(process) => Some(&mut process.env),
+            Source::Mcp(mcp) => Some(&mut mcp.headers),
+            Source::Builtin(_) => None,
+        };
+        map.into_iter()
+            .flatten()
+            .map(|(key, value)| (key.as_str(), value))
+    }
+}
+
+impl Source {
+    /// The kind, as it stands in lists.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Process(_) => "process",
+            Self::Mcp(_) => "mcp",
+            Self::Builtin(_) => "builtin",
+        }
+    }
+}
+
+/// The command line, the URL or the name: what a person recognises a service by.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process(process) => {
+                f.write_str(&process.command)?;
+                process.args.iter().try_for_each(|arg| write!(f, " {arg}"))
+            }
+            Self::Mcp(mcp) => f.write_str(&mcp.url),
+            Self::Builtin(Builtin::Demo) => f.write_str("demo"),
+        }
+    }
+}
+
+impl ToolFilter {
+    /// Whether a tool called `name` is visible and callable.
+    pub fn admits(&self, name: &str) -> bool {
+        let any = |patterns: &[String]| patterns.iter().any(|pattern| matches(pattern, name));
+        self.allow.as_deref().is_none_or(any) && !any(&self.deny)
+    }
+}
+
+/// Glob match where `*` stands for any run of characters; linear in time.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else {
+        return false;
+    };
+    let mut last = None;
+    for part in parts {
+        if let Some(middle) = last.replace(part) {
+            let Some(at) = rest.find(middle) else {
+                return false;
+            };
+            rest = &rest[at + middle.len()..];
+        }
+    }
+    last.map_or(rest.is_empty(), |suffix: &str| rest.ends_with(suffix))
+}
+
+impl EraChoice {
+    /// The name in specs and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Legacy => "legacy",
+            Self::Modern => "modern",
+        }
+    }
+}
+
+impl FromStr for EraChoice {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "legacy" => Ok(Self::Legacy),
+            "modern" => Ok(Self::Modern),
+            other => Err(format!(
+                "`{other}` is not an era: write auto, legacy or modern"
+            )),
+        }
+    }
+}
+
+/// `secret:<id>`: stands in specs where a sealed value stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecretRef(pub Id<SecretValue>);
+
+impl SecretRef {
+    /// The reference in `text`, when it is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.strip_prefix("secret:")?.parse().ok().map(Self)
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "secret:{}", self.0)
+    }
+}
+
+const fn yes() -> bool {
+    true
+}
+const fn one() -> u16 {
+    1
+}
+fn default_environment() -> String {
+    "default".to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -79,7 +79,9 @@ impl Clock {
 
     /// A clock that moves only by [`Clock::advance`].
     pub fn manual(start: Timestamp) -> Self {
-        Self { manual: Some(Arc::new(AtomicU64::new(start.as_millis()))) }
+        Self {
+            manual: Some(Arc::new(AtomicU64::new(start.as_millis()))),
+        }
     }
 
     /// Moves a manual clock; does nothing to the system clock.
@@ -90,17 +92,23 @@ impl Clock {
     }
 
     /// The time of day.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the wall clock"
+    )]
     pub fn now(&self) -> Timestamp {
         if let Some(now) = &self.manual {
             return Timestamp(now.load(Ordering::Relaxed));
         }
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Timestamp(since.map(millis).unwrap_or(0))
+        Timestamp(since.map_or(0, millis))
     }
 
     /// A monotonic instant of the machine, for measuring durations; never manual.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the monotonic clock"
+    )]
     pub fn instant(&self) -> Instant {
         Instant::now()
     }

@@ -1,0 +1,220 @@
+//! Reads a [`ServiceDraft`] field by field, so that every problem is named at once.
+
+use url::Url;
+
+use super::{
+    Builtin, EraChoice, Limits, McpSource, ProcessSource, ServiceDraft, ServiceSpec, Source,
+    ToolFilter, default_environment,
+};
+use crate::fields::Fields;
+
+/// Longest text of one argument, value or pattern, in bytes.
+const TEXT_MAX: usize = 32 * 1024;
+
+pub(super) fn draft(fields: &mut Fields<'_>) -> Option<ServiceDraft> {
+    let name = fields.required_string("name").and_then(|text| {
+        text.parse()
+            .map_err(|error| fields.issue("name", format!("{error}")))
+            .ok()
+    });
+    let enabled = fields.boolean("enabled").unwrap_or(true);
+    let tags = fields.strings("tags").unwrap_or_default();
+    let environment = fields
+        .string("environment")
+        .unwrap_or_else(default_environment);
+    if tags.len() > 64 || tags.iter().any(|tag| tag.is_empty() || tag.len() > 64) {
+        fields.issue("tags", "at most 64 tags of 1 to 64 characters");
+    }
+    if environment.is_empty() || environment.len() > 64 {
+        fields.issue("environment", "must have 1 to 64 characters");
+    }
+    if !fields.has("spec") {
+        fields.value("spec");
+        fields.issue("spec", "is missing");
+    }
+    let spec = fields.nested("spec", spec).flatten();
+    Some(ServiceDraft {
+        name: name?,
+        enabled,
+        tags,
+        environment,
+        spec: spec?,
+    })
+}
+
+fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
+    let description = fields.string("description");
+    if !fields.has("source") {
+        fields.value("source");
+        fields.issue("source", "is missing: give one of process, mcp");
+    }
+    let source = fields.nested("source", source).flatten();
+    let replicas = fields.integer("replicas", 1..=64).unwrap_or(1);
+    let era = fields.parsed::<EraChoice>("era").unwrap_or_default();
+    let tools = fields.nested("tools", tool_filter).unwrap_or_default();
+    let limits = fields.nested("limits", limits).unwrap_or_default();
+    if replicas > 1
+        && source
+            .as_ref()
+            .is_some_and(|source| !matches!(source, Source::Process(_)))
+    {
+        fields.issue("replicas", "more than one replica needs a `process` source");
+    }
+    let replicas = u16::try_from(replicas).unwrap_or(1);
+    Some(ServiceSpec {
+        description,
+        source: source?,
+        replicas,
+        era,
+        tools,
+        limits,
+    })
+}
+
+fn source(fields: &mut Fields<'_>) -> Option<Source> {
+    let process = fields
+        .nested("process", process)
+        .flatten()
+        .map(Source::Process);
+    let mcp = fields.nested("mcp", mcp).flatten().map(Source::Mcp);
+    let builtin = fields.string("builtin").and_then(|name| {
+        if name == "demo" {
+            return Some(Source::Builtin(Builtin::Demo));
+        }
+        fields.issue(
+            "builtin",
+            format!("`{name}` is not part of this binary: known is demo"),
+        );
+        None
+    });
+    let given = ["process", "mcp", "builtin"]
+        .iter()
+        .filter(|key| fields.has(key))
+        .count();
+    if given != 1 {
+        fields.issue(
+            "",
+            format!("must hold exactly one of process, mcp; it holds {given}"),
+        );
+        return None;
+    }
+    process.or(mcp).or(builtin)
+}
+
+fn process(fields: &mut Fields<'_>) -> Option<ProcessSource> {
+    let command = fields.required_string("command");
+    let args = fields.strings("args").unwrap_or_default();
+    let env = fields.string_map("env").unwrap_or_default();
+    let cwd = fields.string("cwd");
+    let texts = command.iter().chain(&args).chain(env.values()).chain(&cwd);
+    if texts.clone().any(|text| text.contains('\0')) {
+        fields.issue("", "no text may hold a NUL character");
+    }
+    if texts.clone().any(|text| text.len() > TEXT_MAX) {
+        fields.issue("", "no text may be longer than 32 KiB");
+    }
+    for name in env.keys() {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            fields.issue(
+                &format!("env.{name}"),
+                "is not a name of an environment variable",
+            );
+        }
+    }
+    if cwd.as_deref().is_some_and(|cwd| !cwd.starts_with('/')) {
+        fields.issue("cwd", "must be an absolute path");
+    }
+    Some(ProcessSource {
+        command: command?,
+        args,
+        env,
+        cwd,
+    })
+}
+
+fn mcp(fields: &mut Fields<'_>) -> Option<McpSource> {
+    let url = fields.required_string("url");
+    let headers = fields.string_map("headers").unwrap_or_default();
+    for (name, value) in &headers {
+        if let Some(problem) = header_problem(name, value) {
+            fields.issue(&format!("headers.{name}"), problem);
+        }
+    }
+    let url = url?;
+    if let Some(problem) = url_problem(&url) {
+        fields.issue("url", problem);
+        return None;
+    }
+    Some(McpSource { url, headers })
+}
+
+fn url_problem(text: &str) -> Option<String> {
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(error) => return Some(format!("`{text}` is not a URL: {error}")),
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        return Some(format!(
+            "the scheme `{}` is not http or https",
+            url.scheme()
+        ));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Some("it names no host".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Some("credentials do not belong in a URL: use `headers`".to_owned());
+    }
+    url.fragment()
+        .map(|_| "a fragment has no meaning here".to_owned())
+}
+
+/// Headers that belong to the connection or the protocol, which the gateway writes itself.
+const OWN_HEADERS: &[&str] = &[
+    "host",
+    "connection",
+    "content-length",
+    "content-type",
+    "accept",
+    "transfer-encoding",
+    "upgrade",
+    "te",
+    "trailer",
+    "mcp-session-id",
+    "mcp-protocol-version",
+    "mcp-method",
+    "mcp-name",
+];
+
+fn header_problem(name: &str, value: &str) -> Option<&'static str> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Some("is not a header name");
+    }
+    if OWN_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
+        return Some("is written by Vaxel itself");
+    }
+    let visible = |byte: u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+    (!value.bytes().all(visible)).then_some("its value holds control characters")
+}
+
+fn tool_filter(fields: &mut Fields<'_>) -> ToolFilter {
+    let allow = fields.strings("allow");
+    let deny = fields.strings("deny").unwrap_or_default();
+    let count = allow.as_ref().map_or(0, Vec::len) + deny.len();
+    if count > 1_000 {
+        fields.issue("allow", "more than 1000 patterns");
+    }
+    ToolFilter { allow, deny }
+}
+
+fn limits(fields: &mut Fields<'_>) -> Limits {
+    let small = |number: Option<u64>| number.and_then(|number| u32::try_from(number).ok());
+    Limits {
+        timeout: fields.parsed("timeout"),
+        concurrency: small(fields.integer("concurrency", 1..=1_000_000)),
+        memory: fields.parsed("memory"),
+        processes: small(fields.integer("processes", 1..=100_000)),
+        open_files: fields.integer("open_files", 16..=1_000_000),
+    }
+}
