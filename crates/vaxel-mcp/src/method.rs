@@ -1,0 +1,154 @@
+//! The methods of MCP that a gateway has to know by name. Everything else passes as [`Method::Other`].
+
+/// A request or notification method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// `initialize` (legacy).
+    Initialize,
+    /// `ping` (legacy).
+    Ping,
+    /// `server/discover` (modern).
+    Discover,
+    /// `tools/list`
+    ToolsList,
+    /// `tools/call`
+    ToolsCall,
+    /// `prompts/list`
+    PromptsList,
+    /// `prompts/get`
+    PromptsGet,
+    /// `resources/list`
+    ResourcesList,
+    /// `resources/templates/list`
+    TemplatesList,
+    /// `resources/read`
+    ResourcesRead,
+    /// `resources/subscribe` (legacy).
+    Subscribe,
+    /// `resources/unsubscribe` (legacy).
+    Unsubscribe,
+    /// `subscriptions/listen` (modern).
+    Listen,
+    /// `completion/complete`
+    Complete,
+    /// `logging/setLevel` (legacy).
+    SetLevel,
+    /// `sampling/createMessage`, asked by a legacy server.
+    CreateMessage,
+    /// `roots/list`, asked by a legacy server.
+    RootsList,
+    /// `elicitation/create`, asked by a legacy server.
+    Elicit,
+    /// `notifications/initialized` (legacy).
+    Initialized,
+    /// `notifications/cancelled`
+    Cancelled,
+    /// `notifications/progress`
+    Progress,
+    /// `notifications/message`: a log line of a server.
+    LogMessage,
+    /// `notifications/tools/list_changed`
+    ToolsChanged,
+    /// `notifications/prompts/list_changed`
+    PromptsChanged,
+    /// `notifications/resources/list_changed`
+    ResourcesChanged,
+    /// `notifications/resources/updated`
+    ResourceUpdated,
+    /// `notifications/subscriptions/acknowledged` (modern).
+    Acknowledged,
+    /// Anything else.
+    Other,
+}
+
+/// The one table of names.
+const NAMES: &[(Method, &str)] = &[
+    (Method::ToolsCall, "tools/call"),
+    (Method::ToolsList, "tools/list"),
+    (Method::Progress, "notifications/progress"),
+    (Method::LogMessage, "notifications/message"),
+    (Method::Initialize, "initialize"),
+    (Method::Initialized, "notifications/initialized"),
+    (Method::Ping, "ping"),
+    (Method::Discover, "server/discover"),
+    (Method::PromptsList, "prompts/list"),
+    (Method::PromptsGet, "prompts/get"),
+    (Method::ResourcesList, "resources/list"),
+    (Method::TemplatesList, "resources/templates/list"),
+    (Method::ResourcesRead, "resources/read"),
+    (Method::Subscribe, "resources/subscribe"),
+    (Method::Unsubscribe, "resources/unsubscribe"),
+    (Method::Listen, "subscriptions/listen"),
+    (Method::Complete, "completion/complete"),
+    (Method::SetLevel, "logging/setLevel"),
+    (Method::CreateMessage, "sampling/createMessage"),
+    (Method::RootsList, "roots/list"),
+    (Method::Elicit, "elicitation/create"),
+    (Method::Cancelled, "notifications/cancelled"),
+    (Method::ToolsChanged, "notifications/tools/list_changed"),
+    (Method::PromptsChanged, "notifications/prompts/list_changed"),
+    (
+        Method::ResourcesChanged,
+        "notifications/resources/list_changed",
+    ),
+    (Method::ResourceUpdated, "notifications/resources/updated"),
+    (
+        Method::Acknowledged,
+        "notifications/subscriptions/acknowledged",
+    ),
+];
+
+impl Method {
+    /// The method called `name`.
+    pub fn of(name: &str) -> Self {
+        NAMES
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map_or(Self::Other, |(method, _)| *method)
+    }
+
+    /// The name on the wire; `other` for [`Method::Other`], whose name only the message knows.
+    pub fn as_str(self) -> &'static str {
+        NAMES
+            .iter()
+            .find(|(method, _)| *method == self)
+            .map_or("other", |(_, name)| name)
+    }
+
+    /// Whether the method exists only in the legacy era: a modern request for it is an unknown
+    /// method (MCP 2026-07-28, key changes).
+    pub const fn is_legacy_only(self) -> bool {
+        matches!(
+            self,
+            Self::Initialize
+                | Self::Ping
+                | Self::Subscribe
+                | Self::Unsubscribe
+                | Self::SetLevel
+                | Self::Initialized
+        )
+    }
+
+    /// The member of `params` that says which tool, prompt or resource is meant, where one does.
+    pub const fn addressed_by(self) -> Option<&'static str> {
+        match self {
+            Self::ToolsCall | Self::PromptsGet => Some("name"),
+            Self::ResourcesRead | Self::Subscribe | Self::Unsubscribe => Some("uri"),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_reads_back_as_its_method() {
+        for (method, name) in NAMES {
+            assert_eq!(Method::of(name), *method);
+            assert_eq!(method.as_str(), *name);
+        }
+        assert_eq!(Method::of("tools/Call"), Method::Other);
+    }
+}

@@ -1,0 +1,141 @@
+use super::*;
+
+fn read(text: &str) -> (Request, Claims) {
+    let body = Bytes::copy_from_slice(text.as_bytes());
+    let envelope = Envelope::parse(&body).unwrap();
+    Request::read(body.clone(), &envelope).unwrap()
+}
+
+fn forward(text: &str, forward: &Forward<'_>) -> String {
+    String::from_utf8(read(text).0.forward(forward).to_vec()).unwrap()
+}
+
+const KEEP: Forward<'_> = Forward {
+    id: None,
+    key: None,
+    progress_token: None,
+    meta: MetaChange::Keep,
+};
+
+fn session() -> ModernMeta {
+    ModernMeta {
+        capabilities: "{}".into(),
+        info: r#"{"name":"c"}"#.into(),
+        log_level: None,
+    }
+}
+
+#[test]
+fn only_what_is_named_changes() {
+    let text = r#"{ "jsonrpc":"2.0", "extra":[1, 2], "id":"x", "method":"tools/call",
+        "params":{"name":"a__b","arguments":{"n":1.0},"odd":null} }"#;
+    let told = forward(
+        text,
+        &Forward {
+            id: Some(7),
+            key: Some("\"b\""),
+            ..KEEP
+        },
+    );
+    assert_eq!(told, text.replace("\"x\"", "7").replace("a__b", "b"));
+}
+
+#[test]
+fn an_untouched_request_is_the_same_bytes() {
+    let (request, _) = read(r#"{"id":1,"method":"tools/list"}"#);
+    let told = request.forward(&KEEP);
+    assert_eq!(told.as_ptr(), request.body().as_ptr());
+}
+
+#[test]
+fn a_progress_token_is_replaced_in_place() {
+    let text = r#"{"id":1,"method":"tools/call","params":{"name":"b","_meta":{"progressToken":"t","v/x":[1]}}}"#;
+    let told = forward(
+        text,
+        &Forward {
+            progress_token: Some(9),
+            ..KEEP
+        },
+    );
+    assert_eq!(told, text.replace("\"t\"", "9"));
+}
+
+#[test]
+fn a_legacy_session_speaks_for_its_requests() {
+    let facts = session();
+    let add = Forward {
+        meta: MetaChange::Add(&facts),
+        ..KEEP
+    };
+    let expected = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"c"}}"#;
+    assert_eq!(
+        forward(r#"{"id":1,"method":"tools/list"}"#, &add),
+        format!(r#"{{"id":1,"params":{{{expected}}},"method":"tools/list"}}"#)
+    );
+    assert_eq!(
+        forward(r#"{"id":1,"method":"tools/list","params":{ }}"#, &add),
+        format!(r#"{{"id":1,"method":"tools/list","params":{{{expected} }}}}"#)
+    );
+    assert_eq!(
+        forward(
+            r#"{"id":1,"method":"tools/call","params":{"name":"b"}}"#,
+            &add
+        ),
+        format!(r#"{{"id":1,"method":"tools/call","params":{{{expected},"name":"b"}}}}"#)
+    );
+    let told = forward(
+        r#"{"id":1,"method":"tools/call","params":{"_meta":{"progressToken":1,"k":2},"name":"b"}}"#,
+        &Forward {
+            progress_token: Some(5),
+            ..add
+        },
+    );
+    assert!(
+        told.contains(r#""_meta":{"k":2,"progressToken":5,"#),
+        "{told}"
+    );
+}
+
+#[test]
+fn reserved_keys_never_reach_a_legacy_upstream() {
+    let text = r#"{"id":1,"method":"tools/call","params":{"name":"b","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"progressToken":"p","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}}}"#;
+    let told = forward(
+        text,
+        &Forward {
+            meta: MetaChange::Strip,
+            ..KEEP
+        },
+    );
+    assert!(!told.contains("io.modelcontextprotocol"), "{told}");
+    assert!(told.contains(r#""progressToken":"p""#) && told.contains("traceparent"));
+    let (_, claims) = read(text);
+    assert_eq!(
+        claims.trace_id.as_deref(),
+        Some("0af7651916cd43dd8448eb211c80319c")
+    );
+    assert_eq!(claimed_revision(&claims), Some(Ok(Revision::V2026_07_28)));
+}
+
+#[test]
+fn names_are_read_whether_escaped_or_not() {
+    let (request, _) = read(r#"{"id":1,"method":"tools/call","params":{"name":"a\u0062"}}"#);
+    assert_eq!(request.key().as_deref(), Some("ab"));
+    let (request, _) = read(r#"{"id":1,"method":"resources/read","params":{"uri":"file:///x"}}"#);
+    assert_eq!(request.key().as_deref(), Some("file:///x"));
+    let (request, _) = read(r#"{"id":1,"method":"tools/call","params":{"name":5}}"#);
+    assert_eq!(request.key(), None);
+}
+
+#[test]
+fn requests_that_cannot_be_answered_are_refused() {
+    for text in [
+        r#"{"id":null,"method":"x"}"#,
+        r#"{"id":1.5,"method":"x"}"#,
+        r#"{"id":1,"method":"x","params":[1]}"#,
+        r#"{"id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":5}}}"#,
+    ] {
+        let body = Bytes::copy_from_slice(text.as_bytes());
+        let envelope = Envelope::parse(&body).unwrap();
+        assert!(Request::read(body.clone(), &envelope).is_err(), "{text}");
+    }
+}
