@@ -1,1 +1,14 @@
-//! Turns credentials into a principal and seals what must not be read; decides nothing about resources.
+//! Turns credentials into a principal and seals what must not be read; decides nothing about
+//! resources.
+//!
+//! Pure but for [`seal::RootKey::load_or_create`], which touches one file. Absent on purpose:
+//! sockets, the store, and what a principal may do.
+
+pub mod key; // API keys: who asks
+pub mod random;
+pub mod seal; // values that nobody else may read or change
+pub mod web; // which browsers may ask at all
+
+mod failure;
+
+pub use failure::Error;

@@ -1,0 +1,60 @@
+//! What can go wrong with keys and sealed values, by what the caller can do about it.
+
+use std::{io, path::PathBuf};
+
+use vaxel_core::failure::{Failure, Kind};
+
+/// A root key that cannot be used, or a sealed value that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Other users of the machine can read the root key.
+    #[error(
+        "the root key {path} can be read by other users (mode {mode:04o}); run `chmod 600 {path}`",
+        path = path.display()
+    )]
+    RootKeyExposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file is not a root key.
+    #[error(
+        "the root key {path} is damaged: it must hold exactly 32 bytes; restore it from a backup \
+         (without it, sealed values cannot be opened)",
+        path = path.display()
+    )]
+    RootKeyDamaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file of the root key cannot be read or made.
+    #[error("the root key {path} cannot be {action}: {source}", path = path.display())]
+    RootKeyFile {
+        /// The file.
+        path: PathBuf,
+        /// `read` or `created`.
+        action: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The sealed value was changed, cut short, or belongs somewhere else.
+    #[error("a sealed value cannot be opened: it was changed, cut short or moved")]
+    Unsealable,
+    /// The sealed value was made with another root key, or for another purpose.
+    #[error(
+        "a sealed value cannot be opened: it was sealed with another key; restore the root key it was made with"
+    )]
+    OtherKey,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unsealable | Error::OtherKey => Self::new(Kind::Invalid, error.to_string()),
+            Error::RootKeyExposed { .. }
+            | Error::RootKeyDamaged { .. }
+            | Error::RootKeyFile { .. } => Self::internal(error),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Sealing: what leaves this process or lies on a disk, readable and changeable by nobody else.
+//!
+//! One root key per installation, in a file; from it one data key per purpose (HKDF-SHA256, RFC
+//! 5869); with that, AES-256-GCM-SIV (RFC 8452) under a random nonce. The purpose and a context
+//! (whose value it is, say) are authenticated with the value, so that a sealed value that is moved
+//! somewhere else does not open. GCM-SIV because sealing happens in many processes over many years:
+//! should a nonce ever repeat, it reveals only that the same value was sealed twice.
+
+use std::{
+    fmt, fs,
+    io::{ErrorKind, Read as _, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM_SIV, Aad, Nonce, RandomizedNonceKey},
+    hkdf,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use vaxel_core::secret::Secret;
+use zeroize::Zeroizing;
+
+use crate::{failure::Error, random};
+
+/// Bytes of the root key and of data keys.
+const KEY: usize = 32;
+/// First byte of a sealed value: this layout.
+const VERSION: u8 = 1;
+/// Bytes of the key id that follows.
+const KEY_ID: usize = 4;
+const HEADER: usize = 1 + KEY_ID;
+const NONCE: usize = 12;
+const TAG: usize = 16;
+/// Separates our keys from those that another program may derive from the same root.
+const SALT: &[u8] = b"vaxel seal 1";
+
+/// The root of all data keys of an installation.
+pub struct RootKey(Zeroizing<[u8; KEY]>);
+
+impl RootKey {
+    /// Reads the root key, or makes one when there is no such file.
+    ///
+    /// A new file appears with all its bytes and mode 0600 or not at all, and never replaces one
+    /// that another process made at the same moment: that one is read then. Its folder must exist.
+    ///
+    /// # Errors
+    /// [`Error::RootKeyExposed`] when others can read it, [`Error::RootKeyDamaged`] when it is not 32
+    /// bytes long, [`Error::RootKeyFile`] when the file system refuses.
+    pub fn load_or_create(path: &Path) -> Result<Self, Error> {
+        if let Some(key) = Self::load(path)? {
+            return Ok(key);
+        }
+        create(path).map_err(|source| file_error(path, "created", source))?;
+        let vanished = || file_error(path, "read", ErrorKind::NotFound.into());
+        Self::load(path)?.ok_or_else(vanished)
+    }
+
+    /// A root key that lives only as long as this value: for tests and experiments.
+    pub fn ephemeral() -> Self {
+        Self(Zeroizing::new(random::bytes()))
+    }
+
+    fn load(path: &Path) -> Result<Option<Self>, Error> {
+        let failed = |source| file_error(path, "read", source);
+        let mut file = match fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(Error::RootKeyExposed {
+                path: path.to_owned(),
+                mode,
+            });
+        }
+        // One byte more than a key has, to notice a longer file.
+        let mut bytes = Zeroizing::new([0; KEY + 1]);
+        let mut length = 0;
+        while length < bytes.len() {
+            match file.read(&mut bytes[length..]).map_err(failed)? {
+                0 => break,
+                read => length += read,
+            }
+        }
+        let key = bytes[..length]
+            .first_chunk::<KEY>()
+            .filter(|_| length == KEY);
+        let damaged = || Error::RootKeyDamaged {
+            path: path.to_owned(),
+        };
+        key.map(|key| Some(Self(Zeroizing::new(*key))))
+            .ok_or_else(damaged)
+    }
+}
+
+impl fmt::Debug for RootKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RootKey")
+    }
+}
+
+fn file_error(path: &Path, action: &'static str, source: std::io::Error) -> Error {
+    Error::RootKeyFile {
+        path: path.to_owned(),
+        action,
+        source,
+    }
+}
+
+fn create(path: &Path) -> std::io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.new", random::token(8)));
+    let draft = Draft(PathBuf::from(name));
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft.0)?;
+    file.write_all(&*Zeroizing::new(random::bytes::<KEY>()))?;
+    file.sync_all()?;
+    // Linking, unlike renaming, fails when the name is taken.
+    match fs::hard_link(&draft.0, path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    drop(draft);
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// A file that goes away when it is no longer needed.
+struct Draft(PathBuf);
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // What stays behind when this fails is a second name of the key, or a key that was never
+        // used, in the same folder with the same permissions.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Seals and opens values of one purpose.
+pub struct Sealer {
+    key: RandomizedNonceKey,
+    header: [u8; HEADER],
+    purpose: Box<[u8]>,
+}
+
+impl Sealer {
+    /// The sealer of `purpose`, such as `service environment`. Values of one purpose do not open
+    /// under another.
+    pub fn new(root: &RootKey, purpose: &str) -> Self {
+        let mut key = Zeroizing::new([0; KEY]);
+        derive(root, &[b"key:", purpose.as_bytes()], &mut *key);
+        let mut header = [VERSION; HEADER];
+        derive(root, &[b"id:", purpose.as_bytes()], &mut header[1..]);
+        Self {
+            key: RandomizedNonceKey::new(&AES_256_GCM_SIV, &*key).expect("the key has 32 bytes"),
+            header,
+            purpose: purpose.as_bytes().into(),
+        }
+    }
+
+    /// Seals `plain`. Only [`Sealer::open`] with the same context opens it. 33 bytes longer than
+    /// `plain`; sealing the same value twice gives two different results.
+    pub fn seal(&self, context: &[u8], plain: &[u8]) -> Vec<u8> {
+        let mut body = Vec::with_capacity(plain.len() + TAG);
+        body.extend_from_slice(plain);
+        let aad = Aad::from(self.associated(context));
+        let nonce = self
+            .key
+            .seal_in_place_append_tag(aad, &mut body)
+            .expect("sealing fails only for values of many gigabytes");
+        [&self.header[..], nonce.as_ref(), &body].concat()
+    }
+
+    /// Opens what [`Sealer::seal`] made with the same context.
+    ///
+    /// # Errors
+    /// [`Error::OtherKey`] when it was sealed with another root key or for another purpose,
+    /// [`Error::Unsealable`] in every other case, without saying which.
+    pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Secret<Vec<u8>>, Error> {
+        let (header, rest) = sealed
+            .split_first_chunk::<HEADER>()
+            .ok_or(Error::Unsealable)?;
+        let (nonce, body) = rest.split_first_chunk::<NONCE>().ok_or(Error::Unsealable)?;
+        if header[0] != VERSION || body.len() < TAG {
+            return Err(Error::Unsealable);
+        }
+        if *header != self.header {
+            return Err(Error::OtherKey);
+        }
+        let aad = Aad::from(self.associated(context));
+        let mut body = Zeroizing::new(body.to_vec());
+        let length = self
+            .key
+            .open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut body)
+            .map_err(|_| Error::Unsealable)?
+            .len();
+        body.truncate(length);
+        Ok(Secret::new(std::mem::take(&mut *body)))
+    }
+
+    /// As [`Sealer::seal`], as text of letters, digits, `-` and `_` (RFC 4648 §5).
+    pub fn seal_text(&self, context: &[u8], plain: &[u8]) -> String {
+        URL_SAFE_NO_PAD.encode(self.seal(context, plain))
+    }
+
+    /// Opens what [`Sealer::seal_text`] made with the same context.
+    ///
+    /// # Errors
+    /// As [`Sealer::open`]; text that is not base64url is [`Error::Unsealable`].
+    pub fn open_text(&self, context: &[u8], sealed: &str) -> Result<Secret<Vec<u8>>, Error> {
+        let sealed = URL_SAFE_NO_PAD
+            .decode(sealed)
+            .map_err(|_| Error::Unsealable)?;
+        self.open(context, &sealed)
+    }
+
+    /// What is authenticated beside the value. The length keeps purpose and context apart.
+    fn associated(&self, context: &[u8]) -> Vec<u8> {
+        let length = (self.purpose.len() as u64).to_be_bytes();
+        [&self.header[..], &length, &self.purpose, context].concat()
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sealer({})", String::from_utf8_lossy(&self.purpose))
+    }
+}
+
+fn derive(root: &RootKey, purpose: &[&[u8]], out: &mut [u8]) {
+    let root = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(&*root.0);
+    root.expand(purpose, Length(out.len()))
+        .and_then(|derived| derived.fill(out))
+        .expect("HKDF gives up to 8160 bytes");
+}
+
+struct Length(usize);
+
+impl hkdf::KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests;
