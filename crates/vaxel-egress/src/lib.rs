@@ -26,3 +26,6 @@ pub use failure::{Cause, Error, Stage};
 pub use policy::{Policy, Reach};
 pub use reply::{Reply, ReplyBody};
 pub use target::{Egress, Origin, Target};
+
+#[cfg(test)]
+mod tests;

@@ -199,9 +199,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_ipv4_address_cannot_hide_in_ipv6(raw: u32) {
-            let plain = Ipv4Addr::from(raw);
-            let [high, low] = [(raw >> 16) as u16, raw as u16];
+        fn an_ipv4_address_cannot_hide_in_ipv6(high: u16, low: u16) {
+            let plain = embedded(high, low);
             prop_assert_eq!(Reach::of(plain.to_ipv6_mapped().into()), v4(plain));
             prop_assert_eq!(v6(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low)), v4(plain));
             prop_assert_eq!(v6(Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1)), v4(plain));

@@ -111,6 +111,11 @@ impl Pool {
         drop(closed);
     }
 
+    #[cfg(test)]
+    pub(crate) fn idle(&self) -> usize {
+        self.idle.lock().len()
+    }
+
     /// The connection that was used last and still lives.
     fn take(&self) -> Option<Box<Wire>> {
         let mut wire = self.idle.lock().pop()?;

@@ -144,6 +144,16 @@ impl Target {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) async fn lease(&self, deadline: Instant) -> Lease {
+        self.pool.lease(deadline).await.expect("a free connection")
+    }
+
+    #[cfg(test)]
+    pub(crate) fn idle(&self) -> usize {
+        self.pool.idle()
+    }
+
     fn prepare(&self, mut request: Request<Body>) -> Request<Body> {
         request
             .headers_mut()
@@ -160,7 +170,7 @@ impl Target {
     /// The answer can only appear while the connection is driven, which happens right here: so it is
     /// asked for with a waker that wakes nobody, and without the cooperative budget, whose
     /// exhaustion would otherwise hide an answer that has arrived.
-    async fn exchange(
+    pub(crate) async fn exchange(
         &self,
         lease: &mut Lease,
         request: Request<Body>,
@@ -229,7 +239,7 @@ impl Target {
 }
 
 /// Why an attempt brought no answer.
-enum Setback {
+pub(crate) enum Setback {
     /// The request did not leave; here it is.
     Unsent(Box<Request<Body>>, hyper::Error),
     Final(Error),
