@@ -150,6 +150,11 @@ impl Target {
     }
 
     #[cfg(test)]
+    pub(crate) fn sweep(&self) {
+        self.pool.sweep(Instant::now());
+    }
+
+    #[cfg(test)]
     pub(crate) fn idle(&self) -> usize {
         self.pool.idle()
     }

@@ -6,6 +6,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
@@ -160,7 +161,7 @@ async fn let_the_reactor_look() {
 async fn a_request_that_has_not_left_when_the_connection_closes_comes_back_whole() {
     let (close, closing) = oneshot::channel::<()>();
     let (closed, is_closed) = oneshot::channel::<()>();
-    let script = std::sync::Arc::new(parking_lot::Mutex::new(Some((closing, closed))));
+    let script = parking_lot::Mutex::new(Some((closing, closed)));
     let (url, _server) = raw(move |_, stream| {
         let (closing, closed) = script.lock().take().expect("one connection");
         async move {
@@ -588,20 +589,92 @@ async fn who_waits_for_a_connection_waits_until_the_deadline_and_has_sent_nothin
 }
 
 #[tokio::test]
-async fn an_answer_is_seen_whatever_is_left_of_the_cooperative_budget() {
+async fn one_task_can_wait_for_more_answers_than_its_cooperative_budget() {
     let server = Server::http().await;
-    let target = target(&server.url("/echo"));
-    for used in 0..300 {
-        for _ in 0..used {
-            tokio::task::coop::consume_budget().await;
+    let target = target(&server.url("/gate"));
+    let mut waiting: Vec<_> = (0..300)
+        .map(|_| Box::pin(fetch(&target, get("/gate"))))
+        .collect();
+    let all = std::future::poll_fn(|cx| {
+        waiting.retain_mut(|one| one.as_mut().poll(cx).is_pending());
+        if waiting.is_empty() {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
         }
-        let request = post(&target, Bytes::from_static(b"hello"));
+    });
+    let opened = async {
+        server.until(|seen| seen.in_flight == 300).await;
+        server.gate.add_permits(300);
+    };
+    timeout(PATIENCE, async { tokio::join!(all, opened) })
+        .await
+        .unwrap();
+    assert_eq!(server.seen().requests, 300);
+}
+
+#[tokio::test]
+async fn a_body_whose_length_is_known_needs_no_look_beyond_its_end() {
+    let server = Server::http().await;
+    let target = target(&server.url("/some"));
+    for _ in 0..3 {
+        let mut reply = target.send(get("/some"), late()).await.unwrap();
+        assert!(!reply.body.is_end_stream());
         assert_eq!(
-            timeout(PATIENCE, fetch(&target, request)).await.unwrap(),
-            "hello"
+            reply
+                .body
+                .frame()
+                .await
+                .unwrap()
+                .unwrap()
+                .into_data()
+                .unwrap(),
+            "GET /some"
         );
+        assert!(reply.body.is_end_stream());
     }
     assert_eq!(server.seen().accepted, 1);
+}
+
+#[tokio::test]
+async fn a_detached_connection_is_closed_at_its_end() {
+    let server = Server::http().await;
+    let target = target(&server.url("/some"));
+    let mut reply = target.send(get("/some"), late()).await.unwrap();
+    reply.body.detach();
+    assert_eq!(reply.body.collect(100, late()).await.unwrap(), "GET /some");
+    assert_eq!(target.idle(), 0);
+    server.until(|seen| seen.closed == 1).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_closed_does_not_wait_for_its_time_to_go() {
+    let (close, closing) = oneshot::channel::<()>();
+    let (closed, is_closed) = oneshot::channel::<()>();
+    let script = parking_lot::Mutex::new(Some((closing, closed)));
+    let (url, _server) = raw(move |_, mut stream| {
+        let (closing, closed) = script.lock().take().expect("one connection");
+        async move {
+            read_head(&mut stream).await;
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                .await
+                .unwrap();
+            closing.await.unwrap();
+            drop(stream);
+            closed.send(()).unwrap();
+        }
+    })
+    .await;
+    let target = target(&url);
+    target.send(get("/"), late()).await.unwrap();
+    target.sweep();
+    assert_eq!(target.idle(), 1);
+    close.send(()).unwrap();
+    is_closed.await.unwrap();
+    let_the_reactor_look().await;
+    target.sweep();
+    assert_eq!(target.idle(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
