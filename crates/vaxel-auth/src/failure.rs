@@ -29,14 +29,14 @@ pub enum Error {
         path: PathBuf,
     },
     /// The file of the root key cannot be read or made.
-    #[error("the root key {path} cannot be {action}: {source}", path = path.display())]
+    #[error("the root key {path} cannot be {action}: {reason}", path = path.display())]
     RootKeyFile {
         /// The file.
         path: PathBuf,
         /// `read` or `created`.
         action: &'static str,
         /// What the operating system said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The sealed value was changed, cut short, or belongs somewhere else.
     #[error("a sealed value cannot be opened: it was changed, cut short or moved")]

@@ -51,7 +51,7 @@ impl RootKey {
         if let Some(key) = Self::load(path)? {
             return Ok(key);
         }
-        create(path).map_err(|source| file_error(path, "created", source))?;
+        create(path).map_err(|reason| file_error(path, "created", reason))?;
         let vanished = || file_error(path, "read", ErrorKind::NotFound.into());
         Self::load(path)?.ok_or_else(vanished)
     }
@@ -62,7 +62,7 @@ impl RootKey {
     }
 
     fn load(path: &Path) -> Result<Option<Self>, Error> {
-        let failed = |source| file_error(path, "read", source);
+        let failed = |reason| file_error(path, "read", reason);
         let mut file = match fs::File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -101,11 +101,11 @@ impl fmt::Debug for RootKey {
     }
 }
 
-fn file_error(path: &Path, action: &'static str, source: std::io::Error) -> Error {
+fn file_error(path: &Path, action: &'static str, reason: std::io::Error) -> Error {
     Error::RootKeyFile {
         path: path.to_owned(),
         action,
-        source,
+        reason,
     }
 }
 

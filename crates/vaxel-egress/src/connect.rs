@@ -58,9 +58,9 @@ impl Connector {
 
     async fn open_unhurried(&self, origin: &Origin) -> Result<Stream, Error> {
         let addresses = self.permitted(origin, resolve(origin).await?)?;
-        let failed = |source| Error::Connect {
+        let failed = |reason| Error::Connect {
             origin: Arc::clone(origin.text()),
-            source,
+            reason,
         };
         let stream = dial(addresses).await.map_err(failed)?;
         // A request is written at once and its answer is waited for: waiting for more to send

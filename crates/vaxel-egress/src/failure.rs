@@ -38,22 +38,22 @@ pub enum Error {
         source: io::Error,
     },
     /// Nothing accepts connections there.
-    #[error("cannot connect to {origin} ({source}); check that it runs and listens there")]
+    #[error("cannot connect to {origin} ({reason}); check that it runs and listens there")]
     Connect {
         /// `scheme://host:port`.
         origin: Arc<str>,
         /// What the operating system said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The TLS handshake failed: certificate, name or protocol version.
     #[error(
-        "no secure connection to {origin} ({source}); check its certificate and the trusted roots"
+        "no secure connection to {origin} ({reason}); check its certificate and the trusted roots"
     )]
     Tls {
         /// `scheme://host:port`.
         origin: Arc<str>,
         /// What TLS said.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The policy forbids that address.
     #[error("{origin} leads to {address}, a {reach} address, which the egress policy forbids")]

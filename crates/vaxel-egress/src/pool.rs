@@ -239,13 +239,21 @@ impl Lease {
     }
 
     /// Gives the connection back when it can carry another request; closes it when it cannot.
-    pub(crate) fn give_back(mut self) {
+    pub(crate) fn give_back(&mut self) {
         if let Some(mut wire) = self.wire.take()
             && self.counted
             && (wire.is_ready() || wire.is_ready_when_driven())
         {
             self.pool.put(wire);
         }
+        // Only now: whoever waits for the permit is to find the connection.
+        self.detach();
+    }
+
+    /// Closes the connection and gives the permit back.
+    pub(crate) fn close(&mut self) {
+        self.wire = None;
+        self.detach();
     }
 
     /// From now on the connection counts towards no limit, and it is closed at its end.
@@ -258,7 +266,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.wire = None;
-        self.detach();
+        self.close();
     }
 }

@@ -33,7 +33,8 @@ impl Reply {
         let (parts, incoming) = response.into_parts();
         let mut body = ReplyBody {
             incoming,
-            lease: Some(lease),
+            lease,
+            ended: false,
         };
         if body.incoming.is_end_stream() {
             body.finish();
@@ -48,8 +49,9 @@ impl Reply {
 #[derive(Debug)]
 pub struct ReplyBody {
     incoming: Incoming,
-    /// `None` once the body has ended.
-    lease: Option<Lease>,
+    lease: Lease,
+    /// There is nothing more to read; the lease holds nothing.
+    ended: bool,
 }
 
 impl ReplyBody {
@@ -59,20 +61,18 @@ impl ReplyBody {
     /// # Errors
     /// [`Error::TooLarge`], [`Error::TimedOut`] or [`Error::Broken`]; each closes the connection.
     pub async fn collect(mut self, limit: usize, deadline: Instant) -> Result<Bytes, Error> {
-        let Some(lease) = &self.lease else {
-            return Ok(Bytes::new());
-        };
-        let origin = Arc::clone(lease.pool.origin.text());
-        match timeout_at(deadline, self.read_all(limit)).await {
+        let result = timeout_at(deadline, self.read_all(limit)).await;
+        let origin = || Arc::clone(self.lease.pool.origin.text());
+        match result {
             Ok(Ok(whole)) => Ok(whole),
             Ok(Err(Shortfall::TooLarge)) => Err(Error::TooLarge {
-                origin,
+                origin: origin(),
                 part: "body",
                 limit,
             }),
             Ok(Err(Shortfall::Failed(error))) => Err(error),
             Err(_) => Err(Error::TimedOut {
-                origin,
+                origin: origin(),
                 stage: Stage::Body,
             }),
         }
@@ -82,9 +82,7 @@ impl ReplyBody {
     /// stops counting towards `max_connections_per_origin`, so that a few listeners cannot keep
     /// every call waiting. Its connection is closed at its end.
     pub fn detach(&mut self) {
-        if let Some(lease) = &mut self.lease {
-            lease.detach();
-        }
+        self.lease.detach();
     }
 
     async fn read_all(&mut self, limit: usize) -> Result<Bytes, Shortfall> {
@@ -142,22 +140,18 @@ impl ReplyBody {
         if frame.is_ready() {
             return frame;
         }
-        let Some(lease) = &mut self.lease else {
-            return Poll::Ready(None);
-        };
-        lease.drive(nobody);
+        self.lease.drive(nobody);
         let frame = Pin::new(&mut self.incoming).poll_frame(nobody);
         if frame.is_ready() {
             return frame;
         }
-        lease.drive(cx);
+        self.lease.drive(cx);
         Pin::new(&mut self.incoming).poll_frame(nobody)
     }
 
     fn finish(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
-        }
+        self.ended = true;
+        self.lease.give_back();
     }
 }
 
@@ -176,10 +170,9 @@ impl Body for ReplyBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        let Some(lease) = &this.lease else {
+        if this.ended {
             return Poll::Ready(None);
-        };
-        let pool = Arc::clone(&lease.pool);
+        }
         match this.poll_incoming(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {
@@ -190,8 +183,9 @@ impl Body for ReplyBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                this.lease = None;
-                let origin = Arc::clone(pool.origin.text());
+                this.ended = true;
+                this.lease.close();
+                let origin = Arc::clone(this.lease.pool.origin.text());
                 Poll::Ready(Some(Err(Error::Broken {
                     origin,
                     stage: Stage::Body,
@@ -206,11 +200,11 @@ impl Body for ReplyBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.lease.is_none()
+        self.ended
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.lease.is_none() {
+        if self.ended {
             SizeHint::with_exact(0)
         } else {
             self.incoming.size_hint()

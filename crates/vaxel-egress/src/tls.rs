@@ -47,9 +47,9 @@ impl Tls {
         origin: &Origin,
         stream: TcpStream,
     ) -> Result<TlsStream<TcpStream>, Error> {
-        let failed = |source| Error::Tls {
+        let failed = |reason| Error::Tls {
             origin: Arc::clone(origin.text()),
-            source,
+            reason,
         };
         let Some(name) = origin.server_name() else {
             return Err(failed(io::Error::other(
