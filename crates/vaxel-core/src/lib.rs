@@ -5,23 +5,24 @@
 //! files, environment, SQL, HTTP types, MCP wire types, tasks and locks.
 pub mod id; // read these first: how a thing is identified, named and dated
 pub mod name;
+pub mod time;
 pub mod quantity;
 pub mod secret;
-pub mod time;
 
-pub mod failure;
-pub mod fields; // reading objects with every problem at once // what can go wrong, and the one table that decides how it is shown
+pub mod failure; // what can go wrong, and the one table that decides how it is shown
+pub mod problem; // failures on HTTP
+pub mod fields; // reading objects with every problem at once
 
-pub mod policy;
 pub mod principal; // who is asking, and what they may do
+pub mod policy;
 
-pub mod audit;
-pub mod call;
+pub mod service; // the desired state of a service, and its validation
+pub mod status; // the observed state of a service
+pub mod lifecycle;
 pub mod catalog; // what a service offers
 pub mod import; // configurations of MCP clients, read as services
-pub mod lifecycle;
-pub mod service; // the desired state of a service, and its validation
-pub mod status; // the observed state of a service // the record that every call leaves
+pub mod audit;
+pub mod call; // the record that every call leaves
 
 pub mod backoff;
 pub mod balance;

@@ -52,6 +52,12 @@ pub enum Malformed {
 impl<'a> Envelope<'a> {
     /// Reads the envelope of `message`. Bodies of `params` and `result` are only skipped over.
     pub fn parse(message: &'a [u8]) -> Result<Self, Malformed> {
+        // serde would read an array as a struct, member by member.
+        if message.trim_ascii_start().first() == Some(&b'[') {
+            return Err(Malformed::Message(
+                "a JSON-RPC batch, which this server does not take",
+            ));
+        }
         serde_json::from_slice(message).map_err(|error| {
             if error.is_data() {
                 Malformed::Message("expected one object with id, method, params, result or error")

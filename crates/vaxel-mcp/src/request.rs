@@ -21,6 +21,8 @@ pub struct Request {
     body: Bytes,
     id: Range<usize>,
     method: Method,
+    /// Name of a method that we do not know.
+    other: Option<Box<str>>,
     params: Option<Range<usize>>,
     key: Option<Range<usize>>,
     meta: Option<Range<usize>>,
@@ -45,10 +47,21 @@ struct Params<'a> {
     name: Option<&'a RawValue>,
     #[serde(borrow, default)]
     uri: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "ref")]
+    reference: Option<Reference<'a>>,
     #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "_meta")]
     meta: Option<&'a RawValue>,
+}
+
+/// What `completion/complete` completes.
+#[derive(Deserialize)]
+struct Reference<'a> {
+    #[serde(borrow, default)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    uri: Option<&'a RawValue>,
 }
 
 /// How a request is told to an upstream.
@@ -97,6 +110,8 @@ impl Request {
         let mut request = Self {
             id,
             method,
+            other: (method == Method::Other)
+                .then(|| envelope.method.as_deref().unwrap_or_default().into()),
             params: None,
             key: None,
             meta: None,
@@ -106,13 +121,12 @@ impl Request {
         };
         let mut claims = Claims::default();
         if let Some(raw) = envelope.params {
+            if !raw.get().starts_with('{') {
+                return Err(Malformed::Message("`params` must be an object"));
+            }
             let params: Params<'_> = serde_json::from_str(raw.get())
                 .map_err(|_| Malformed::Message("`params` must be an object"))?;
-            let key = if method.addressed_by() == Some("uri") {
-                params.uri
-            } else {
-                params.name
-            };
+            let key = params.key(method);
             request.params = place(raw);
             request.key = key.filter(|key| key.get().starts_with('"')).and_then(place);
             request.meta = params.meta.and_then(place);
@@ -148,6 +162,13 @@ impl Request {
     /// The method.
     pub const fn method(&self) -> Method {
         self.method
+    }
+
+    /// The method's name, as the client wrote it.
+    pub fn method_name(&self) -> &str {
+        self.other
+            .as_deref()
+            .unwrap_or_else(|| self.method.as_str())
     }
 
     /// The id, raw.
@@ -290,6 +311,17 @@ impl Request {
     fn text(&self, range: Option<&Range<usize>>) -> Option<&str> {
         // The ranges were cut from valid JSON text, so they are valid UTF-8.
         range.and_then(|range| std::str::from_utf8(&self.body[range.clone()]).ok())
+    }
+}
+
+impl<'a> Params<'a> {
+    /// The member that says what is meant.
+    fn key(&self, method: Method) -> Option<&'a RawValue> {
+        match method {
+            Method::Complete => self.reference.as_ref().and_then(|it| it.name.or(it.uri)),
+            method if method.addressed_by() == Some("uri") => self.uri,
+            _ => self.name,
+        }
     }
 }
 

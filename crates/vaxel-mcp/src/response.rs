@@ -64,6 +64,9 @@ struct Payload<'a> {
 impl Response {
     /// Reads an answer in one pass.
     pub fn read(body: Bytes) -> Result<Self, Malformed> {
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Malformed::Message("expected one object"));
+        }
         let peek: Peek<'_> =
             serde_json::from_slice(&body).map_err(|error| Malformed::Json(error.to_string()))?;
         let verdict = match (&peek.result, peek.error) {

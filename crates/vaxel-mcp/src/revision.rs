@@ -81,8 +81,14 @@ impl FromStr for Revision {
     type Err = UnknownRevision;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         // 2024-10-07 was a draft of 2024-11-05 that old SDKs still name.
-        let text = if text == "2024-10-07" { "2024-11-05" } else { text };
-        let found = Self::ALL.into_iter().find(|revision| revision.as_str() == text);
+        let text = if text == "2024-10-07" {
+            "2024-11-05"
+        } else {
+            text
+        };
+        let found = Self::ALL
+            .into_iter()
+            .find(|revision| revision.as_str() == text);
         found.ok_or_else(|| UnknownRevision(text.chars().take(64).collect()))
     }
 }

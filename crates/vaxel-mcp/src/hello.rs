@@ -1,0 +1,273 @@
+//! How Vaxel introduces itself: as a client to upstreams, as a server to clients.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{
+    meta,
+    method::Method,
+    request::Request,
+    revision::{Era, Revision},
+};
+
+/// What Vaxel calls itself.
+const NAME: &str = "vaxel";
+
+/// `{"name":"vaxel","version":…}`
+pub fn implementation(version: &str) -> Box<RawValue> {
+    let mut text = Vec::new();
+    meta::quote(&mut text, version);
+    let object = meta::rewrite(
+        None,
+        |_| false,
+        &[("name", b"\"vaxel\""), ("version", &text)],
+    );
+    raw(object)
+}
+
+/// `params` of `initialize` as Vaxel sends it: no capabilities, since nothing that a server asks of
+/// its client can be relayed yet.
+pub fn initialize_params(revision: Revision) -> Vec<u8> {
+    let version = format!("\"{revision}\"");
+    let info = implementation(env!("CARGO_PKG_VERSION"));
+    meta::rewrite(
+        None,
+        |_| false,
+        &[
+            ("protocolVersion", version.as_bytes()),
+            ("capabilities", b"{}"),
+            ("clientInfo", info.get().as_bytes()),
+        ],
+    )
+}
+
+/// `initialize` as Vaxel sends it.
+pub fn initialize_request(id: u64, revision: Revision) -> Bytes {
+    Request::own(id, Method::Initialize, &initialize_params(revision))
+}
+
+/// `notifications/initialized`
+pub const fn initialized_notification() -> Bytes {
+    Bytes::from_static(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#)
+}
+
+/// `server/discover` as Vaxel sends it.
+pub fn discover_request(id: u64) -> Bytes {
+    Request::own(id, Method::Discover, &modern_params(&[]))
+}
+
+/// `subscriptions/listen` for every list, as Vaxel sends it.
+pub fn listen_request(id: u64) -> Bytes {
+    const ALL: &[u8] =
+        br#"{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}"#;
+    Request::own(
+        id,
+        Method::Listen,
+        &modern_params(&[("notifications", ALL)]),
+    )
+}
+
+/// `params` of a modern request of Vaxel's own, with `members` besides `_meta`.
+pub fn modern_params(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let info = implementation(env!("CARGO_PKG_VERSION"));
+    let about = meta::rewrite(
+        None,
+        |_| false,
+        &[
+            (meta::PROTOCOL_VERSION, b"\"2026-07-28\""),
+            (meta::CLIENT_CAPABILITIES, b"{}"),
+            (meta::CLIENT_INFO, info.get().as_bytes()),
+        ],
+    );
+    let mut all = members.to_vec();
+    all.push(("_meta", &about));
+    meta::rewrite(None, |_| false, &all)
+}
+
+/// The revision that a legacy client which asked for `version` gets: its own when it is one of that
+/// era, else the newest of that era (MCP 2025-11-25, Lifecycle, "Version Negotiation").
+pub fn negotiate(version: &str) -> Revision {
+    match version.parse::<Revision>() {
+        Ok(revision) if revision.era() == Era::Legacy => revision,
+        Ok(_) | Err(_) => Revision::LATEST_LEGACY,
+    }
+}
+
+/// What an endpoint says about itself.
+#[derive(Debug, Clone)]
+pub struct Introduction {
+    /// Name and version, an object.
+    pub info: Box<RawValue>,
+    /// What the services behind it can do together.
+    pub offers: Offered,
+    /// For models.
+    pub instructions: Option<String>,
+    /// How long a modern client may keep the introduction, milliseconds.
+    pub ttl_ms: u64,
+}
+
+/// Which areas the services behind an endpoint have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "five independent areas")]
+pub struct Offered {
+    /// Tools.
+    pub tools: bool,
+    /// Prompts.
+    pub prompts: bool,
+    /// Resources.
+    pub resources: bool,
+    /// Completion of arguments.
+    pub completions: bool,
+    /// Log messages.
+    pub logging: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Capabilities<'a> {
+    #[serde(borrow)]
+    tools: Option<&'a RawValue>,
+    #[serde(borrow)]
+    prompts: Option<&'a RawValue>,
+    #[serde(borrow)]
+    resources: Option<&'a RawValue>,
+    #[serde(borrow)]
+    completions: Option<&'a RawValue>,
+    #[serde(borrow)]
+    logging: Option<&'a RawValue>,
+}
+
+impl Offered {
+    /// What one server's `capabilities` say.
+    pub fn of(capabilities: &RawValue) -> Self {
+        let found: Capabilities<'_> = serde_json::from_str(capabilities.get()).unwrap_or_default();
+        Self {
+            tools: found.tools.is_some(),
+            prompts: found.prompts.is_some(),
+            resources: found.resources.is_some(),
+            completions: found.completions.is_some(),
+            logging: found.logging.is_some(),
+        }
+    }
+
+    /// What either can do.
+    pub const fn or(self, other: Self) -> Self {
+        Self {
+            tools: self.tools || other.tools,
+            prompts: self.prompts || other.prompts,
+            resources: self.resources || other.resources,
+            completions: self.completions || other.completions,
+            logging: self.logging || other.logging,
+        }
+    }
+
+    /// The same as a `capabilities` object. Lists change at run time whatever the servers say, since
+    /// services come and go.
+    fn to_json(self) -> Vec<u8> {
+        const LIST: &[u8] = br#"{"listChanged":true}"#;
+        let areas: [(bool, &str, &[u8]); 5] = [
+            (self.tools, "tools", LIST),
+            (self.prompts, "prompts", LIST),
+            (self.resources, "resources", LIST),
+            (self.completions, "completions", b"{}"),
+            (self.logging, "logging", b"{}"),
+        ];
+        let mut object = vec![b'{'];
+        for (_, name, settings) in areas.into_iter().filter(|(has, _, _)| *has) {
+            meta::member(&mut object, name, settings);
+        }
+        object.push(b'}');
+        object
+    }
+}
+
+/// The result of `initialize`.
+pub fn initialize_result(revision: Revision, introduction: &Introduction) -> Bytes {
+    let version = format!("\"{revision}\"");
+    let capabilities = introduction.offers.to_json();
+    let mut result = vec![b'{'];
+    meta::member(&mut result, "protocolVersion", version.as_bytes());
+    meta::member(&mut result, "capabilities", &capabilities);
+    meta::member(
+        &mut result,
+        "serverInfo",
+        introduction.info.get().as_bytes(),
+    );
+    instructions(&mut result, introduction);
+    result.push(b'}');
+    result.into()
+}
+
+/// The result of `server/discover`.
+pub fn discover_result(introduction: &Introduction) -> Bytes {
+    let capabilities = introduction.offers.to_json();
+    let about = meta::rewrite(
+        None,
+        |_| false,
+        &[(meta::SERVER_INFO, introduction.info.get().as_bytes())],
+    );
+    let mut result = vec![b'{'];
+    meta::member(&mut result, "resultType", b"\"complete\"");
+    meta::member(&mut result, "supportedVersions", b"[\"2026-07-28\"]");
+    meta::member(&mut result, "capabilities", &capabilities);
+    instructions(&mut result, introduction);
+    meta::member(
+        &mut result,
+        "ttlMs",
+        introduction.ttl_ms.to_string().as_bytes(),
+    );
+    meta::member(&mut result, "cacheScope", b"\"private\"");
+    meta::member(&mut result, "_meta", &about);
+    result.push(b'}');
+    result.into()
+}
+
+fn instructions(result: &mut Vec<u8>, introduction: &Introduction) {
+    if let Some(text) = &introduction.instructions {
+        let mut quoted = Vec::with_capacity(text.len() + 2);
+        meta::quote(&mut quoted, text);
+        meta::member(result, "instructions", &quoted);
+    }
+}
+
+fn raw(object: Vec<u8>) -> Box<RawValue> {
+    let text = String::from_utf8(object).unwrap_or_else(|_| format!("{{\"name\":\"{NAME}\"}}"));
+    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_legacy_client_gets_its_own_revision_or_the_newest_of_its_era() {
+        assert_eq!(negotiate("2025-03-26"), Revision::V2025_03_26);
+        assert_eq!(negotiate("2026-07-28"), Revision::V2025_11_25);
+        assert_eq!(negotiate("1999-01-01"), Revision::V2025_11_25);
+    }
+
+    #[test]
+    fn introductions_are_what_each_era_reads() {
+        let capabilities =
+            RawValue::from_string(r#"{"tools":{},"logging":{}}"#.to_owned()).unwrap();
+        let introduction = Introduction {
+            info: implementation("1.0"),
+            offers: Offered::of(&capabilities),
+            instructions: Some("use \"it\"".to_owned()),
+            ttl_ms: 5,
+        };
+        let legacy = initialize_result(Revision::V2025_06_18, &introduction);
+        assert_eq!(
+            String::from_utf8_lossy(&legacy),
+            r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"logging":{}},"serverInfo":{"name":"vaxel","version":"1.0"},"instructions":"use \"it\""}"#
+        );
+        let modern: serde_json::Value =
+            serde_json::from_slice(&discover_result(&introduction)).unwrap();
+        assert_eq!(modern["resultType"], "complete");
+        assert_eq!(
+            modern["_meta"]["io.modelcontextprotocol/serverInfo"]["name"],
+            "vaxel"
+        );
+    }
+}
