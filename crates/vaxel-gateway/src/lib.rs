@@ -1,1 +1,36 @@
-//! The data plane: nothing here waits for the database.
+//! The data plane: carries one client request to an upstream and back.
+//!
+//! Invariant: nothing here waits for the database. Services arrive through [`Gateway::publish`] and
+//! are read from an immutable [`snapshot`], pinned once per request; facts leave through a bounded
+//! channel of call records.
+pub mod gateway; // the handle: what the control plane may ask of the data plane
+pub mod config;
+
+mod listener; // read from here: the way of a request, in order
+mod pipeline;
+mod guard;
+mod authenticate;
+mod decode;
+mod edge;
+mod dispatch;
+mod lists;
+mod route;
+mod authorize;
+mod admit;
+mod upstream;
+mod relay;
+mod respond;
+mod record;
+
+mod connect; // how an upstream is reached for the first time
+mod session; // legacy sessions of clients
+mod subscribe; // streams that tell clients of changes
+mod snapshot;
+mod metrics;
+
+pub use config::{Config, Keep, Tunables};
+pub use connect::{ConnectTarget, Transport};
+pub use gateway::{Deps, ExposedTool, Gateway, Load, ServiceEntry, ToolCall, ToolReply};
+pub use pipeline::{Fallback, FallbackBody, Identity, Peer, RequestId};
+pub use authenticate::Caller;
+pub use upstream::{BuiltinError, BuiltinRequest, BuiltinServer, Link};

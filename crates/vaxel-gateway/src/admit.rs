@@ -1,0 +1,31 @@
+//! Limits: a service that is busy refuses at once instead of collecting callers.
+
+use std::{sync::Arc, time::Duration};
+
+use vaxel_core::failure::{Failure, Kind};
+
+use crate::{config::Tunables, metrics::Meter, snapshot::Shard};
+
+/// A place among the calls in flight of one service; given back when dropped.
+pub(crate) struct Permit {
+    meter: Arc<Meter>,
+    /// Longest time for the call.
+    pub(crate) timeout: Duration,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.meter.leave();
+    }
+}
+
+/// Takes a place, or refuses.
+pub(crate) fn admit(shard: &Shard, tunables: &Tunables) -> Result<Permit, Failure> {
+    let limit = shard.concurrency.unwrap_or(tunables.concurrency);
+    if !shard.meter.enter(limit) {
+        let detail = format!("`{}` already has {limit} calls in flight", shard.name);
+        return Err(Failure::new(Kind::Busy, detail).retry_after(1));
+    }
+    let timeout = shard.timeout.unwrap_or(tunables.call_timeout);
+    Ok(Permit { meter: Arc::clone(&shard.meter), timeout })
+}

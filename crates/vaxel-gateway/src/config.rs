@@ -1,0 +1,110 @@
+//! What the data plane is told once ([`Config`]) and what may change while it runs ([`Tunables`]).
+
+use std::time::Duration;
+
+use vaxel_auth::web::WebRules;
+
+/// Fixed for the life of the process.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Whether callers must show a key. When false, everyone who reaches the listener is admin.
+    pub auth: bool,
+    /// Version shown to clients and upstreams.
+    pub version: &'static str,
+    /// Largest request body, bytes.
+    pub body_max: usize,
+    /// Largest request head, bytes.
+    pub head_max: usize,
+    /// Longest wait for a request head.
+    pub head_timeout: Duration,
+    /// Longest wait for the rest of a request body.
+    pub body_timeout: Duration,
+    /// Client connections at once; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// Largest answer of an upstream, bytes.
+    pub response_max: usize,
+    /// Largest line of a stdio server, bytes.
+    pub line_max: usize,
+    /// Legacy sessions kept at once; the longest idle one makes room.
+    pub sessions_max: usize,
+    /// An idle legacy session ends after this.
+    pub session_idle: Duration,
+    /// Open streams to clients at once; further ones are refused as busy.
+    pub streams_max: usize,
+    /// Longest exposed name, characters.
+    pub name_max: usize,
+    /// Longest list page, items.
+    pub page_size: usize,
+    /// Longest wait for the first answer of an upstream in one era.
+    pub probe_timeout: Duration,
+    /// Most definitions read from one upstream per list.
+    pub catalog_items_max: usize,
+    /// How long requests in flight may take to end at shutdown.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            auth: true,
+            version: "0.0.0",
+            body_max: 4 << 20,
+            head_max: 32 << 10,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            connections_max: 10_000,
+            response_max: 16 << 20,
+            line_max: 16 << 20,
+            sessions_max: 100_000,
+            session_idle: Duration::from_hours(1),
+            streams_max: 10_000,
+            name_max: 50,
+            page_size: 500,
+            probe_timeout: Duration::from_secs(10),
+            catalog_items_max: 10_000,
+            shutdown_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// May change while the process runs.
+#[derive(Debug, Clone)]
+pub struct Tunables {
+    /// Which Host and Origin headers may come in.
+    pub web: WebRules,
+    /// Longest time for one call, where the service does not say.
+    pub call_timeout: Duration,
+    /// Calls in flight per service, where the service does not say.
+    pub concurrency: u32,
+    /// Whether calls leave records.
+    pub records: bool,
+    /// What records keep of parameters and results.
+    pub keep: Keep,
+    /// Bytes kept of each.
+    pub keep_max: usize,
+}
+
+impl Tunables {
+    /// The defaults behind these rules.
+    pub const fn new(web: WebRules) -> Self {
+        Self {
+            web,
+            call_timeout: Duration::from_mins(1),
+            concurrency: 256,
+            records: true,
+            keep: Keep::None,
+            keep_max: 4 << 10,
+        }
+    }
+}
+
+/// What call records keep of parameters and results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Neither.
+    None,
+    /// Parameters only.
+    Parameters,
+    /// Both.
+    All,
+}

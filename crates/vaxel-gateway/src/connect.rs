@@ -1,0 +1,319 @@
+//! Reaches an upstream for the first time: finds out which era it speaks and what it is. Ready means
+//! that it gave a real MCP answer.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::{
+    process::{ChildStdin, ChildStdout},
+    sync::Notify,
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_util::sync::DropGuard;
+use url::Url;
+use vaxel_core::{
+    failure::{Failure, Kind},
+    id::{Id, Service},
+    name::ServiceName,
+    principal::Proof,
+    secret::Secret,
+    service::EraChoice,
+};
+use vaxel_mcp::{
+    handshake::{self, ProbeAnswer, ServerFacts, Verdict},
+    hello,
+    headers,
+    method::Method,
+    response::Response,
+    revision::{Era, Revision},
+};
+
+use crate::{
+    gateway::Shared,
+    upstream::{
+        Answer, BuiltinServer, Link, NowPlus, Outbound, Wire,
+        http_link::{Address, HttpLink, Listened, Probe},
+        own_request,
+        stdio_link::{self, StdioLink},
+    },
+};
+
+/// Pause before a broken stream of changes is opened again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(15);
+
+/// What is to be reached.
+pub struct ConnectTarget {
+    /// The service.
+    pub service: Id<Service>,
+    /// Its name, for errors.
+    pub name: ServiceName,
+    /// Which era to speak.
+    pub era: EraChoice,
+    /// How.
+    pub transport: Transport,
+}
+
+/// How an upstream is reached.
+pub enum Transport {
+    /// The pipes of a running child.
+    Stdio {
+        /// Its standard input.
+        stdin: ChildStdin,
+        /// Its standard output.
+        stdout: ChildStdout,
+        /// Told of text on standard output that is no protocol.
+        garbage: Arc<dyn Fn(&str) + Send + Sync>,
+    },
+    /// Streamable HTTP.
+    Http {
+        /// The MCP endpoint.
+        url: Url,
+        /// Sent with every request.
+        headers: Vec<(String, Secret<String>)>,
+    },
+    /// A server that is part of the binary.
+    Builtin(Arc<dyn BuiltinServer>),
+}
+
+/// Reaches `target`.
+pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Result<Link, Failure> {
+    let ConnectTarget { name, era, transport, service: _ } = target;
+    match transport {
+        Transport::Stdio { stdin, stdout, garbage } => {
+            let changed = Arc::new(Notify::new());
+            let (pipes, tasks) = StdioLink::open(
+                name.as_str(),
+                (stdin, stdout),
+                shared.config.line_max,
+                Arc::clone(&changed),
+                garbage,
+            );
+            stdio(&shared, pipes, tasks, era, changed).await
+        }
+        Transport::Http { url, headers } => {
+            let address = Address {
+                target: shared.egress.origin(&url)?,
+                name: name.as_str().into(),
+                headers: header_map(headers)?,
+                response_max: shared.config.response_max,
+            };
+            http(&shared, address, era).await
+        }
+        Transport::Builtin(server) => {
+            let params = Bytes::from(hello::modern_params(&[]));
+            let request = crate::upstream::BuiltinRequest {
+                method: Method::Discover.as_str().to_owned(),
+                params,
+            };
+            let result = server.handle(request).await.map_err(|error| {
+                Failure::new(Kind::UpstreamProtocol, format!("The server refuses: {}", error.message))
+            })?;
+            let answer = vaxel_mcp::response::result(b"1", &result);
+            let facts = read_discover(&answer, name.as_str())?;
+            let changed = Arc::new(Notify::new());
+            Ok(Link::new(facts, Wire::Builtin(server), changed, shared.config.catalog_items_max))
+        }
+    }
+}
+
+async fn stdio(
+    shared: &Shared,
+    pipes: Arc<stdio_link::Shared>,
+    tasks: JoinSet<()>,
+    era: EraChoice,
+    changed: Arc<Notify>,
+) -> Result<Link, Failure> {
+    let wait = shared.config.probe_timeout;
+    let facts = match era {
+        EraChoice::Modern => ask_modern(&pipes, wait).await?.1,
+        EraChoice::Legacy => ask_legacy(&pipes, wait).await?,
+        EraChoice::Auto => match ask_modern(&pipes, wait).await {
+            Ok((Verdict::Modern, facts)) => facts,
+            // A server that ended cannot be asked again; its reason is the answer.
+            Err(failure) if failure.kind == Kind::UpstreamLost => return Err(failure),
+            Ok(_) | Err(_) => ask_legacy(&pipes, wait).await?,
+        },
+    };
+    let wire = Wire::Stdio(StdioLink::new(pipes, facts.revision.era(), tasks));
+    Ok(Link::new(facts, wire, changed, shared.config.catalog_items_max))
+}
+
+async fn ask_modern(
+    pipes: &Arc<stdio_link::Shared>,
+    wait: Duration,
+) -> Result<(Verdict, ServerFacts), Failure> {
+    let answered = exchange(pipes, Method::Discover, b"{}", wait, Era::Modern).await?;
+    let verdict = handshake::verdict(ProbeAnswer::Stdio(answered.body()));
+    let facts = read_discover(answered.body(), "The server")?;
+    Ok((verdict, facts))
+}
+
+async fn ask_legacy(
+    pipes: &Arc<stdio_link::Shared>,
+    wait: Duration,
+) -> Result<ServerFacts, Failure> {
+    let params = hello::initialize_params(Revision::LATEST_LEGACY);
+    let answered = exchange(pipes, Method::Initialize, &params, wait, Era::Legacy).await?;
+    let facts = read_initialize(answered.body())?;
+    pipes.send(hello::initialized_notification())?;
+    Ok(facts)
+}
+
+async fn exchange(
+    pipes: &Arc<stdio_link::Shared>,
+    method: Method,
+    params: &[u8],
+    wait: Duration,
+    era: Era,
+) -> Result<Response, Failure> {
+    let (request, meta) = own_request(method, params)?;
+    let out = Outbound {
+        request: &request,
+        key_json: None,
+        key: "",
+        client_era: Era::Legacy,
+        meta: &meta,
+        proof: Proof::System,
+        param_headers: &[],
+        deadline: Instant::now_plus(wait),
+    };
+    match pipes.exchange(&out, era).await? {
+        Answer::Done(answered) => Ok(answered),
+        Answer::Stream(_) => Err(Failure::internal("a request without a token was streamed")),
+    }
+}
+
+async fn http(shared: &Arc<Shared>, address: Address, era: EraChoice) -> Result<Link, Failure> {
+    let wait = shared.config.probe_timeout;
+    let modern = match era {
+        EraChoice::Legacy => None,
+        EraChoice::Auto | EraChoice::Modern => probe_modern(&address, era, wait).await?,
+    };
+    let (facts, session) = match modern {
+        Some(facts) => (facts, None),
+        None => open_legacy(&address, wait).await?,
+    };
+    let link = HttpLink::new(address, &facts, session);
+    let changed = Arc::new(Notify::new());
+    let listening =
+        announces_changes(&facts).then(|| keep_listening(shared, link.clone(), &changed));
+    let wire = Wire::Http(link, listening);
+    Ok(Link::new(facts, wire, changed, shared.config.catalog_items_max))
+}
+
+/// `None`: the server speaks the legacy era. A refusal of credentials or an outage is no evidence of
+/// an era (MCP 2026-07-28, versioning) and fails.
+async fn probe_modern(
+    address: &Address,
+    era: EraChoice,
+    wait: Duration,
+) -> Result<Option<ServerFacts>, Failure> {
+    let revision = Revision::LATEST.as_str();
+    let extra = [
+        (headers::MCP_PROTOCOL_VERSION, HeaderValue::from_static(revision)),
+        (headers::MCP_METHOD, HeaderValue::from_static(Method::Discover.as_str())),
+    ];
+    let message = hello::discover_request(1);
+    let probe = address.post(message, &extra, Instant::now_plus(wait)).await?;
+    let status = probe.status.as_u16();
+    let answer = ProbeAnswer::Http { status, body: &probe.body };
+    match (handshake::verdict(answer), era) {
+        (Verdict::Modern, _) => read_discover(&probe.body, &address.name).map(Some),
+        (Verdict::Legacy, EraChoice::Auto) => Ok(None),
+        (Verdict::Legacy, _) => Err(Failure::new(
+            Kind::UpstreamProtocol,
+            format!("`{}` does not speak MCP {revision} ({status})", address.name),
+        )),
+        (Verdict::Unknown, _) => Err(no_answer(address, status)),
+    }
+}
+
+async fn open_legacy(
+    address: &Address,
+    wait: Duration,
+) -> Result<(ServerFacts, Option<HeaderValue>), Failure> {
+    let deadline = Instant::now_plus(wait);
+    let message = hello::initialize_request(1, Revision::LATEST_LEGACY);
+    let Probe { status, body, session } = address.post(message, &[], deadline).await?;
+    if !status.is_success() {
+        return Err(no_answer(address, status.as_u16()));
+    }
+    let facts = read_initialize(&body)?;
+    let mut extra = vec![(
+        headers::MCP_PROTOCOL_VERSION,
+        HeaderValue::from_static(facts.revision.as_str()),
+    )];
+    extra.extend(session.clone().map(|id| (headers::MCP_SESSION_ID, id)));
+    address.post_notification(hello::initialized_notification(), &extra, deadline).await?;
+    Ok((facts, session))
+}
+
+fn no_answer(address: &Address, status: u16) -> Failure {
+    let name = &address.name;
+    let (kind, detail) = match status {
+        401 | 403 => (
+            Kind::UpstreamUnavailable,
+            format!("`{name}` refuses the credentials that it is reached with ({status})"),
+        ),
+        404 => (
+            Kind::UpstreamUnavailable,
+            format!("there is no MCP endpoint at the URL of `{name}` (404); check its path"),
+        ),
+        _ => (Kind::UpstreamUnavailable, format!("`{name}` answered {status}")),
+    };
+    Failure::new(kind, detail)
+}
+
+fn read_discover(answer: &Bytes, name: &str) -> Result<ServerFacts, Failure> {
+    ServerFacts::from_discover(answer).map_err(|error| {
+        let detail = format!("{name} answered server/discover with what cannot be used: {error}");
+        Failure::new(Kind::UpstreamProtocol, detail)
+    })
+}
+
+fn read_initialize(answer: &Bytes) -> Result<ServerFacts, Failure> {
+    ServerFacts::from_initialize(answer).map_err(|error| {
+        let detail = format!("Its answer to initialize cannot be used: {error}");
+        Failure::new(Kind::UpstreamProtocol, detail)
+    })
+}
+
+fn announces_changes(facts: &ServerFacts) -> bool {
+    facts.capabilities.get().contains("\"listChanged\"")
+}
+
+/// Listens for list changes until the guard is dropped, which the link holds.
+fn keep_listening(shared: &Arc<Shared>, link: HttpLink, changed: &Arc<Notify>) -> DropGuard {
+    let stop = shared.stop.child_token();
+    let stopped = stop.clone();
+    let changed = Arc::clone(changed);
+    shared.tasks.spawn(async move {
+        let listening = async {
+            while link.listen(&changed).await == Listened::Broken {
+                tokio::time::sleep(LISTEN_AGAIN).await;
+            }
+        };
+        tokio::select! {
+            () = listening => {}
+            () = stopped.cancelled() => {}
+        }
+    });
+    stop.drop_guard()
+}
+
+fn header_map(headers: Vec<(String, Secret<String>)>) -> Result<HeaderMap, Failure> {
+    let mut map = HeaderMap::with_capacity(headers.len() + 8);
+    for (name, value) in headers {
+        let parsed = HeaderName::try_from(&name).ok();
+        let text = HeaderValue::from_str(value.expose()).ok();
+        let (Some(parsed), Some(mut text)) = (parsed, text) else {
+            let detail = format!("The header `{name}` of this service cannot be sent");
+            return Err(Failure::new(Kind::Invalid, detail));
+        };
+        text.set_sensitive(true);
+        map.insert(parsed, text);
+    }
+    Ok(map)
+}

@@ -1,0 +1,424 @@
+//! The handle: what the control plane may ask of the data plane.
+
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use vaxel_auth::{key::KeyRing, seal::Sealer};
+use vaxel_core::{
+    call::CallRecord,
+    catalog::Catalog,
+    failure::{Failure, Kind},
+    id::{Call, Id, Service},
+    name::ServiceName,
+    principal::Principal,
+    service::{Limits, ToolFilter},
+    time::Clock,
+};
+use vaxel_egress::Egress;
+use vaxel_mcp::{
+    envelope::Envelope,
+    meta,
+    method::Method,
+    request::{ModernMeta, Request},
+    response::Verdict,
+    revision::Revision,
+};
+
+use crate::{
+    authenticate::Caller,
+    authorize,
+    config::{Config, Tunables},
+    connect::{self, ConnectTarget},
+    listener,
+    metrics::Metrics,
+    pipeline::{Fallback, FallbackBody},
+    relay,
+    route::Route,
+    session::Sessions,
+    snapshot::{Parts, Snapshot},
+    upstream::{self, Link},
+};
+
+/// The data plane. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+/// What the data plane stands on.
+pub struct Deps {
+    /// Where time comes from.
+    pub clock: Clock,
+    /// Makes outgoing connections.
+    pub egress: Egress,
+    /// Seals the session ids that are handed out.
+    pub sealer: Sealer,
+    /// Takes call records. When it is full, records are dropped and counted.
+    pub records: mpsc::Sender<CallRecord>,
+    /// The data plane's runtime.
+    pub runtime: tokio::runtime::Handle,
+    /// What may change later, as it is now.
+    pub tunables: Tunables,
+}
+
+/// One service, as the control plane wants it to be served from now on.
+pub struct ServiceEntry {
+    /// Stays the same when the service is renamed.
+    pub id: Id<Service>,
+    /// Its name.
+    pub name: ServiceName,
+    /// Its bounds.
+    pub limits: Limits,
+    /// Which of its tools are served.
+    pub tools: ToolFilter,
+    /// What it offers; `None` when it was never reached.
+    pub catalog: Option<Arc<Catalog>>,
+    /// Its connected instances.
+    pub links: Vec<Link>,
+    /// Why it has none, as a clause that callers read: "it is starting".
+    pub unavailable: Option<String>,
+}
+
+/// A tool call through the REST door.
+pub struct ToolCall {
+    /// Who calls.
+    pub principal: Principal,
+    /// The service.
+    pub service: Id<Service>,
+    /// The service's own name of the tool.
+    pub tool: String,
+    /// A JSON object.
+    pub arguments: Bytes,
+    /// Shorter than what the service allows, when given.
+    pub timeout: Option<Duration>,
+}
+
+/// What a [`ToolCall`] came to.
+#[derive(Debug, Clone)]
+pub struct ToolReply {
+    /// Id of its record.
+    pub call_id: Id<Call>,
+    /// `CallToolResult` of MCP 2026-07-28, raw.
+    pub result: Bytes,
+    /// The tool says that it failed.
+    pub is_error: bool,
+    /// From arrival to answer.
+    pub duration: Duration,
+}
+
+/// A tool as clients of the federated endpoint see it.
+#[derive(Debug, Clone)]
+pub struct ExposedTool {
+    /// `service__tool`
+    pub name: Arc<str>,
+    /// The service.
+    pub service: ServiceName,
+    /// The service's own name of the tool.
+    pub tool: Arc<str>,
+    /// As the service defines it.
+    pub definition: Arc<RawValue>,
+}
+
+/// What one service has to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Calls in flight.
+    pub in_flight: u32,
+    /// Calls since the start.
+    pub calls: u64,
+    /// Those of them that did not end well.
+    pub errors: u64,
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) tunables: ArcSwap<Tunables>,
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    /// Serializes changes of the snapshot; readers never take it.
+    publishing: Mutex<()>,
+    /// Ticks when the snapshot changed; streams to clients look then.
+    pub(crate) changed: watch::Sender<()>,
+    pub(crate) keys: ArcSwap<KeyRing<Arc<Caller>>>,
+    pub(crate) unguarded: Principal,
+    pub(crate) sessions: Sessions,
+    /// What is said upstream on behalf of a caller without a session.
+    pub(crate) nobody: ArcSwap<ModernMeta>,
+    pub(crate) records: mpsc::Sender<CallRecord>,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Clock,
+    pub(crate) egress: Egress,
+    /// Streams to clients.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) streams: AtomicUsize,
+    /// Ends streams that have no end of their own.
+    pub(crate) stop: CancellationToken,
+    runtime: tokio::runtime::Handle,
+    fallback: ArcSwapOption<Box<dyn Fallback>>,
+}
+
+impl Gateway {
+    /// A data plane without services; nothing listens yet.
+    pub fn new(config: Config, deps: Deps, registry: &mut Registry) -> Self {
+        let sessions = Sessions::new(deps.sealer, config.sessions_max, config.session_idle);
+        let shared = Shared {
+            tunables: ArcSwap::from_pointee(deps.tunables),
+            snapshot: ArcSwap::default(),
+            publishing: Mutex::default(),
+            changed: watch::Sender::new(()),
+            keys: ArcSwap::default(),
+            unguarded: Principal::unguarded(),
+            sessions,
+            nobody: ArcSwap::from_pointee(upstream::own_meta()),
+            records: deps.records,
+            metrics: Metrics::new(registry),
+            clock: deps.clock,
+            egress: deps.egress,
+            tasks: TaskTracker::new(),
+            streams: AtomicUsize::new(0),
+            stop: CancellationToken::new(),
+            runtime: deps.runtime,
+            fallback: ArcSwapOption::empty(),
+            config,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Accepts and serves connections until `stop`, then lets requests in flight end, at most for
+    /// the configured grace. Runs on the data plane's runtime.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        fallback: Arc<dyn Fallback>,
+        stop: CancellationToken,
+    ) -> std::io::Result<()> {
+        self.shared.fallback.store(Some(Arc::new(Box::new(Forwarding(fallback)))));
+        let shared = Arc::clone(&self.shared);
+        let serving = self.shared.runtime.spawn(listener::run(shared, listener, stop));
+        serving.await.map_err(std::io::Error::other)?
+    }
+
+    /// Adds a service or replaces it; the next request sees it.
+    pub fn publish(&self, entry: ServiceEntry) {
+        let parts = Parts {
+            id: entry.id,
+            name: entry.name,
+            limits: entry.limits,
+            tools: entry.tools,
+            catalog: entry.catalog,
+            links: entry.links,
+            unavailable: entry.unavailable,
+        };
+        let name_max = self.shared.config.name_max;
+        self.shared.change(|old| old.with(parts, name_max, |name| self.shared.metrics.meter(name)));
+    }
+
+    /// Takes a service away; the next request no longer sees it.
+    pub fn withdraw(&self, id: Id<Service>) {
+        self.shared.change(|old| old.without(id));
+    }
+
+    /// Replaces the keys that callers can show.
+    pub fn publish_keys(&self, keys: KeyRing<Arc<Caller>>) {
+        self.shared.keys.store(Arc::new(keys));
+    }
+
+    /// Changes what may change while requests are served.
+    pub fn tune(&self, tunables: Tunables) {
+        self.shared.tunables.store(Arc::new(tunables));
+    }
+
+    /// Speaks to an upstream until it gave a real MCP answer.
+    pub async fn connect(&self, target: ConnectTarget) -> Result<Link, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let connecting = self.shared.runtime.spawn(connect::connect(shared, target));
+        connecting.await.map_err(Failure::internal)?
+    }
+
+    /// Calls a tool.
+    pub async fn call(&self, call: ToolCall) -> Result<ToolReply, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let calling = self.shared.runtime.spawn(call_tool(shared, call));
+        calling.await.map_err(Failure::internal)?
+    }
+
+    /// The service and its own name behind an exposed tool name.
+    pub fn tool(&self, exposed: &str) -> Option<(Id<Service>, ServiceName, Arc<str>)> {
+        let snapshot = self.shared.snapshot.load();
+        let (shard, offer) = snapshot.tool(exposed)?;
+        Some((shard.id, shard.name.clone(), Arc::clone(&offer.own)))
+    }
+
+    /// The tools that clients see, of all services or of one, in the order of lists.
+    pub fn exposed_tools(&self, service: Option<Id<Service>>) -> Vec<ExposedTool> {
+        let snapshot = self.shared.snapshot.load();
+        let wanted = |id: Id<Service>| service.is_none_or(|service| service == id);
+        let shards = snapshot.shards.values().filter(|shard| wanted(shard.id));
+        shards
+            .flat_map(|shard| {
+                shard.offers.tools.iter().map(|offer| ExposedTool {
+                    name: Arc::clone(&offer.exposed),
+                    service: shard.name.clone(),
+                    tool: Arc::clone(&offer.own),
+                    definition: Arc::clone(&offer.definition),
+                })
+            })
+            .collect()
+    }
+
+    /// What a service has to do; zero for one that is not there.
+    pub fn load(&self, id: Id<Service>) -> Load {
+        let snapshot = self.shared.snapshot.load();
+        let Some(shard) = snapshot.shard(id) else { return Load::default() };
+        let (in_flight, calls, errors) = shard.meter.read();
+        Load { in_flight, calls, errors }
+    }
+}
+
+async fn call_tool(shared: Arc<Shared>, call: ToolCall) -> Result<ToolReply, Failure> {
+    let snapshot = shared.snapshot.load_full();
+    let shard = snapshot.shard(call.service).ok_or_else(|| {
+        Failure::new(Kind::UnknownService, "The service is not here any more")
+    })?;
+    let offer = shard.offers.tool(&call.tool);
+    if offer.is_none() && shard.catalog.is_none() {
+        shard.choose()?;
+    }
+    let offer = offer.ok_or_else(|| {
+        let detail = format!("`{}` has no tool `{}`", shard.name, call.tool);
+        Failure::new(Kind::UnknownTool, detail)
+    })?;
+    let route = Route { shard: Arc::clone(shard), own: Arc::clone(&offer.own), own_json: None };
+    let authorized = authorize::check(&call.principal, route)?;
+    let request = tool_request(&offer.own_json, &call.arguments)?;
+    let called =
+        relay::call_tool(&shared, &call.principal, &request, &authorized, call.timeout).await;
+    let (recording, _, answered) = match called {
+        Ok(called) => called,
+        Err((recording, failure)) => {
+            if let Some(recording) = recording {
+                recording.failed(&failure);
+            }
+            return Err(failure);
+        }
+    };
+    let reply = match answered.payload() {
+        Ok(result) => Ok(ToolReply {
+            call_id: recording.id().unwrap_or_else(|| Id::new(shared.clock.now())),
+            result: Bytes::copy_from_slice(&relay::to_revision(
+                Method::ToolsCall,
+                Revision::LATEST,
+                result,
+            )),
+            is_error: answered.verdict == Verdict::ToolError,
+            duration: recording.elapsed(),
+        }),
+        Err(error) => Err(upstream_error(&shard.name, error)),
+    };
+    recording.answered(&answered);
+    reply
+}
+
+fn tool_request(name_json: &str, arguments: &[u8]) -> Result<Request, Failure> {
+    let mut params = Vec::with_capacity(name_json.len() + arguments.len() + 32);
+    params.push(b'{');
+    meta::member(&mut params, "name", name_json.as_bytes());
+    meta::member(&mut params, "arguments", arguments);
+    params.push(b'}');
+    let body = Request::own(1, Method::ToolsCall, &params);
+    let read = Envelope::parse(&body).and_then(|envelope| Request::read(body.clone(), &envelope));
+    let (request, _) = read.map_err(|_| {
+        Failure::new(Kind::Invalid, "`arguments` must be a JSON object")
+    })?;
+    Ok(request)
+}
+
+/// A JSON-RPC error of a service, for a caller that does not speak JSON-RPC.
+fn upstream_error(service: &ServiceName, error: &RawValue) -> Failure {
+    #[derive(serde::Deserialize)]
+    struct Error {
+        code: i32,
+        message: String,
+    }
+    let error: Option<Error> = serde_json::from_str(error.get()).ok();
+    match error {
+        Some(Error { code: vaxel_mcp::error::INVALID_PARAMS, message }) => {
+            Failure::new(Kind::Invalid, format!("`{service}` refuses the call: {message}"))
+        }
+        Some(Error { code, message }) => Failure::new(
+            Kind::UpstreamProtocol,
+            format!("`{service}` answered with error {code}: {message}"),
+        ),
+        None => Failure::new(Kind::UpstreamProtocol, format!("`{service}` answered with an error")),
+    }
+}
+
+impl Shared {
+    fn change(&self, change: impl FnOnce(&Snapshot) -> Snapshot) {
+        let _serialized = self.publishing.lock();
+        let next = change(&self.snapshot.load());
+        self.snapshot.store(Arc::new(next));
+        self.changed.send_replace(());
+    }
+
+    pub(crate) async fn fallback(
+        &self,
+        request: http::Request<Incoming>,
+    ) -> http::Response<FallbackBody> {
+        match self.fallback.load_full() {
+            Some(fallback) => fallback.call(request).await,
+            None => {
+                let mut response = http::Response::new(FallbackBody::default());
+                *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+                response
+            }
+        }
+    }
+
+    /// Counts a stream in, unless there are too many.
+    pub(crate) fn enter_stream(self: &Arc<Self>) -> Result<OpenStream, Failure> {
+        let open = self.streams.fetch_add(1, Ordering::Relaxed);
+        let stream = OpenStream(Arc::clone(self));
+        self.metrics.streams.inc();
+        if open >= self.config.streams_max {
+            let detail = format!("{open} streams are open, which is the limit (limits.streams)");
+            return Err(Failure::new(Kind::Busy, detail).retry_after(10));
+        }
+        Ok(stream)
+    }
+}
+
+/// A stream that is counted until it is dropped.
+pub(crate) struct OpenStream(Arc<Shared>);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.streams.dec();
+    }
+}
+
+/// A shared fallback as an owned one.
+struct Forwarding(Arc<dyn Fallback>);
+
+impl Fallback for Forwarding {
+    fn call(
+        &self,
+        request: http::Request<Incoming>,
+    ) -> futures_util::future::BoxFuture<'static, http::Response<FallbackBody>> {
+        self.0.call(request)
+    }
+}

@@ -1,0 +1,231 @@
+//! Lists and introductions, from the catalog: no upstream is asked.
+//!
+//! A page is put together once per snapshot and then shared: its bytes go out without being copied.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use vaxel_core::{
+    failure::{Failure, Kind},
+    id::{Id, Service},
+};
+use vaxel_mcp::{
+    cursor::Cursor,
+    definition,
+    federation::{self, ListKind, ListPage},
+    hello::{self, Introduction, Offered},
+    method::Method,
+    revision::Revision,
+};
+
+use crate::{
+    authorize,
+    edge::Exchange,
+    pipeline::Context,
+    respond::{self, Response},
+    route::Scope,
+    snapshot::{Offer, Offers, Shard},
+};
+
+/// Pages kept per snapshot; further ones are made anew each time.
+const PAGES: usize = 512;
+/// How long a client may keep a list, milliseconds. Clients that listen hear of changes at once.
+const TTL_MS: u64 = 5_000;
+
+/// Ready list results of one snapshot.
+#[derive(Default)]
+pub(crate) struct Pages(Mutex<HashMap<PageKey, Bytes>>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct PageKey {
+    scope: Option<Id<Service>>,
+    method: Method,
+    revision: Revision,
+    offset: usize,
+}
+
+/// `tools/list`, `prompts/list`, `resources/list`, `resources/templates/list`.
+pub(crate) fn page(context: &Context, exchange: &Exchange) -> Result<Response, Failure> {
+    authorize::may_list(&context.principal)?;
+    context.shared.metrics.lists.inc();
+    let method = exchange.request.method();
+    let key = PageKey {
+        scope: scope_id(&context.scope),
+        method,
+        revision: exchange.client.revision(),
+        offset: offset(context, exchange)?,
+    };
+    let pages = &context.snapshot.pages;
+    let known = pages.0.lock().get(&key).cloned();
+    let result = known.unwrap_or_else(|| {
+        let result = build(context, key);
+        let mut pages = pages.0.lock();
+        if pages.len() < PAGES {
+            pages.insert(key, result.clone());
+        }
+        result
+    });
+    Ok(respond::shared_result(exchange.request.id(), result))
+}
+
+/// Where the page starts. A cursor of other lists than the present ones is refused, so that the
+/// client starts again instead of missing or doubling entries.
+fn offset(context: &Context, exchange: &Exchange) -> Result<usize, Failure> {
+    #[derive(Deserialize)]
+    struct Params {
+        cursor: Option<String>,
+    }
+    let params: Option<Params> = exchange.request.read_params();
+    let invalid = || Failure::new(Kind::Invalid, "The cursor is not valid here: list anew");
+    let Some(cursor) = params.ok_or_else(invalid)?.cursor else { return Ok(0) };
+    let cursor = Cursor::decode(&cursor).map_err(|_| invalid())?;
+    let digest = digest(context, exchange.request.method());
+    let current = cursor.generation == digest && cursor.filter == filter(&context.scope);
+    if current { usize::try_from(cursor.offset).map_err(|_| invalid()) } else { Err(invalid()) }
+}
+
+fn digest(context: &Context, method: Method) -> u64 {
+    let digests = match &context.scope {
+        Scope::All => context.snapshot.digests,
+        Scope::Service(shard) => shard.offers.digests,
+    };
+    match method {
+        Method::ToolsList => digests.tools,
+        Method::PromptsList => digests.prompts,
+        _ => digests.resources,
+    }
+}
+
+/// A cursor belongs to one endpoint.
+fn filter(scope: &Scope) -> u64 {
+    scope_id(scope).map_or(0, |id| {
+        id.as_bytes().iter().fold(1, |sum: u64, byte| sum.rotate_left(5) ^ u64::from(*byte))
+    })
+}
+
+fn scope_id(scope: &Scope) -> Option<Id<Service>> {
+    match scope {
+        Scope::All => None,
+        Scope::Service(shard) => Some(shard.id),
+    }
+}
+
+fn build(context: &Context, key: PageKey) -> Bytes {
+    let size = context.shared.config.page_size;
+    let mut offers = all(context, key.method).skip(key.offset);
+    let page: Vec<&Offer> = offers.by_ref().take(size).collect();
+    let more = offers.next().is_some();
+    let next = more.then(|| {
+        Cursor {
+            generation: digest(context, key.method),
+            offset: (key.offset + size) as u64,
+            filter: filter(&context.scope),
+        }
+        .encode()
+    });
+    let federated = context.scope.is_federated();
+    let items: Vec<_> = page
+        .iter()
+        .map(|offer| definition::for_revision(offer.outward(federated), key.revision))
+        .collect();
+    let about = hello::implementation(context.shared.config.version);
+    federation::list_result(
+        list_kind(key.method),
+        items.iter().map(|item| &**item),
+        &ListPage {
+            revision: key.revision,
+            next_cursor: next.as_deref(),
+            ttl_ms: TTL_MS,
+            server_info: Some(&about),
+        },
+    )
+}
+
+fn list_kind(method: Method) -> ListKind {
+    match method {
+        Method::PromptsList => ListKind::Prompts,
+        Method::ResourcesList => ListKind::Resources,
+        Method::TemplatesList => ListKind::Templates,
+        _ => ListKind::Tools,
+    }
+}
+
+fn all(context: &Context, method: Method) -> Box<dyn Iterator<Item = &Offer> + '_> {
+    match &context.scope {
+        Scope::Service(shard) => Box::new(of(&shard.offers, method).iter()),
+        Scope::All => {
+            let shards = context.snapshot.shards.values();
+            let snapshot = &context.snapshot;
+            Box::new(
+                shards
+                    .flat_map(move |shard| {
+                        of(&shard.offers, method).iter().map(move |offer| (shard, offer))
+                    })
+                    .filter(move |(shard, offer)| {
+                        method != Method::ResourcesList || snapshot.owns_resource(shard.id, &offer.own)
+                    })
+                    .map(|(_, offer)| offer),
+            )
+        }
+    }
+}
+
+fn of(offers: &Offers, method: Method) -> &[Offer] {
+    match method {
+        Method::PromptsList => &offers.prompts,
+        Method::ResourcesList => &offers.resources,
+        Method::TemplatesList => &offers.templates,
+        _ => &offers.tools,
+    }
+}
+
+/// `server/discover`.
+pub(crate) fn discover(context: &Context, exchange: &Exchange) -> Result<Response, Failure> {
+    authorize::may_list(&context.principal)?;
+    let result = hello::discover_result(&introduction(context));
+    Ok(respond::shared_result(exchange.request.id(), result))
+}
+
+/// The result of `initialize`.
+pub(crate) fn initialize_result(context: &Context, revision: Revision) -> Bytes {
+    hello::initialize_result(revision, &introduction(context))
+}
+
+/// What this endpoint says about itself.
+fn introduction(context: &Context) -> Introduction {
+    let shards: Vec<&Shard> = match &context.scope {
+        Scope::All => context.snapshot.shards.values().map(|shard| &**shard).collect(),
+        Scope::Service(shard) => vec![&**shard],
+    };
+    let catalogs = shards.iter().filter_map(|shard| Some((shard, shard.catalog.as_ref()?)));
+    let offers = catalogs
+        .clone()
+        .map(|(_, catalog)| Offered::of(&catalog.capabilities))
+        .fold(Offered::default(), Offered::or);
+    let instructions: Vec<(&str, &str)> = catalogs
+        .filter_map(|(shard, catalog)| Some((shard.name.as_str(), catalog.instructions.as_deref()?)))
+        .collect();
+    Introduction {
+        info: hello::implementation(context.shared.config.version),
+        // The federated endpoint may get tools at any time: clients ask only what is announced.
+        offers: Offered { tools: offers.tools || context.scope.is_federated(), ..offers },
+        instructions: instructions_text(&instructions),
+        ttl_ms: TTL_MS,
+    }
+}
+
+/// Many services' instructions as one text; a single one's stays as it is.
+fn instructions_text(all: &[(&str, &str)]) -> Option<String> {
+    match all {
+        [] => None,
+        [(_, only)] => Some((*only).to_owned()),
+        many => Some(
+            many.iter()
+                .map(|(name, text)| format!("## {name}\n{text}"))
+                .collect::<Vec<_>>()
+                .join("\n\n"),
+        ),
+    }
+}

@@ -1,0 +1,154 @@
+//! What the data plane counts. Handles are made once per service, so that a call hashes no label.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+use vaxel_core::{call::Outcome, name::ServiceName};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CallLabels {
+    service: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ServiceLabels {
+    service: String,
+}
+
+/// Everything the data plane counts.
+pub(crate) struct Metrics {
+    calls: Family<CallLabels, Counter>,
+    duration: Family<ServiceLabels, Histogram>,
+    in_flight: Family<ServiceLabels, Gauge>,
+    pub(crate) requests: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) lists: Counter,
+    pub(crate) connections: Gauge,
+    pub(crate) sessions: Gauge,
+    pub(crate) streams: Gauge,
+    pub(crate) records_lost: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            calls: Family::default(),
+            duration: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.000_1, 2.5, 14))
+            }),
+            in_flight: Family::default(),
+            requests: Counter::default(),
+            refused: Counter::default(),
+            lists: Counter::default(),
+            connections: Gauge::default(),
+            sessions: Gauge::default(),
+            streams: Gauge::default(),
+            records_lost: Counter::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("vaxel");
+        registry.register("calls", "Calls by service and outcome", metrics.calls.clone());
+        registry.register_with_unit(
+            "call_duration",
+            "Time from arrival of a call to the end of its answer",
+            Unit::Seconds,
+            metrics.duration.clone(),
+        );
+        registry.register("calls_in_flight", "Calls in flight", metrics.in_flight.clone());
+        registry.register("http_requests", "HTTP requests", metrics.requests.clone());
+        registry.register(
+            "http_requests_refused",
+            "HTTP requests refused for their host, origin or credential",
+            metrics.refused.clone(),
+        );
+        registry.register("list_requests", "Lists served from the catalog", metrics.lists.clone());
+        registry.register("connections", "Open client connections", metrics.connections.clone());
+        registry.register("sessions", "Legacy sessions of clients", metrics.sessions.clone());
+        registry.register("streams", "Open streams to clients", metrics.streams.clone());
+        registry.register(
+            "call_records_lost",
+            "Call records dropped because their queue was full",
+            metrics.records_lost.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn meter(&self, service: &ServiceName) -> Arc<Meter> {
+        let service = service.to_string();
+        let labels = ServiceLabels { service: service.clone() };
+        Arc::new(Meter {
+            in_flight: AtomicU32::new(0),
+            calls: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            by_outcome: Outcome::ALL.map(|outcome| {
+                let labels = CallLabels { service: service.clone(), outcome: outcome.as_str() };
+                self.calls.get_or_create(&labels).clone()
+            }),
+            duration: self.duration.get_or_create(&labels).clone(),
+            gauge: self.in_flight.get_or_create(&labels).clone(),
+        })
+    }
+}
+
+/// The counters of one service; they outlive its shards.
+pub(crate) struct Meter {
+    in_flight: AtomicU32,
+    calls: AtomicU64,
+    errors: AtomicU64,
+    by_outcome: [Counter; Outcome::ALL.len()],
+    duration: Histogram,
+    gauge: Gauge,
+}
+
+impl Meter {
+    /// Counts a call in, unless `limit` are already in flight.
+    pub(crate) fn enter(&self, limit: u32) -> bool {
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        if before >= limit {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        self.gauge.inc();
+        true
+    }
+
+    /// Counts a call out.
+    pub(crate) fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.dec();
+    }
+
+    /// Counts how a call ended.
+    pub(crate) fn record(&self, outcome: Outcome, duration: Duration) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if !matches!(outcome, Outcome::Ok) {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        self.by_outcome[outcome as usize].inc();
+        self.duration.observe(duration.as_secs_f64());
+    }
+
+    /// Calls in flight, calls since start, and how many of those did not end well.
+    pub(crate) fn read(&self) -> (u32, u64, u64) {
+        (
+            self.in_flight.load(Ordering::Relaxed),
+            self.calls.load(Ordering::Relaxed),
+            self.errors.load(Ordering::Relaxed),
+        )
+    }
+}

@@ -1,0 +1,174 @@
+//! The life of a request. Read this first: each phase is a file of the same name.
+//!
+//! accept → guard → authenticate → decode → edge (era → one internal request) → dispatch → route →
+//! authorize → admit → upstream → relay (answer in the caller's era) → record.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Method as Verb, StatusCode, header, request::Parts};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use vaxel_core::{
+    failure::{Failure, Kind},
+    id::{Call, Id},
+    principal::Principal,
+};
+
+use crate::{
+    authenticate, decode, dispatch, edge,
+    gateway::Shared,
+    guard,
+    respond::{self, Body, Response},
+    route::Scope,
+    snapshot::Snapshot,
+    subscribe,
+    upstream::NowPlus,
+};
+
+/// An error of a body that was made elsewhere.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of an answer of the [`Fallback`].
+pub type FallbackBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Answers everything that is not the data plane's: the management API, documentation, metrics.
+pub trait Fallback: Send + Sync + 'static {
+    /// Answers one request. Its extensions hold [`Identity`], [`Peer`] and [`RequestId`].
+    fn call(
+        &self,
+        request: http::Request<Incoming>,
+    ) -> BoxFuture<'static, http::Response<FallbackBody>>;
+}
+
+/// Who makes a request, or why that is not known.
+#[derive(Clone, Debug)]
+pub struct Identity(pub Result<Principal, Arc<Failure>>);
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// Identifies a request in answers and logs.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestId(pub Id<Call>);
+
+/// What the phases know of one request besides its bytes.
+pub(crate) struct Context {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) principal: Principal,
+    pub(crate) scope: Scope,
+    pub(crate) head: Parts,
+}
+
+/// Answers one request.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    request: http::Request<Incoming>,
+    peer: SocketAddr,
+) -> Response {
+    shared.metrics.requests.inc();
+    let (head, body) = request.into_parts();
+    if let Err(failure) = guard::check(&head.headers, &head.uri, &shared.tunables.load().web) {
+        shared.metrics.refused.inc();
+        return respond::problem(&failure, &request_id(&shared));
+    }
+    let path = head.uri.path();
+    let service = match path.strip_prefix("/mcp") {
+        Some("" | "/") => None,
+        Some(rest) if rest.starts_with('/') => Some(rest.trim_matches('/').to_owned()),
+        _ => return fall_back(&shared, head, body, peer).await,
+    };
+    match mcp(&shared, head, body, service.as_deref()).await {
+        Ok(response) => response,
+        Err(failure) => {
+            if failure.kind == Kind::Unauthenticated {
+                shared.metrics.refused.inc();
+            }
+            respond::problem(&failure, &request_id(&shared))
+        }
+    }
+}
+
+/// An MCP endpoint. `Err` is for what fails before there is a JSON-RPC request to answer.
+async fn mcp(
+    shared: &Arc<Shared>,
+    head: Parts,
+    body: Incoming,
+    service: Option<&str>,
+) -> Result<Response, Failure> {
+    let principal = shared.authenticate(&head.headers)?;
+    let snapshot = shared.snapshot.load_full();
+    let scope = scope(&snapshot, service)?;
+    let context = Context { shared: Arc::clone(shared), snapshot, principal, scope, head };
+    match context.head.method {
+        Verb::POST => post(context, body).await,
+        Verb::GET => subscribe::legacy_stream(&context),
+        Verb::DELETE => edge::legacy::end(&context),
+        _ => Ok(method_not_allowed()),
+    }
+}
+
+async fn post(context: Context, body: Incoming) -> Result<Response, Failure> {
+    let config = &context.shared.config;
+    let kind = context.head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !kind.is_some_and(|kind| kind.starts_with(b"application/json")) {
+        let detail = "The content type of an MCP request is application/json";
+        return Err(Failure::new(Kind::Malformed, detail));
+    }
+    let deadline = Instant::now_plus(config.body_timeout);
+    let body = decode::body(body, config.body_max, deadline).await?;
+    match edge::open(&context, body) {
+        Ok(exchange) => Ok(dispatch::dispatch(context, exchange).await),
+        Err(answer) => Ok(*answer),
+    }
+}
+
+fn scope(snapshot: &Snapshot, service: Option<&str>) -> Result<Scope, Failure> {
+    let Some(name) = service else { return Ok(Scope::All) };
+    let shard = snapshot.shards.get(name).ok_or_else(|| {
+        let name: String = name.chars().take(64).collect();
+        Failure::new(Kind::UnknownService, format!("There is no service `{name}`"))
+    })?;
+    Ok(Scope::Service(Arc::clone(shard)))
+}
+
+async fn fall_back(
+    shared: &Arc<Shared>,
+    head: Parts,
+    body: Incoming,
+    peer: SocketAddr,
+) -> Response {
+    let identity = shared.authenticate(&head.headers).map_err(Arc::new);
+    let mut request = http::Request::from_parts(head, body);
+    let extensions = request.extensions_mut();
+    extensions.insert(Identity(identity));
+    extensions.insert(Peer(peer));
+    extensions.insert(RequestId(Id::new(shared.clock.now())));
+    shared.fallback(request).await.map(Body::Fallback)
+}
+
+fn method_not_allowed() -> Response {
+    let mut response = respond::empty(StatusCode::METHOD_NOT_ALLOWED);
+    let allow = HeaderValue::from_static("POST, GET, DELETE");
+    response.headers_mut().insert(header::ALLOW, allow);
+    response
+}
+
+fn request_id(shared: &Shared) -> String {
+    Id::<Call>::new(shared.clock.now()).to_string()
+}
+
+impl Shared {
+    /// The caller, or everyone when authentication is off.
+    pub(crate) fn authenticate(&self, headers: &http::HeaderMap) -> Result<Principal, Failure> {
+        if !self.config.auth {
+            return Ok(self.unguarded.clone());
+        }
+        let keys = self.keys.load();
+        let caller = authenticate::authenticate(headers, &keys, self.clock.now())?;
+        Ok(caller.principal.clone())
+    }
+}

@@ -1,0 +1,152 @@
+//! What a request means: which service, and what it is called there.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use vaxel_core::failure::{Failure, Kind};
+use vaxel_mcp::{method::Method, request::Request};
+
+use crate::snapshot::{Offer, Shard, Snapshot};
+
+/// What a client looks at: everything, or one service under its own names.
+#[derive(Clone)]
+pub(crate) enum Scope {
+    /// `/mcp`
+    All,
+    /// `/mcp/{service}`
+    Service(Arc<Shard>),
+}
+
+impl Scope {
+    /// Whether names carry their service.
+    pub(crate) const fn is_federated(&self) -> bool {
+        matches!(self, Self::All)
+    }
+}
+
+/// Where a call goes.
+pub(crate) struct Route {
+    pub(crate) shard: Arc<Shard>,
+    /// What the service calls the tool, prompt or resource.
+    pub(crate) own: Arc<str>,
+    /// The same as JSON string, when the client calls it otherwise.
+    pub(crate) own_json: Option<Box<str>>,
+}
+
+impl Route {
+    fn to(shard: &Arc<Shard>, offer: &Offer, renamed: bool) -> Self {
+        Self {
+            shard: Arc::clone(shard),
+            own: Arc::clone(&offer.own),
+            own_json: renamed.then(|| offer.own_json.clone()),
+        }
+    }
+}
+
+/// Finds the service that a call is for.
+pub(crate) fn route(
+    snapshot: &Snapshot,
+    scope: &Scope,
+    request: &Request,
+) -> Result<Route, Failure> {
+    if request.method() == Method::Complete {
+        return completion(snapshot, scope, request);
+    }
+    let key = request.key().ok_or_else(|| {
+        let member = request.method().addressed_by().unwrap_or("name");
+        Failure::new(Kind::Malformed, format!("`params.{member}` is missing or not a string"))
+    });
+    let key = key.map_err(|mut failure| {
+        failure.kind = Kind::Invalid;
+        failure
+    })?;
+    match request.method() {
+        Method::ToolsCall => tool(snapshot, scope, &key),
+        Method::PromptsGet => prompt(snapshot, scope, &key),
+        _ => resource(snapshot, scope, &key),
+    }
+}
+
+fn tool(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failure> {
+    let found = match scope {
+        Scope::All => snapshot.tool(name).map(|(shard, offer)| Route::to(shard, offer, true)),
+        Scope::Service(shard) => {
+            shard.offers.tool(name).map(|offer| Route::to(shard, offer, false))
+        }
+    };
+    found.ok_or_else(|| {
+        // A service without a catalog was never reached: that is what its caller has to hear.
+        if let Scope::Service(shard) = scope
+            && shard.catalog.is_none()
+            && let Err(failure) = shard.choose()
+        {
+            return failure;
+        }
+        Failure::new(Kind::UnknownTool, format!("Unknown tool: {}", short(name)))
+    })
+}
+
+fn prompt(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failure> {
+    let found = match scope {
+        Scope::All => snapshot.prompt(name).map(|(shard, offer)| Route::to(shard, offer, true)),
+        Scope::Service(shard) => {
+            shard.offers.prompt(name).map(|offer| Route::to(shard, offer, false))
+        }
+    };
+    found.ok_or_else(|| {
+        Failure::new(Kind::UnknownPrompt, format!("Unknown prompt: {}", short(name)))
+    })
+}
+
+/// Resources keep their URIs. On a single service every URI goes through: servers serve resources
+/// that they do not list.
+fn resource(snapshot: &Snapshot, scope: &Scope, uri: &str) -> Result<Route, Failure> {
+    let shard = match scope {
+        Scope::All => snapshot.resource(uri),
+        Scope::Service(shard) => Some(shard),
+    };
+    let shard = shard.ok_or_else(|| {
+        Failure::new(Kind::UnknownResource, format!("Unknown resource: {}", short(uri)))
+    })?;
+    Ok(Route { shard: Arc::clone(shard), own: uri.into(), own_json: None })
+}
+
+/// `completion/complete` names what it completes in `params.ref`; only prompts are renamed.
+fn completion(snapshot: &Snapshot, scope: &Scope, request: &Request) -> Result<Route, Failure> {
+    #[derive(Deserialize)]
+    struct Params {
+        #[serde(rename = "ref")]
+        reference: Reference,
+    }
+    #[derive(Deserialize)]
+    #[serde(tag = "type")]
+    enum Reference {
+        #[serde(rename = "ref/prompt")]
+        Prompt { name: String },
+        #[serde(rename = "ref/resource")]
+        Resource { uri: String },
+    }
+    match request.read_params().map(|params: Params| params.reference) {
+        Some(Reference::Prompt { name }) => prompt(snapshot, scope, &name),
+        Some(Reference::Resource { uri }) => template(snapshot, scope, &uri),
+        None => Err(Failure::new(
+            Kind::Invalid,
+            "`params.ref` must be a ref/prompt with a name or a ref/resource with a uri",
+        )),
+    }
+}
+
+/// A completion may name a resource or the template itself.
+fn template(snapshot: &Snapshot, scope: &Scope, uri: &str) -> Result<Route, Failure> {
+    let listed = |shard: &&Arc<Shard>| shard.offers.templates.iter().any(|one| &*one.own == uri);
+    if let Scope::All = scope
+        && let Some(shard) = snapshot.shards.values().find(listed)
+    {
+        return Ok(Route { shard: Arc::clone(shard), own: uri.into(), own_json: None });
+    }
+    resource(snapshot, scope, uri)
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(120).collect()
+}

@@ -1,0 +1,273 @@
+//! Legacy sessions of clients (MCP 2025-11-25, Transports, "Session Management").
+//!
+//! A session id is a sealed token that holds what the session was opened with: any process that has
+//! the key can take it up again, so a restart of Vaxel does not end sessions. What was opened or
+//! taken up here is kept in memory, bounded in number and idle time.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+use vaxel_auth::seal::Sealer;
+use vaxel_core::{
+    failure::{Failure, Kind},
+    id::{self, Id},
+    principal::{Principal, Proof},
+    time::Timestamp,
+};
+use vaxel_mcp::{request::ModernMeta, revision::Revision};
+
+/// Longest session id that is looked at, bytes.
+const TOKEN_MAX: usize = 8 << 10;
+/// Longest capabilities and client info that a session keeps, bytes each.
+const FACT_MAX: usize = 2 << 10;
+/// Ended ids that are remembered, so that their token does not open them again.
+const ENDED: usize = 10_000;
+
+/// One legacy session.
+pub(crate) struct Session {
+    pub(crate) revision: Revision,
+    pub(crate) proof: Proof,
+    /// What a modern upstream is told about this client.
+    pub(crate) meta: ArcSwap<ModernMeta>,
+    /// Calls in flight by raw id, to be cancelled by `notifications/cancelled`.
+    calls: Mutex<HashMap<Box<[u8]>, CancellationToken>>,
+    seen: AtomicU64,
+}
+
+/// What a token holds.
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    /// Identity of the session.
+    i: Id<id::Session>,
+    /// Revision.
+    v: Box<str>,
+    /// The key that opened it; absent when authentication is off.
+    k: Option<Id<id::Key>>,
+    /// Client capabilities.
+    c: Box<RawValue>,
+    /// Client name and version.
+    n: Box<RawValue>,
+}
+
+/// What a client said when it opened a session.
+pub(crate) struct Opening<'a> {
+    pub(crate) revision: Revision,
+    pub(crate) principal: &'a Principal,
+    pub(crate) capabilities: &'a RawValue,
+    pub(crate) info: &'a RawValue,
+}
+
+/// All legacy sessions.
+pub(crate) struct Sessions {
+    sealer: Sealer,
+    open: Mutex<Open>,
+    max: usize,
+    idle: Duration,
+}
+
+#[derive(Default)]
+struct Open {
+    by_token: HashMap<Arc<str>, Arc<Session>>,
+    ended: std::collections::VecDeque<Arc<str>>,
+}
+
+const CONTEXT: &[u8] = b"legacy session";
+
+impl Sessions {
+    pub(crate) fn new(sealer: Sealer, max: usize, idle: Duration) -> Self {
+        Self { sealer, open: Mutex::default(), max, idle }
+    }
+
+    /// Opens a session; returns its id.
+    pub(crate) fn open(&self, opening: &Opening<'_>, now: Timestamp) -> Result<Arc<str>, Failure> {
+        for (what, fact) in
+            [("capabilities", opening.capabilities), ("clientInfo", opening.info)]
+        {
+            if fact.get().len() > FACT_MAX {
+                let detail = format!("`{what}` is larger than {FACT_MAX} bytes");
+                return Err(Failure::new(Kind::TooLarge, detail));
+            }
+        }
+        let claims = Claims {
+            i: Id::new(now),
+            v: opening.revision.as_str().into(),
+            k: opening.principal.key(),
+            c: opening.capabilities.to_owned(),
+            n: opening.info.to_owned(),
+        };
+        let plain = serde_json::to_vec(&claims).map_err(Failure::internal)?;
+        let token: Arc<str> = self.sealer.seal_text(CONTEXT, &plain).into();
+        let session = Session::of(claims, now).ok_or_else(|| {
+            Failure::new(Kind::Internal, "A session could not be opened")
+        })?;
+        self.keep(Arc::clone(&token), Arc::new(session), now);
+        Ok(token)
+    }
+
+    /// The session behind `token`, when `principal` is who opened it.
+    pub(crate) fn find(
+        &self,
+        token: &str,
+        principal: &Principal,
+        now: Timestamp,
+    ) -> Result<Arc<Session>, Failure> {
+        let known = self.open.lock().by_token.get(token).cloned();
+        let session = match known {
+            Some(session) => session,
+            None => self.take_up(token, now).ok_or_else(unknown)?,
+        };
+        // Someone else's session does not exist for this caller.
+        if session.proof != principal.proof {
+            return Err(unknown());
+        }
+        session.seen.store(now.as_millis(), Ordering::Relaxed);
+        Ok(session)
+    }
+
+    /// Ends a session; its calls in flight go on to their end.
+    pub(crate) fn end(&self, token: &str) {
+        let mut open = self.open.lock();
+        open.by_token.remove(token);
+        if open.ended.len() >= ENDED {
+            open.ended.pop_front();
+        }
+        open.ended.push_back(token.into());
+    }
+
+    /// How many are kept in memory.
+    pub(crate) fn len(&self) -> usize {
+        self.open.lock().by_token.len()
+    }
+
+    /// Forgets what was idle too long.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        let idle = self.idle;
+        self.open.lock().by_token.retain(|_, session| {
+            now.since(Timestamp::from_millis(session.seen.load(Ordering::Relaxed))) < idle
+        });
+    }
+
+    /// A token of an earlier process, or one that was idle.
+    fn take_up(&self, token: &str, now: Timestamp) -> Option<Arc<Session>> {
+        if token.len() > TOKEN_MAX || self.open.lock().ended.iter().any(|ended| &**ended == token) {
+            return None;
+        }
+        let plain = self.sealer.open_text(CONTEXT, token).ok()?;
+        let claims: Claims = serde_json::from_slice(plain.expose()).ok()?;
+        let session = Arc::new(Session::of(claims, now)?);
+        self.keep(token.into(), Arc::clone(&session), now);
+        Some(session)
+    }
+
+    fn keep(&self, token: Arc<str>, session: Arc<Session>, now: Timestamp) {
+        if self.len() >= self.max {
+            self.sweep(now);
+        }
+        let mut open = self.open.lock();
+        if open.by_token.len() >= self.max {
+            // The longest idle one makes room; its token can still take it up again.
+            let oldest = open
+                .by_token
+                .iter()
+                .min_by_key(|(_, session)| session.seen.load(Ordering::Relaxed))
+                .map(|(token, _)| Arc::clone(token));
+            if let Some(oldest) = oldest {
+                open.by_token.remove(&oldest);
+            }
+        }
+        open.by_token.insert(token, session);
+    }
+}
+
+impl Session {
+    fn of(claims: Claims, now: Timestamp) -> Option<Self> {
+        let revision = claims.v.parse().ok()?;
+        let meta = ModernMeta {
+            // What we cannot relay yet must not be promised upstream.
+            capabilities: "{}".into(),
+            info: claims.n.get().into(),
+            log_level: None,
+        };
+        Some(Self {
+            revision,
+            proof: claims.k.map_or(Proof::Unguarded, Proof::Key),
+            meta: ArcSwap::from_pointee(meta),
+            calls: Mutex::default(),
+            seen: AtomicU64::new(now.as_millis()),
+        })
+    }
+
+    /// Sets the least severe log message that this client wants.
+    pub(crate) fn set_level(&self, level: &'static str) {
+        let mut meta = ModernMeta::clone(&self.meta.load());
+        meta.log_level = Some(level);
+        self.meta.store(Arc::new(meta));
+    }
+
+    /// Registers a call so that the client can cancel it; the guard takes it out again.
+    pub(crate) fn enter(self: &Arc<Self>, id: &[u8]) -> InFlight {
+        let token = CancellationToken::new();
+        self.calls.lock().insert(id.into(), token.clone());
+        InFlight { session: Arc::clone(self), id: id.into(), token }
+    }
+
+    /// Cancels the call with this raw id, if it is in flight.
+    pub(crate) fn cancel(&self, id: &[u8]) {
+        if let Some(token) = self.calls.lock().get(id) {
+            token.cancel();
+        }
+    }
+}
+
+/// A call in flight in a session.
+pub(crate) struct InFlight {
+    session: Arc<Session>,
+    id: Box<[u8]>,
+    token: CancellationToken,
+}
+
+impl InFlight {
+    /// Resolves when the client cancels the call.
+    pub(crate) async fn cancelled(&self) {
+        self.token.cancelled().await;
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.session.calls.lock().remove(&self.id);
+    }
+}
+
+fn unknown() -> Failure {
+    Failure::new(
+        Kind::UnknownSession,
+        "This session is not known here or has ended: initialize a new one",
+    )
+}
+
+/// The level of this name (RFC 5424 severities, MCP "Logging"), as the JSON string that is sent on.
+pub(crate) fn log_level(name: &str) -> Option<&'static str> {
+    const LEVELS: [&str; 8] = [
+        "\"debug\"",
+        "\"info\"",
+        "\"notice\"",
+        "\"warning\"",
+        "\"error\"",
+        "\"critical\"",
+        "\"alert\"",
+        "\"emergency\"",
+    ];
+    LEVELS.into_iter().find(|level| level.trim_matches('"') == name)
+}

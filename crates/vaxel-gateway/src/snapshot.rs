@@ -1,0 +1,437 @@
+//! What requests are decided on: an immutable view of all services, swapped whole.
+//!
+//! It is sharded: one immutable [`Shard`] per service, in maps that share structure, so that a change
+//! costs what the changed service costs and not what all services cost. [`Snapshot::build`] makes
+//! the same from nothing and is the oracle of the tests.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use imbl::{HashMap as Shared, OrdMap};
+use serde_json::value::RawValue;
+use vaxel_core::{
+    balance::{self, Candidate},
+    catalog::{Catalog, Item},
+    failure::{Failure, Kind},
+    id::{Id, Service},
+    name::ServiceName,
+    service::{Limits, ToolFilter},
+};
+use vaxel_mcp::{definition, meta, names};
+
+use crate::{lists::Pages, metrics::Meter, upstream::Link};
+
+/// All services at one moment.
+#[derive(Clone, Default)]
+pub(crate) struct Snapshot {
+    /// In the order of lists.
+    pub(crate) shards: OrdMap<ServiceName, Arc<Shard>>,
+    names: Shared<Id<Service>, ServiceName>,
+    tools: Shared<Arc<str>, Slot>,
+    prompts: Shared<Arc<str>, Slot>,
+    /// The service that was first to offer a URI owns it.
+    resources: Shared<Arc<str>, Id<Service>>,
+    /// Sums of the shards' digests: they differ when a list of all services differs.
+    pub(crate) digests: Digests,
+    /// List pages that were asked for; empty in a new snapshot.
+    pub(crate) pages: Arc<Pages>,
+}
+
+/// Where an exposed name leads.
+#[derive(Clone, Copy)]
+struct Slot {
+    service: Id<Service>,
+    index: u32,
+}
+
+/// One service at one moment.
+pub(crate) struct Shard {
+    pub(crate) id: Id<Service>,
+    pub(crate) name: ServiceName,
+    pub(crate) catalog: Option<Arc<Catalog>>,
+    pub(crate) offers: Arc<Offers>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) unavailable: Option<String>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) concurrency: Option<u32>,
+    pub(crate) meter: Arc<Meter>,
+    turn: AtomicUsize,
+}
+
+/// What a service offers, in the form that clients see.
+#[derive(Default)]
+pub(crate) struct Offers {
+    pub(crate) tools: Vec<Offer>,
+    pub(crate) prompts: Vec<Offer>,
+    pub(crate) resources: Vec<Offer>,
+    pub(crate) templates: Vec<Offer>,
+    tools_by_name: HashMap<Arc<str>, u32>,
+    prompts_by_name: HashMap<Arc<str>, u32>,
+    resources_by_uri: HashMap<Arc<str>, u32>,
+    pub(crate) digests: Digests,
+    filter: ToolFilter,
+}
+
+/// One tool, prompt, resource or template.
+pub(crate) struct Offer {
+    /// The service's own name, URI or template.
+    pub(crate) own: Arc<str>,
+    /// The same as a JSON string, to be spliced into requests.
+    pub(crate) own_json: Box<str>,
+    /// The name on the federated endpoint.
+    pub(crate) exposed: Arc<str>,
+    /// As the service defines it.
+    pub(crate) definition: Arc<RawValue>,
+    /// Under its exposed name; absent when the two are the same.
+    pub(crate) federated: Option<Box<[u8]>>,
+}
+
+impl Offer {
+    /// The definition for a federated or a single-service list.
+    pub(crate) fn outward(&self, federated: bool) -> &[u8] {
+        match &self.federated {
+            Some(bytes) if federated => bytes,
+            _ => self.definition.get().as_bytes(),
+        }
+    }
+}
+
+/// Numbers that differ when the lists differ: tools, prompts, resources with templates.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Digests {
+    pub(crate) tools: u64,
+    pub(crate) prompts: u64,
+    pub(crate) resources: u64,
+}
+
+impl Digests {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            tools: self.tools.wrapping_add(other.tools),
+            prompts: self.prompts.wrapping_add(other.prompts),
+            resources: self.resources.wrapping_add(other.resources),
+        }
+    }
+    fn minus(self, other: Self) -> Self {
+        Self {
+            tools: self.tools.wrapping_sub(other.tools),
+            prompts: self.prompts.wrapping_sub(other.prompts),
+            resources: self.resources.wrapping_sub(other.resources),
+        }
+    }
+}
+
+/// What a new shard is made of.
+pub(crate) struct Parts {
+    pub(crate) id: Id<Service>,
+    pub(crate) name: ServiceName,
+    pub(crate) limits: Limits,
+    pub(crate) tools: ToolFilter,
+    pub(crate) catalog: Option<Arc<Catalog>>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) unavailable: Option<String>,
+}
+
+impl Snapshot {
+    /// Adds a service or replaces it. `meter` is used when the service is new.
+    pub(crate) fn with(
+        &self,
+        parts: Parts,
+        name_max: usize,
+        meter: impl FnOnce(&ServiceName) -> Arc<Meter>,
+    ) -> Self {
+        let old = self.shard(parts.id).cloned();
+        let offers = match &old {
+            Some(old) if old.offers_still_hold(&parts) => Arc::clone(&old.offers),
+            _ => Arc::new(Offers::of(&parts, name_max)),
+        };
+        let meter = match &old {
+            Some(old) if old.name == parts.name => Arc::clone(&old.meter),
+            _ => meter(&parts.name),
+        };
+        let shard = Arc::new(Shard::new(parts, offers, meter));
+        let mut next = self.clone();
+        let same_offers = old.as_ref().is_some_and(|old| {
+            old.name == shard.name && Arc::ptr_eq(&old.offers, &shard.offers)
+        });
+        if same_offers {
+            next.shards.insert(shard.name.clone(), shard);
+            return next;
+        }
+        if let Some(old) = old {
+            next.remove(&old);
+        }
+        next.insert(shard);
+        next.pages = Arc::default();
+        next
+    }
+
+    /// Takes a service away.
+    pub(crate) fn without(&self, id: Id<Service>) -> Self {
+        let mut next = self.clone();
+        if let Some(old) = self.shard(id).cloned() {
+            next.remove(&old);
+            next.pages = Arc::default();
+        }
+        next
+    }
+
+    fn insert(&mut self, shard: Arc<Shard>) {
+        let slot = |index: usize| Slot {
+            service: shard.id,
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+        };
+        for (index, offer) in shard.offers.tools.iter().enumerate() {
+            self.tools.entry(Arc::clone(&offer.exposed)).or_insert(slot(index));
+        }
+        for (index, offer) in shard.offers.prompts.iter().enumerate() {
+            self.prompts.entry(Arc::clone(&offer.exposed)).or_insert(slot(index));
+        }
+        for offer in &shard.offers.resources {
+            self.resources.entry(Arc::clone(&offer.own)).or_insert(shard.id);
+        }
+        self.digests = self.digests.plus(shard.offers.digests);
+        self.names.insert(shard.id, shard.name.clone());
+        self.shards.insert(shard.name.clone(), shard);
+    }
+
+    fn remove(&mut self, shard: &Shard) {
+        let ours = |slot: Option<&Slot>| slot.is_some_and(|slot| slot.service == shard.id);
+        for offer in &shard.offers.tools {
+            if ours(self.tools.get(&offer.exposed)) {
+                self.tools.remove(&offer.exposed);
+            }
+        }
+        for offer in &shard.offers.prompts {
+            if ours(self.prompts.get(&offer.exposed)) {
+                self.prompts.remove(&offer.exposed);
+            }
+        }
+        for offer in &shard.offers.resources {
+            if self.resources.get(&offer.own) == Some(&shard.id) {
+                self.resources.remove(&offer.own);
+            }
+        }
+        self.digests = self.digests.minus(shard.offers.digests);
+        self.names.remove(&shard.id);
+        self.shards.remove(&shard.name);
+    }
+
+    pub(crate) fn shard(&self, id: Id<Service>) -> Option<&Arc<Shard>> {
+        self.shards.get(self.names.get(&id)?)
+    }
+
+    /// The service and offer behind an exposed tool name.
+    pub(crate) fn tool(&self, exposed: &str) -> Option<(&Arc<Shard>, &Offer)> {
+        let slot = self.tools.get(exposed)?;
+        let shard = self.shard(slot.service)?;
+        Some((shard, shard.offers.tools.get(slot.index as usize)?))
+    }
+
+    /// The service and offer behind an exposed prompt name.
+    pub(crate) fn prompt(&self, exposed: &str) -> Option<(&Arc<Shard>, &Offer)> {
+        let slot = self.prompts.get(exposed)?;
+        let shard = self.shard(slot.service)?;
+        Some((shard, shard.offers.prompts.get(slot.index as usize)?))
+    }
+
+    /// Whether this service is the one that answers for a listed URI.
+    pub(crate) fn owns_resource(&self, service: Id<Service>, uri: &str) -> bool {
+        self.resources.get(uri) == Some(&service)
+    }
+
+    /// The service that answers for a resource: the one that lists it, else the first whose
+    /// template it fits.
+    pub(crate) fn resource(&self, uri: &str) -> Option<&Arc<Shard>> {
+        if let Some(id) = self.resources.get(uri) {
+            return self.shard(*id);
+        }
+        self.shards.values().find(|shard| shard.offers.has_template_for(uri))
+    }
+}
+
+impl Shard {
+    fn new(parts: Parts, offers: Arc<Offers>, meter: Arc<Meter>) -> Self {
+        Self {
+            id: parts.id,
+            name: parts.name,
+            catalog: parts.catalog,
+            offers,
+            links: parts.links,
+            unavailable: parts.unavailable,
+            timeout: parts.limits.timeout.map(|span| span.0),
+            concurrency: parts.limits.concurrency,
+            meter,
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    fn offers_still_hold(&self, parts: &Parts) -> bool {
+        let same = match (&self.catalog, &parts.catalog) {
+            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+            (None, None) => true,
+            _ => false,
+        };
+        same && self.name == parts.name && self.offers.filter == parts.tools
+    }
+
+    /// The instance that takes the next call.
+    pub(crate) fn choose(&self) -> Result<&Link, Failure> {
+        if let [only] = &self.links[..]
+            && only.is_open()
+        {
+            return Ok(only);
+        }
+        let candidates: Vec<Candidate> = self
+            .links
+            .iter()
+            .map(|link| Candidate { ready: link.is_open(), in_flight: link.in_flight() })
+            .collect();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let chosen = balance::least_busy(&candidates, turn);
+        chosen.map(|index| &self.links[index]).ok_or_else(|| self.not_there())
+    }
+
+    fn not_there(&self) -> Failure {
+        let reason = self.unavailable.as_deref().unwrap_or("no instance of it is connected");
+        let detail = format!("`{}` cannot take calls now: {reason}", self.name);
+        Failure::new(Kind::UpstreamUnavailable, detail).retry_after(5)
+    }
+}
+
+impl Offers {
+    fn of(parts: &Parts, name_max: usize) -> Self {
+        let Some(catalog) = &parts.catalog else {
+            return Self { filter: parts.tools.clone(), ..Self::default() };
+        };
+        let named = |item: &Item| named_offer(item, &parts.name, name_max);
+        let tools: Vec<Offer> = catalog
+            .tools
+            .iter()
+            .filter(|item| parts.tools.admits(&item.key))
+            .map(named)
+            .collect();
+        let prompts: Vec<Offer> = catalog.prompts.iter().map(named).collect();
+        let resources: Vec<Offer> = catalog.resources.iter().map(unnamed_offer).collect();
+        let templates: Vec<Offer> = catalog.templates.iter().map(unnamed_offer).collect();
+        let digests = Digests {
+            tools: digest(&parts.name, &tools),
+            prompts: digest(&parts.name, &prompts),
+            resources: digest(&parts.name, &resources)
+                .wrapping_add(digest(&parts.name, &templates)),
+        };
+        Self {
+            tools_by_name: by_own(&tools),
+            prompts_by_name: by_own(&prompts),
+            resources_by_uri: by_own(&resources),
+            tools,
+            prompts,
+            resources,
+            templates,
+            digests,
+            filter: parts.tools.clone(),
+        }
+    }
+
+    /// The tool with the service's own name `own`.
+    pub(crate) fn tool(&self, own: &str) -> Option<&Offer> {
+        self.tools.get(*self.tools_by_name.get(own)? as usize)
+    }
+
+    /// The prompt with the service's own name `own`.
+    pub(crate) fn prompt(&self, own: &str) -> Option<&Offer> {
+        self.prompts.get(*self.prompts_by_name.get(own)? as usize)
+    }
+
+    /// Whether a resource is listed or fits a template.
+    pub(crate) fn knows_resource(&self, uri: &str) -> bool {
+        self.resources_by_uri.contains_key(uri) || self.has_template_for(uri)
+    }
+
+    fn has_template_for(&self, uri: &str) -> bool {
+        self.templates.iter().any(|offer| fits_template(&offer.own, uri))
+    }
+}
+
+fn by_own(offers: &[Offer]) -> HashMap<Arc<str>, u32> {
+    let place = |(index, offer): (usize, &Offer)| {
+        (Arc::clone(&offer.own), u32::try_from(index).unwrap_or(u32::MAX))
+    };
+    offers.iter().enumerate().map(place).collect()
+}
+
+fn named_offer(item: &Item, service: &ServiceName, name_max: usize) -> Offer {
+    let exposed = names::exposed(service.as_str(), &item.key, name_max);
+    let full = format!("{service}__{}", item.key);
+    let full = exposed.altered.then_some(full.as_str());
+    let federated = definition::renamed(&item.definition, &exposed.name, full);
+    Offer {
+        own: Arc::clone(&item.key),
+        own_json: json_string(&item.key),
+        exposed: exposed.name.into(),
+        definition: Arc::clone(&item.definition),
+        federated: Some(federated.into_boxed_slice()),
+    }
+}
+
+/// Resources keep their URIs.
+fn unnamed_offer(item: &Item) -> Offer {
+    Offer {
+        own: Arc::clone(&item.key),
+        own_json: json_string(&item.key),
+        exposed: Arc::clone(&item.key),
+        definition: Arc::clone(&item.definition),
+        federated: None,
+    }
+}
+
+fn json_string(text: &str) -> Box<str> {
+    let mut quoted = Vec::with_capacity(text.len() + 2);
+    meta::quote(&mut quoted, text);
+    String::from_utf8_lossy(&quoted).into()
+}
+
+fn digest(service: &ServiceName, offers: &[Offer]) -> u64 {
+    let mut hasher = std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::new().build_hasher();
+    for offer in offers {
+        hasher.write(service.as_str().as_bytes());
+        hasher.write(offer.definition.get().as_bytes());
+        hasher.write_u8(0xff);
+    }
+    if offers.is_empty() { 0 } else { hasher.finish() }
+}
+
+/// Whether `uri` can have come from an RFC 6570 template: its literal parts appear in order, with
+/// something in the place of every expression.
+fn fits_template(template: &str, uri: &str) -> bool {
+    let mut parts = template.split('{');
+    let Some(mut rest) = parts.next().and_then(|start| uri.strip_prefix(start)) else {
+        return false;
+    };
+    let mut open = false;
+    for part in parts {
+        let Some((_, literal)) = part.split_once('}') else { return false };
+        open = literal.is_empty();
+        if open {
+            continue;
+        }
+        // An expression stands for at least one character.
+        let Some(at) = rest.char_indices().skip(1).map(|(at, _)| at).find(|at| {
+            rest[*at..].starts_with(literal)
+        }) else {
+            return false;
+        };
+        rest = &rest[at + literal.len()..];
+    }
+    if open { !rest.is_empty() } else { rest.is_empty() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! The upstream side of a call: one [`Link`] per connected instance, whatever its transport and era.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::DropGuard;
+use vaxel_core::{
+    catalog::Catalog,
+    failure::Failure,
+    principal::Proof,
+};
+use vaxel_mcp::{
+    handshake::ServerFacts,
+    method::Method,
+    request::{ModernMeta, Request, meta_change},
+    response::Response,
+    revision::{Era, Revision},
+};
+
+pub(crate) mod builtin;
+pub(crate) mod catalog;
+pub(crate) mod http_link;
+pub(crate) mod stdio_link;
+
+pub use builtin::{BuiltinError, BuiltinRequest, BuiltinServer};
+
+/// A connected instance of a service. Cheap to clone; the connection ends with [`Link::close`] or
+/// with the last clone.
+#[derive(Clone)]
+pub struct Link(Arc<Inner>);
+
+struct Inner {
+    facts: ServerFacts,
+    wire: Wire,
+    in_flight: AtomicU32,
+    changed: Arc<Notify>,
+    items_max: usize,
+}
+
+pub(crate) enum Wire {
+    /// The guard ends the stream of changes together with the link.
+    Http(http_link::HttpLink, Option<DropGuard>),
+    Stdio(stdio_link::StdioLink),
+    Builtin(Arc<dyn BuiltinServer>),
+}
+
+/// One request on its way to an upstream.
+pub(crate) struct Outbound<'a> {
+    pub(crate) request: &'a Request,
+    /// The service's own name of what is meant, as JSON string; `None` keeps what the client wrote.
+    pub(crate) key_json: Option<&'a str>,
+    /// The same, plain, for the `Mcp-Name` header.
+    pub(crate) key: &'a str,
+    pub(crate) client_era: Era,
+    /// What a legacy client's session says about it.
+    pub(crate) meta: &'a ModernMeta,
+    pub(crate) proof: Proof,
+    /// `Mcp-Param-*` headers of a modern client, passed on.
+    pub(crate) param_headers: &'a [(HeaderName, HeaderValue)],
+    pub(crate) deadline: Instant,
+}
+
+/// What an upstream says to a request.
+pub(crate) enum Answer {
+    /// All there is.
+    Done(Response),
+    /// Notifications first.
+    Stream(Events),
+}
+
+/// An answer that comes in pieces. Dropping it before its end tells the upstream that nobody waits.
+pub(crate) enum Events {
+    Http(Box<http_link::HttpEvents>),
+    Stdio(stdio_link::StdioEvents),
+}
+
+/// A piece of a streamed answer.
+pub(crate) enum Event {
+    /// Progress or a log line, raw.
+    Notification(Bytes),
+    /// The end.
+    Done(Response),
+}
+
+impl Events {
+    /// The next piece, before `deadline`. After [`Event::Done`] or an error there is none.
+    pub(crate) async fn next(&mut self, deadline: Instant) -> Result<Event, Failure> {
+        match self {
+            Self::Http(events) => events.next(deadline).await,
+            Self::Stdio(events) => events.next(deadline).await,
+        }
+    }
+}
+
+impl Outbound<'_> {
+    pub(crate) const fn meta_change(
+        &self,
+        upstream: Era,
+    ) -> vaxel_mcp::request::MetaChange<'_> {
+        meta_change(self.client_era, upstream, self.meta)
+    }
+}
+
+impl Link {
+    pub(crate) fn new(
+        facts: ServerFacts,
+        wire: Wire,
+        changed: Arc<Notify>,
+        items_max: usize,
+    ) -> Self {
+        Self(Arc::new(Inner { facts, wire, in_flight: AtomicU32::new(0), changed, items_max }))
+    }
+
+    /// The era that is spoken on this link.
+    pub fn era(&self) -> Era {
+        self.0.facts.revision.era()
+    }
+
+    /// The revision that is spoken on this link.
+    pub fn revision(&self) -> Revision {
+        self.0.facts.revision
+    }
+
+    pub(crate) fn facts(&self) -> &ServerFacts {
+        &self.0.facts
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.0.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether calls can go this way at all.
+    pub(crate) fn is_open(&self) -> bool {
+        match &self.0.wire {
+            Wire::Stdio(stdio) => stdio.is_open(),
+            Wire::Http(..) | Wire::Builtin(_) => true,
+        }
+    }
+
+    /// Sends a request and waits for the first piece of its answer.
+    pub(crate) async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
+        let _in_flight = InFlight::new(&self.0.in_flight);
+        match &self.0.wire {
+            Wire::Http(http, _) => http.exchange(out).await,
+            Wire::Stdio(stdio) => stdio.exchange(out).await,
+            Wire::Builtin(server) => builtin::exchange(&**server, out).await,
+        }
+    }
+
+    /// A request of Vaxel's own; only the answer counts, notifications are dropped.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        params: &[u8],
+        within: Duration,
+    ) -> Result<Response, Failure> {
+        let deadline = Instant::now_plus(within);
+        let (request, meta) = own_request(method, params)?;
+        let out = Outbound {
+            request: &request,
+            key_json: None,
+            key: "",
+            client_era: Era::Legacy,
+            meta: &meta,
+            proof: Proof::System,
+            param_headers: &[],
+            deadline,
+        };
+        let mut events = match self.exchange(&out).await? {
+            Answer::Done(response) => return Ok(response),
+            Answer::Stream(events) => events,
+        };
+        loop {
+            if let Event::Done(response) = events.next(deadline).await? {
+                return Ok(response);
+            }
+        }
+    }
+
+    /// Everything the server offers now: all pages of all its lists.
+    pub async fn catalog(&self) -> Result<Catalog, Failure> {
+        catalog::fetch(self, self.0.items_max).await
+    }
+
+    /// Asks for a sign of life: `ping` (legacy) or `server/discover` (modern). Returns how long the
+    /// answer took. A server that answers with an error is alive.
+    pub async fn ping(&self, within: Duration) -> Result<Duration, Failure> {
+        let method = match self.era() {
+            Era::Legacy => Method::Ping,
+            Era::Modern => Method::Discover,
+        };
+        let started = Instant::now_plus(Duration::ZERO);
+        self.ask(method, b"{}", within).await?;
+        Ok(started.elapsed())
+    }
+
+    /// Resolves when the server next says that one of its lists changed.
+    pub async fn catalog_changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    /// Resolves, with the reason, when the connection is gone. HTTP has no connection to lose.
+    pub async fn closed(&self) -> String {
+        match &self.0.wire {
+            Wire::Stdio(stdio) => stdio.closed().await,
+            Wire::Http(..) | Wire::Builtin(_) => std::future::pending().await,
+        }
+    }
+
+    /// The polite end: a session is deleted, standard input is closed.
+    pub async fn close(&self) {
+        match &self.0.wire {
+            Wire::Stdio(stdio) => stdio.close(),
+            Wire::Http(http, _) => http.close().await,
+            Wire::Builtin(_) => {}
+        }
+    }
+}
+
+/// Counts a request while it is on its way; streamed answers are counted until their first piece.
+struct InFlight<'a>(&'a AtomicU32);
+
+impl<'a> InFlight<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request of Vaxel's own, as if a legacy client without capabilities had made it.
+pub(crate) fn own_request(
+    method: Method,
+    params: &[u8],
+) -> Result<(Request, ModernMeta), Failure> {
+    let body = Request::own(1, method, params);
+    let envelope = vaxel_mcp::envelope::Envelope::parse(&body).map_err(Failure::internal)?;
+    let (request, _) = Request::read(body.clone(), &envelope).map_err(Failure::internal)?;
+    Ok((request, own_meta()))
+}
+
+/// What Vaxel says about itself as a client.
+pub(crate) fn own_meta() -> ModernMeta {
+    ModernMeta {
+        capabilities: "{}".into(),
+        info: concat!(r#"{"name":"vaxel","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#).into(),
+        log_level: None,
+    }
+}
+
+/// Deadlines of the data plane are instants of the runtime's clock.
+pub(crate) trait NowPlus {
+    /// `within` from now.
+    fn now_plus(within: Duration) -> Self;
+}
+
+impl NowPlus for Instant {
+    #[expect(clippy::disallowed_methods, reason = "deadlines follow the clock of tokio's timers")]
+    fn now_plus(within: Duration) -> Self {
+        let now = Self::now();
+        now.checked_add(within).unwrap_or(now)
+    }
+}
+

@@ -1,0 +1,559 @@
+//! A remote MCP server over Streamable HTTP, in either era.
+//!
+//! Modern: every request stands alone. Legacy: a server that hands out session ids gets one session
+//! per principal, so that what it remembers of one caller never shows to another; one that does not
+//! is shared. A session that the server forgot (404) is opened again once, and the request repeated,
+//! which is safe because it was refused before it was looked at (MCP 2025-11-25, Transports,
+//! "Session Management").
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, StatusCode, header};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tokio::{
+    sync::OnceCell,
+    time::{Instant, timeout_at},
+};
+use vaxel_core::{
+    failure::{Failure, Kind},
+    principal::Proof,
+};
+use vaxel_egress::{Body, Reply, ReplyBody, Target};
+use vaxel_mcp::{
+    envelope::{Envelope, Kind as MessageKind},
+    handshake::ServerFacts,
+    headers, hello,
+    method::Method,
+    request::{Forward, Request},
+    response::Response,
+    revision::{Era, Revision},
+    sse,
+};
+
+use super::{Answer, Event, Events, NowPlus, Outbound, stdio_link::answer_to_server};
+
+/// Sessions of one legacy server; the one that was opened first makes room.
+const SESSIONS: usize = 1_024;
+/// How long a polite end may take.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+#[derive(Clone)]
+pub(crate) struct HttpLink(Arc<Shared>);
+
+struct Shared {
+    target: Target,
+    name: Box<str>,
+    /// What every request carries: content type, accept, the service's own headers.
+    base: HeaderMap,
+    era: Era,
+    revision: HeaderValue,
+    sessions: Sessions,
+    response_max: usize,
+}
+
+/// Legacy sessions, one per principal, or none when the server hands out no ids.
+struct Sessions {
+    handed_out: bool,
+    open: Mutex<OpenSessions>,
+}
+
+#[derive(Default)]
+struct OpenSessions {
+    by_proof: HashMap<Proof, Arc<Session>>,
+    order: VecDeque<Proof>,
+}
+
+/// Opened by the first request that needs it; the others wait for it.
+#[derive(Default)]
+struct Session(OnceCell<HeaderValue>);
+
+/// Where and how a server is reached, before its era is known.
+#[derive(Clone)]
+pub(crate) struct Address {
+    pub(crate) target: Target,
+    pub(crate) name: Box<str>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) response_max: usize,
+}
+
+/// What a probe of an address got.
+pub(crate) struct Probe {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+    pub(crate) session: Option<HeaderValue>,
+}
+
+impl Address {
+    /// Posts one message outside any session and reads the whole answer.
+    pub(crate) async fn post(
+        &self,
+        message: Bytes,
+        extra: &[(HeaderName, HeaderValue)],
+        deadline: Instant,
+    ) -> Result<Probe, Failure> {
+        let mut headers = base_headers(&self.headers);
+        for (name, value) in extra {
+            headers.insert(name.clone(), value.clone());
+        }
+        let reply = send(&self.target, headers, message, deadline).await?;
+        let status = reply.parts.status;
+        let session = reply.parts.headers.get(headers::MCP_SESSION_ID).cloned();
+        let body = if is_stream(&reply.parts.headers) {
+            let mut body = reply.body;
+            let mut decoder = sse::Decoder::new(self.response_max);
+            first_response(&mut body, &mut decoder, deadline, &self.name).await?
+        } else {
+            reply.body.collect(self.response_max, deadline).await?
+        };
+        Ok(Probe { status, body, session })
+    }
+}
+
+impl Address {
+    /// Posts one message that has no answer.
+    pub(crate) async fn post_notification(
+        &self,
+        message: Bytes,
+        extra: &[(HeaderName, HeaderValue)],
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let mut headers = base_headers(&self.headers);
+        for (name, value) in extra {
+            headers.insert(name.clone(), value.clone());
+        }
+        let reply = send(&self.target, headers, message, deadline).await?;
+        reply.body.collect(self.response_max, deadline).await?;
+        Ok(())
+    }
+}
+
+impl HttpLink {
+    pub(crate) fn new(address: Address, facts: &ServerFacts, first: Option<HeaderValue>) -> Self {
+        let handed_out = first.is_some();
+        let mut open = OpenSessions::default();
+        if let Some(id) = first {
+            let session = Arc::new(Session(OnceCell::new_with(Some(id))));
+            open.by_proof.insert(Proof::System, session);
+        }
+        let Address { target, name, headers, response_max } = address;
+        Self(Arc::new(Shared {
+            target,
+            name,
+            base: base_headers(&headers),
+            era: facts.revision.era(),
+            revision: HeaderValue::from_static(facts.revision.as_str()),
+            sessions: Sessions { handed_out, open: Mutex::new(open) },
+            response_max,
+        }))
+    }
+
+    pub(super) async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
+        let body = out.request.forward(&Forward {
+            id: None,
+            key: out.key_json,
+            progress_token: None,
+            meta: out.meta_change(self.0.era),
+        });
+        match self.0.era {
+            Era::Modern => self.modern(out, body).await,
+            Era::Legacy => self.legacy(out, body).await,
+        }
+    }
+
+    async fn modern(&self, out: &Outbound<'_>, body: Bytes) -> Result<Answer, Failure> {
+        let mut map = self.0.base.clone();
+        map.insert(headers::MCP_PROTOCOL_VERSION, self.0.revision.clone());
+        map.insert(headers::MCP_METHOD, method_header(out.request)?);
+        if out.request.method().addressed_by().is_some() {
+            map.insert(headers::MCP_NAME, name_header(out.key)?);
+        }
+        for (name, value) in out.param_headers {
+            map.append(name.clone(), value.clone());
+        }
+        let reply = send(&self.0.target, map, body, out.deadline).await?;
+        self.read(reply, None, out.deadline).await
+    }
+
+    async fn legacy(&self, out: &Outbound<'_>, body: Bytes) -> Result<Answer, Failure> {
+        let slot = self.0.slot(out.proof);
+        let session = self.0.session_id(slot.as_deref(), out.deadline).await?;
+        let reply = self.post_legacy(body.clone(), session.as_ref(), out.deadline).await?;
+        let forgotten = reply.parts.status == StatusCode::NOT_FOUND && session.is_some();
+        if !forgotten {
+            return self.read(reply, session, out.deadline).await;
+        }
+        self.0.forget(out.proof, slot.as_ref());
+        let slot = self.0.slot(out.proof);
+        let session = self.0.session_id(slot.as_deref(), out.deadline).await?;
+        let reply = self.post_legacy(body, session.as_ref(), out.deadline).await?;
+        self.read(reply, session, out.deadline).await
+    }
+
+    async fn post_legacy(
+        &self,
+        body: Bytes,
+        session: Option<&HeaderValue>,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
+        let map = self.0.legacy_headers(session);
+        send(&self.0.target, map, body, deadline).await
+    }
+
+    /// Turns an HTTP answer into an MCP one.
+    async fn read(
+        &self,
+        reply: Reply,
+        session: Option<HeaderValue>,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let Reply { parts, mut body } = reply;
+        if is_stream(&parts.headers) && parts.status.is_success() {
+            body.detach();
+            let mut events = HttpEvents {
+                body,
+                decoder: sse::Decoder::new(self.0.response_max),
+                link: self.clone(),
+                session,
+                put_back: None,
+            };
+            // Most servers stream even when all they say is the answer.
+            return match events.next(deadline).await? {
+                Event::Done(response) => Ok(Answer::Done(response)),
+                Event::Notification(note) => {
+                    events.put_back = Some(note);
+                    Ok(Answer::Stream(Events::Http(Box::new(events))))
+                }
+            };
+        }
+        let text = body.collect(self.0.response_max, deadline).await?;
+        self.0.judge(parts.status, text)
+    }
+
+    /// Answers a request that the server made on a stream of ours.
+    async fn refuse(&self, message: &[u8], session: Option<&HeaderValue>, deadline: Instant) {
+        let Ok(envelope) = Envelope::parse(message) else { return };
+        let id = envelope.id.map_or("null", |id| id.get()).as_bytes();
+        let answer = answer_to_server(id, envelope.method.as_deref().unwrap_or_default());
+        if let Err(failure) = self.post_legacy(answer, session, deadline).await {
+            tracing::debug!(service.name = %self.0.name, %failure, "a refusal was not delivered");
+        }
+    }
+
+    /// Waits on the server's stream of changes and tells `changed` of each, until the server says
+    /// that it has no such stream or the connection breaks.
+    pub(crate) async fn listen(&self, changed: &tokio::sync::Notify) -> Listened {
+        let reply = match self.open_stream().await {
+            Ok(reply) => reply,
+            Err(failure) => {
+                tracing::debug!(service.name = %self.0.name, %failure, "no stream of changes");
+                return Listened::Broken;
+            }
+        };
+        if !reply.parts.status.is_success() || !is_stream(&reply.parts.headers) {
+            return Listened::NotOffered;
+        }
+        let mut body = reply.body;
+        body.detach();
+        let mut decoder = sse::Decoder::new(self.0.response_max);
+        while let Some(Ok(frame)) = body.frame().await {
+            let Ok(data) = frame.into_data() else { continue };
+            decoder.push(&data);
+            while let Some(event) = decoder.next() {
+                let Ok(event) = event else { return Listened::Broken };
+                if is_list_change(&event.data) {
+                    changed.notify_one();
+                }
+            }
+        }
+        Listened::Broken
+    }
+
+    async fn open_stream(&self) -> Result<Reply, Failure> {
+        let deadline = Instant::now_plus(Duration::from_secs(30));
+        match self.0.era {
+            Era::Legacy => {
+                let slot = self.0.slot(Proof::System);
+                let session = self.0.session_id(slot.as_deref(), deadline).await?;
+                let map = self.0.legacy_headers(session.as_ref());
+                let request = request(Verb::GET, &self.0.target, map, Body::Empty)?;
+                Ok(self.0.target.send(request, deadline).await?)
+            }
+            Era::Modern => {
+                let message = hello::listen_request(1);
+                let mut map = self.0.base.clone();
+                map.insert(headers::MCP_PROTOCOL_VERSION, self.0.revision.clone());
+                let method = HeaderValue::from_static(Method::Listen.as_str());
+                map.insert(headers::MCP_METHOD, method);
+                send(&self.0.target, map, message, deadline).await
+            }
+        }
+    }
+
+    /// Ends the sessions that are open.
+    pub(super) async fn close(&self) {
+        let sessions = std::mem::take(&mut *self.0.sessions.open.lock());
+        let deadline = Instant::now_plus(FAREWELL);
+        for session in sessions.by_proof.into_values() {
+            let Some(id) = session.0.get() else { continue };
+            let map = self.0.legacy_headers(Some(id));
+            let Ok(request) = request(Verb::DELETE, &self.0.target, map, Body::Empty) else {
+                continue;
+            };
+            if let Err(error) = self.0.target.send(request, deadline).await {
+                tracing::debug!(service.name = %self.0.name, %error, "a session was not ended");
+                return;
+            }
+        }
+    }
+}
+
+/// How a stream of changes ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listened {
+    /// The server has no such stream.
+    NotOffered,
+    /// It may be opened again.
+    Broken,
+}
+
+impl Shared {
+    /// The place of a principal's session; none when the server hands out no ids.
+    fn slot(&self, proof: Proof) -> Option<Arc<Session>> {
+        if !self.sessions.handed_out {
+            return None;
+        }
+        let mut open = self.sessions.open.lock();
+        if let Some(session) = open.by_proof.get(&proof) {
+            return Some(Arc::clone(session));
+        }
+        if open.by_proof.len() >= SESSIONS
+            && let Some(oldest) = open.order.pop_front()
+        {
+            open.by_proof.remove(&oldest);
+        }
+        let session = Arc::<Session>::default();
+        open.by_proof.insert(proof, Arc::clone(&session));
+        open.order.push_back(proof);
+        Some(session)
+    }
+
+    fn forget(&self, proof: Proof, slot: Option<&Arc<Session>>) {
+        let mut open = self.sessions.open.lock();
+        let same = |known: &Arc<Session>| slot.is_some_and(|slot| Arc::ptr_eq(known, slot));
+        if open.by_proof.get(&proof).is_some_and(same) {
+            open.by_proof.remove(&proof);
+            open.order.retain(|other| *other != proof);
+        }
+    }
+
+    async fn session_id(
+        &self,
+        slot: Option<&Session>,
+        deadline: Instant,
+    ) -> Result<Option<HeaderValue>, Failure> {
+        let Some(slot) = slot else { return Ok(None) };
+        if let Some(id) = slot.0.get() {
+            return Ok(Some(id.clone()));
+        }
+        slot.0.get_or_try_init(|| self.initialize(deadline)).await.cloned().map(Some)
+    }
+
+    async fn initialize(&self, deadline: Instant) -> Result<HeaderValue, Failure> {
+        let revision: Revision =
+            self.revision.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(Revision::LATEST_LEGACY);
+        let message = hello::initialize_request(1, revision);
+        let reply = send(&self.target, self.base.clone(), message, deadline).await?;
+        let id = reply.parts.headers.get(headers::MCP_SESSION_ID).cloned();
+        let id = id.filter(|_| reply.parts.status.is_success()).ok_or_else(|| {
+            let detail = format!("`{}` did not open another session", self.name);
+            Failure::new(Kind::UpstreamProtocol, detail)
+        })?;
+        reply.body.collect(self.response_max, deadline).await?;
+        let map = self.legacy_headers(Some(&id));
+        let told = hello::initialized_notification();
+        let reply = send(&self.target, map, told, deadline).await?;
+        reply.body.collect(self.response_max, deadline).await?;
+        Ok(id)
+    }
+
+    fn legacy_headers(&self, session: Option<&HeaderValue>) -> HeaderMap {
+        let mut map = self.base.clone();
+        map.insert(headers::MCP_PROTOCOL_VERSION, self.revision.clone());
+        if let Some(id) = session {
+            map.insert(headers::MCP_SESSION_ID, id.clone());
+        }
+        map
+    }
+
+    /// A JSON-RPC answer counts whatever its status; the rest is told by its status.
+    fn judge(&self, status: StatusCode, text: Bytes) -> Result<Answer, Failure> {
+        let authentic = !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if authentic && let Ok(response) = Response::read(text) {
+            return Ok(Answer::Done(response));
+        }
+        let name = &self.name;
+        let (kind, detail) = match status.as_u16() {
+            401 | 403 => (
+                Kind::UpstreamUnavailable,
+                format!("`{name}` refuses the credentials that it is reached with ({status})"),
+            ),
+            429 | 503 => (Kind::UpstreamUnavailable, format!("`{name}` is overloaded ({status})")),
+            _ => (
+                Kind::UpstreamProtocol,
+                format!("`{name}` answered {status} without an MCP message"),
+            ),
+        };
+        Err(Failure::new(kind, detail))
+    }
+}
+
+fn base_headers(own: &HeaderMap) -> HeaderMap {
+    let mut map = own.clone();
+    map.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let accept = HeaderValue::from_static("application/json, text/event-stream");
+    map.insert(header::ACCEPT, accept);
+    map
+}
+
+fn method_header(request: &Request) -> Result<HeaderValue, Failure> {
+    match request.method() {
+        Method::Other => HeaderValue::from_str(request.method_name()).map_err(|_| {
+            Failure::new(Kind::Malformed, "The method name cannot stand in a header")
+        }),
+        known => Ok(HeaderValue::from_static(known.as_str())),
+    }
+}
+
+fn name_header(key: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_str(&headers::encode_value(key)).map_err(Failure::internal)
+}
+
+fn request(
+    verb: Verb,
+    target: &Target,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<http::Request<Body>, Failure> {
+    let mut request = http::Request::new(body);
+    *request.method_mut() = verb;
+    *request.uri_mut() = target.uri().clone();
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+async fn send(
+    target: &Target,
+    headers: HeaderMap,
+    body: Bytes,
+    deadline: Instant,
+) -> Result<Reply, Failure> {
+    let request = request(Verb::POST, target, headers, Body::Full(body))?;
+    Ok(target.send(request, deadline).await?)
+}
+
+fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
+}
+
+fn is_list_change(message: &[u8]) -> bool {
+    let method = Envelope::parse(message).ok().and_then(|envelope| envelope.method);
+    let method = method.map(|method| Method::of(&method));
+    matches!(
+        method,
+        Some(Method::ToolsChanged | Method::PromptsChanged | Method::ResourcesChanged)
+    )
+}
+
+/// Reads a stream up to the first answer, passing over everything else.
+async fn first_response(
+    body: &mut ReplyBody,
+    decoder: &mut sse::Decoder,
+    deadline: Instant,
+    name: &str,
+) -> Result<Bytes, Failure> {
+    loop {
+        let message = next_message(body, decoder, deadline, name).await?;
+        if Envelope::parse(&message).is_ok_and(|one| one.kind() == MessageKind::Response) {
+            return Ok(message);
+        }
+    }
+}
+
+async fn next_message(
+    body: &mut ReplyBody,
+    decoder: &mut sse::Decoder,
+    deadline: Instant,
+    name: &str,
+) -> Result<Bytes, Failure> {
+    loop {
+        match decoder.next() {
+            Some(Ok(event)) if event.data.is_empty() => continue,
+            Some(Ok(event)) => return Ok(event.data),
+            Some(Err(error)) => {
+                let detail = format!("`{name}` broke the protocol: {error}");
+                return Err(Failure::new(Kind::UpstreamProtocol, detail));
+            }
+            None => {}
+        }
+        let frame = timeout_at(deadline, body.frame()).await.map_err(|_| {
+            Failure::new(Kind::UpstreamTimeout, format!("`{name}` did not answer in time"))
+        })?;
+        match frame {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    decoder.push(&data);
+                }
+            }
+            Some(Err(error)) => return Err(lost(name).caused_by(error)),
+            None => return Err(lost(name)),
+        }
+    }
+}
+
+fn lost(name: &str) -> Failure {
+    Failure::new(Kind::UpstreamLost, format!("`{name}` ended its answer before it was complete"))
+}
+
+/// The pieces of one streamed answer.
+pub(crate) struct HttpEvents {
+    body: ReplyBody,
+    decoder: sse::Decoder,
+    link: HttpLink,
+    session: Option<HeaderValue>,
+    /// A piece that was read to find out what the answer is.
+    put_back: Option<Bytes>,
+}
+
+impl HttpEvents {
+    pub(super) async fn next(&mut self, deadline: Instant) -> Result<Event, Failure> {
+        if let Some(note) = self.put_back.take() {
+            return Ok(Event::Notification(note));
+        }
+        let name = self.link.0.name.clone();
+        loop {
+            let message =
+                next_message(&mut self.body, &mut self.decoder, deadline, &name).await?;
+            let kind = Envelope::parse(&message).map(|envelope| envelope.kind());
+            match kind {
+                Ok(MessageKind::Response) => {
+                    return Response::read(message).map(Event::Done).map_err(|error| {
+                        let detail = format!("`{name}` broke the protocol: {error}");
+                        Failure::new(Kind::UpstreamProtocol, detail)
+                    });
+                }
+                Ok(MessageKind::Notification) => return Ok(Event::Notification(message)),
+                Ok(MessageKind::Request) => {
+                    self.link.refuse(&message, self.session.as_ref(), deadline).await;
+                }
+                Ok(MessageKind::Invalid) | Err(_) => {}
+            }
+        }
+    }
+}
