@@ -27,5 +27,8 @@ pub(crate) fn admit(shard: &Shard, tunables: &Tunables) -> Result<Permit, Failur
         return Err(Failure::new(Kind::Busy, detail).retry_after(1));
     }
     let timeout = shard.timeout.unwrap_or(tunables.call_timeout);
-    Ok(Permit { meter: Arc::clone(&shard.meter), timeout })
+    Ok(Permit {
+        meter: Arc::clone(&shard.meter),
+        timeout,
+    })
 }

@@ -43,12 +43,17 @@ pub(crate) fn authenticate(
             caller.last_used.store(now.as_millis(), Ordering::Relaxed);
             Ok(Arc::clone(caller))
         }
-        Err(refused) => Err(Failure::new(Kind::Unauthenticated, format!("Refused: {refused}"))),
+        Err(refused) => Err(Failure::new(
+            Kind::Unauthenticated,
+            format!("Refused: {refused}"),
+        )),
     }
 }
 
 fn presented(headers: &HeaderMap) -> Option<&str> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     let bearer = bearer.and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())

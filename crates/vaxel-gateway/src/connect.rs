@@ -23,8 +23,7 @@ use vaxel_core::{
 };
 use vaxel_mcp::{
     handshake::{self, ProbeAnswer, ServerFacts, Verdict},
-    hello,
-    headers,
+    headers, hello,
     method::Method,
     response::Response,
     revision::{Era, Revision},
@@ -79,9 +78,18 @@ pub enum Transport {
 
 /// Reaches `target`.
 pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Result<Link, Failure> {
-    let ConnectTarget { name, era, transport, service: _ } = target;
+    let ConnectTarget {
+        name,
+        era,
+        transport,
+        service: _,
+    } = target;
     match transport {
-        Transport::Stdio { stdin, stdout, garbage } => {
+        Transport::Stdio {
+            stdin,
+            stdout,
+            garbage,
+        } => {
             let changed = Arc::new(Notify::new());
             let (pipes, tasks) = StdioLink::open(
                 name.as_str(),
@@ -108,12 +116,20 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
                 params,
             };
             let result = server.handle(request).await.map_err(|error| {
-                Failure::new(Kind::UpstreamProtocol, format!("The server refuses: {}", error.message))
+                Failure::new(
+                    Kind::UpstreamProtocol,
+                    format!("The server refuses: {}", error.message),
+                )
             })?;
             let answer = vaxel_mcp::response::result(b"1", &result);
             let facts = read_discover(&answer, name.as_str())?;
             let changed = Arc::new(Notify::new());
-            Ok(Link::new(facts, Wire::Builtin(server), changed, shared.config.catalog_items_max))
+            Ok(Link::new(
+                facts,
+                Wire::Builtin(server),
+                changed,
+                shared.config.catalog_items_max,
+            ))
         }
     }
 }
@@ -137,7 +153,12 @@ async fn stdio(
         },
     };
     let wire = Wire::Stdio(StdioLink::new(pipes, facts.revision.era(), tasks));
-    Ok(Link::new(facts, wire, changed, shared.config.catalog_items_max))
+    Ok(Link::new(
+        facts,
+        wire,
+        changed,
+        shared.config.catalog_items_max,
+    ))
 }
 
 async fn ask_modern(
@@ -200,7 +221,12 @@ async fn http(shared: &Arc<Shared>, address: Address, era: EraChoice) -> Result<
     let listening =
         announces_changes(&facts).then(|| keep_listening(shared, link.clone(), &changed));
     let wire = Wire::Http(link, listening);
-    Ok(Link::new(facts, wire, changed, shared.config.catalog_items_max))
+    Ok(Link::new(
+        facts,
+        wire,
+        changed,
+        shared.config.catalog_items_max,
+    ))
 }
 
 /// `None`: the server speaks the legacy era. A refusal of credentials or an outage is no evidence of
@@ -212,19 +238,33 @@ async fn probe_modern(
 ) -> Result<Option<ServerFacts>, Failure> {
     let revision = Revision::LATEST.as_str();
     let extra = [
-        (headers::MCP_PROTOCOL_VERSION, HeaderValue::from_static(revision)),
-        (headers::MCP_METHOD, HeaderValue::from_static(Method::Discover.as_str())),
+        (
+            headers::MCP_PROTOCOL_VERSION,
+            HeaderValue::from_static(revision),
+        ),
+        (
+            headers::MCP_METHOD,
+            HeaderValue::from_static(Method::Discover.as_str()),
+        ),
     ];
     let message = hello::discover_request(1);
-    let probe = address.post(message, &extra, Instant::now_plus(wait)).await?;
+    let probe = address
+        .post(message, &extra, Instant::now_plus(wait))
+        .await?;
     let status = probe.status.as_u16();
-    let answer = ProbeAnswer::Http { status, body: &probe.body };
+    let answer = ProbeAnswer::Http {
+        status,
+        body: &probe.body,
+    };
     match (handshake::verdict(answer), era) {
         (Verdict::Modern, _) => read_discover(&probe.body, &address.name).map(Some),
         (Verdict::Legacy, EraChoice::Auto) => Ok(None),
         (Verdict::Legacy, _) => Err(Failure::new(
             Kind::UpstreamProtocol,
-            format!("`{}` does not speak MCP {revision} ({status})", address.name),
+            format!(
+                "`{}` does not speak MCP {revision} ({status})",
+                address.name
+            ),
         )),
         (Verdict::Unknown, _) => Err(no_answer(address, status)),
     }
@@ -236,7 +276,11 @@ async fn open_legacy(
 ) -> Result<(ServerFacts, Option<HeaderValue>), Failure> {
     let deadline = Instant::now_plus(wait);
     let message = hello::initialize_request(1, Revision::LATEST_LEGACY);
-    let Probe { status, body, session } = address.post(message, &[], deadline).await?;
+    let Probe {
+        status,
+        body,
+        session,
+    } = address.post(message, &[], deadline).await?;
     if !status.is_success() {
         return Err(no_answer(address, status.as_u16()));
     }
@@ -246,7 +290,9 @@ async fn open_legacy(
         HeaderValue::from_static(facts.revision.as_str()),
     )];
     extra.extend(session.clone().map(|id| (headers::MCP_SESSION_ID, id)));
-    address.post_notification(hello::initialized_notification(), &extra, deadline).await?;
+    address
+        .post_notification(hello::initialized_notification(), &extra, deadline)
+        .await?;
     Ok((facts, session))
 }
 
@@ -261,7 +307,10 @@ fn no_answer(address: &Address, status: u16) -> Failure {
             Kind::UpstreamUnavailable,
             format!("there is no MCP endpoint at the URL of `{name}` (404); check its path"),
         ),
-        _ => (Kind::UpstreamUnavailable, format!("`{name}` answered {status}")),
+        _ => (
+            Kind::UpstreamUnavailable,
+            format!("`{name}` answered {status}"),
+        ),
     };
     Failure::new(kind, detail)
 }

@@ -23,15 +23,23 @@ pub(crate) async fn body(
     let mut rest = BytesMut::new();
     loop {
         let frame = match timeout_at(deadline, body.frame()).await {
-            Err(_) => return Err(Failure::new(Kind::Malformed, "The body did not arrive in time")),
+            Err(_) => {
+                return Err(Failure::new(
+                    Kind::Malformed,
+                    "The body did not arrive in time",
+                ));
+            }
             Ok(None) => break,
             Ok(Some(Err(error))) => {
-                let failure = Failure::new(Kind::Malformed, "The body ended before it was complete");
+                let failure =
+                    Failure::new(Kind::Malformed, "The body ended before it was complete");
                 return Err(failure.caused_by(error));
             }
             Ok(Some(Ok(frame))) => frame,
         };
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         match (&first, rest.is_empty()) {
             (None, true) if whole == Some(data.len()) => return Ok(data),
             (None, true) => first = Some(data),
@@ -50,5 +58,8 @@ pub(crate) async fn body(
 }
 
 fn too_large(limit: usize) -> Failure {
-    Failure::new(Kind::TooLarge, format!("The body is larger than {limit} bytes (limits.body)"))
+    Failure::new(
+        Kind::TooLarge,
+        format!("The body is larger than {limit} bytes (limits.body)"),
+    )
 }

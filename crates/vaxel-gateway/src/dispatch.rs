@@ -7,8 +7,9 @@ use vaxel_mcp::{error::METHOD_NOT_FOUND, method::Method, response, revision::Era
 
 use crate::{
     edge::{Client, Exchange},
-    lists, relay,
+    lists,
     pipeline::Context,
+    relay,
     respond::{self, Body, Response},
     session, subscribe,
 };
@@ -22,10 +23,9 @@ pub(crate) async fn dispatch(context: Context, exchange: Exchange) -> Response {
         }
         Method::Ping => Ok(own_result(&exchange, b"{}")),
         Method::Discover => lists::discover(&context, &exchange),
-        Method::ToolsList
-        | Method::PromptsList
-        | Method::ResourcesList
-        | Method::TemplatesList => lists::page(&context, &exchange),
+        Method::ToolsList | Method::PromptsList | Method::ResourcesList | Method::TemplatesList => {
+            lists::page(&context, &exchange)
+        }
         Method::SetLevel => set_level(&exchange),
         Method::Listen => subscribe::listen(&context, &exchange),
         _ => return unknown_method(&exchange),
@@ -46,7 +46,9 @@ fn set_level(exchange: &Exchange) -> Result<Response, Failure> {
         return Ok(unknown_method(exchange));
     };
     let params: Option<Params> = exchange.request.read_params();
-    let level = params.as_ref().and_then(|params| session::log_level(&params.level));
+    let level = params
+        .as_ref()
+        .and_then(|params| session::log_level(&params.level));
     let level = level.ok_or_else(|| {
         Failure::new(
             Kind::Invalid,
@@ -68,4 +70,3 @@ pub(crate) fn unknown_method(exchange: &Exchange) -> Response {
     };
     respond::json(status, Body::full(body))
 }
-

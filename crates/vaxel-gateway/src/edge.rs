@@ -66,19 +66,19 @@ impl Client {
 
 /// Reads a posted body. `Err` is the answer to a body that leads to no exchange: a notification, an
 /// answer of the client, `initialize`, or a mistake.
-pub(crate) fn open(context: &Context, body: Bytes) -> Result<Exchange, Box<Response>> {
-    let envelope = match Envelope::parse(&body) {
+pub(crate) fn open(context: &Context, body: &Bytes) -> Result<Exchange, Box<Response>> {
+    let envelope = match Envelope::parse(body) {
         Ok(envelope) => envelope,
         Err(error) => return Err(Box::new(malformed(&error.to_string()))),
     };
     match envelope.kind() {
-        MessageKind::Request => request(context, &body, &envelope),
+        MessageKind::Request => request(context, body, &envelope),
         MessageKind::Notification | MessageKind::Response => {
             Err(Box::new(legacy::told(context, &envelope)))
         }
-        MessageKind::Invalid => {
-            Err(Box::new(malformed("the body is no JSON-RPC request, notification or response")))
-        }
+        MessageKind::Invalid => Err(Box::new(malformed(
+            "the body is no JSON-RPC request, notification or response",
+        ))),
     }
 }
 
@@ -95,7 +95,11 @@ fn request(
     let says_modern = header.is_some_and(|version| version == Revision::LATEST.as_str());
     if claims.version.is_some() || says_modern {
         modern::check(context, &request, &claims, header).map_err(Box::new)?;
-        return Ok(Exchange { request, client: Client::Modern, trace_id: claims.trace_id });
+        return Ok(Exchange {
+            request,
+            client: Client::Modern,
+            trace_id: claims.trace_id,
+        });
     }
     if request.method() == Method::Initialize {
         return Err(Box::new(legacy::initialize(context, &request)));
@@ -115,7 +119,11 @@ fn legacy_exchange(
     match legacy::session(context) {
         Ok(session) => {
             let client = Client::Legacy(session);
-            Ok(Exchange { request, client, trace_id: claims.trace_id })
+            Ok(Exchange {
+                request,
+                client,
+                trace_id: claims.trace_id,
+            })
         }
         Err(failure) => Err((request.id().to_vec(), failure)),
     }
@@ -123,7 +131,11 @@ fn legacy_exchange(
 
 /// A header as text.
 pub(crate) fn header(context: &Context, name: http::HeaderName) -> Option<&str> {
-    context.head.headers.get(name).and_then(|value| value.to_str().ok())
+    context
+        .head
+        .headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
 }
 
 fn malformed(detail: &str) -> Response {

@@ -194,7 +194,9 @@ impl Gateway {
             fallback: ArcSwapOption::empty(),
             config,
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Accepts and serves connections until `stop`, then lets requests in flight end, at most for
@@ -205,9 +207,14 @@ impl Gateway {
         fallback: Arc<dyn Fallback>,
         stop: CancellationToken,
     ) -> std::io::Result<()> {
-        self.shared.fallback.store(Some(Arc::new(Box::new(Forwarding(fallback)))));
+        self.shared
+            .fallback
+            .store(Some(Arc::new(Box::new(Forwarding(fallback)))));
         let shared = Arc::clone(&self.shared);
-        let serving = self.shared.runtime.spawn(listener::run(shared, listener, stop));
+        let serving = self
+            .shared
+            .runtime
+            .spawn(listener::run(shared, listener, stop));
         serving.await.map_err(std::io::Error::other)?
     }
 
@@ -223,7 +230,8 @@ impl Gateway {
             unavailable: entry.unavailable,
         };
         let name_max = self.shared.config.name_max;
-        self.shared.change(|old| old.with(parts, name_max, |name| self.shared.metrics.meter(name)));
+        self.shared
+            .change(|old| old.with(parts, name_max, |name| self.shared.metrics.meter(name)));
     }
 
     /// Takes a service away; the next request no longer sees it.
@@ -282,17 +290,23 @@ impl Gateway {
     /// What a service has to do; zero for one that is not there.
     pub fn load(&self, id: Id<Service>) -> Load {
         let snapshot = self.shared.snapshot.load();
-        let Some(shard) = snapshot.shard(id) else { return Load::default() };
+        let Some(shard) = snapshot.shard(id) else {
+            return Load::default();
+        };
         let (in_flight, calls, errors) = shard.meter.read();
-        Load { in_flight, calls, errors }
+        Load {
+            in_flight,
+            calls,
+            errors,
+        }
     }
 }
 
 async fn call_tool(shared: Arc<Shared>, call: ToolCall) -> Result<ToolReply, Failure> {
     let snapshot = shared.snapshot.load_full();
-    let shard = snapshot.shard(call.service).ok_or_else(|| {
-        Failure::new(Kind::UnknownService, "The service is not here any more")
-    })?;
+    let shard = snapshot
+        .shard(call.service)
+        .ok_or_else(|| Failure::new(Kind::UnknownService, "The service is not here any more"))?;
     let offer = shard.offers.tool(&call.tool);
     if offer.is_none() && shard.catalog.is_none() {
         shard.choose()?;
@@ -301,11 +315,21 @@ async fn call_tool(shared: Arc<Shared>, call: ToolCall) -> Result<ToolReply, Fai
         let detail = format!("`{}` has no tool `{}`", shard.name, call.tool);
         Failure::new(Kind::UnknownTool, detail)
     })?;
-    let route = Route { shard: Arc::clone(shard), own: Arc::clone(&offer.own), own_json: None };
+    let route = Route {
+        shard: Arc::clone(shard),
+        own: Arc::clone(&offer.own),
+        own_json: None,
+    };
     let authorized = authorize::check(&call.principal, route)?;
     let request = tool_request(&offer.own_json, &call.arguments)?;
-    let called =
-        relay::call_tool(&shared, &call.principal, &request, &authorized, call.timeout).await;
+    let called = relay::call_tool(
+        &shared,
+        &call.principal,
+        &request,
+        &authorized,
+        call.timeout,
+    )
+    .await;
     let (recording, _, answered) = match called {
         Ok(called) => called,
         Err((recording, failure)) => {
@@ -317,7 +341,9 @@ async fn call_tool(shared: Arc<Shared>, call: ToolCall) -> Result<ToolReply, Fai
     };
     let reply = match answered.payload() {
         Ok(result) => Ok(ToolReply {
-            call_id: recording.id().unwrap_or_else(|| Id::new(shared.clock.now())),
+            call_id: recording
+                .id()
+                .unwrap_or_else(|| Id::new(shared.clock.now())),
             result: Bytes::copy_from_slice(&relay::to_revision(
                 Method::ToolsCall,
                 Revision::LATEST,
@@ -340,9 +366,8 @@ fn tool_request(name_json: &str, arguments: &[u8]) -> Result<Request, Failure> {
     params.push(b'}');
     let body = Request::own(1, Method::ToolsCall, &params);
     let read = Envelope::parse(&body).and_then(|envelope| Request::read(body.clone(), &envelope));
-    let (request, _) = read.map_err(|_| {
-        Failure::new(Kind::Invalid, "`arguments` must be a JSON object")
-    })?;
+    let (request, _) =
+        read.map_err(|_| Failure::new(Kind::Invalid, "`arguments` must be a JSON object"))?;
     Ok(request)
 }
 
@@ -355,14 +380,21 @@ fn upstream_error(service: &ServiceName, error: &RawValue) -> Failure {
     }
     let error: Option<Error> = serde_json::from_str(error.get()).ok();
     match error {
-        Some(Error { code: vaxel_mcp::error::INVALID_PARAMS, message }) => {
-            Failure::new(Kind::Invalid, format!("`{service}` refuses the call: {message}"))
-        }
+        Some(Error {
+            code: vaxel_mcp::error::INVALID_PARAMS,
+            message,
+        }) => Failure::new(
+            Kind::Invalid,
+            format!("`{service}` refuses the call: {message}"),
+        ),
         Some(Error { code, message }) => Failure::new(
             Kind::UpstreamProtocol,
             format!("`{service}` answered with error {code}: {message}"),
         ),
-        None => Failure::new(Kind::UpstreamProtocol, format!("`{service}` answered with an error")),
+        None => Failure::new(
+            Kind::UpstreamProtocol,
+            format!("`{service}` answered with an error"),
+        ),
     }
 }
 
@@ -378,14 +410,12 @@ impl Shared {
         &self,
         request: http::Request<Incoming>,
     ) -> http::Response<FallbackBody> {
-        match self.fallback.load_full() {
-            Some(fallback) => fallback.call(request).await,
-            None => {
-                let mut response = http::Response::new(FallbackBody::default());
-                *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-                response
-            }
+        if let Some(fallback) = self.fallback.load_full() {
+            return fallback.call(request).await;
         }
+        let mut response = http::Response::new(FallbackBody::default());
+        *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+        response
     }
 
     /// Counts a stream in, unless there are too many.

@@ -11,7 +11,11 @@ use vaxel_core::failure::{Failure, Kind};
 /// Refuses what does not belong here.
 pub(crate) fn check(headers: &HeaderMap, uri: &Uri, rules: &WebRules) -> Result<(), Failure> {
     // A header that is no text is none that a rule could allow.
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("\0"));
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap_or("\0"))
+    };
     let host = text(header::HOST).or_else(|| uri.authority().map(Authority::as_str));
     if !rules.allows_host(host) {
         return Err(Failure::new(

@@ -28,9 +28,9 @@ mod subscribe; // streams that tell clients of changes
 mod snapshot;
 mod metrics;
 
+pub use authenticate::Caller;
 pub use config::{Config, Keep, Tunables};
 pub use connect::{ConnectTarget, Transport};
 pub use gateway::{Deps, ExposedTool, Gateway, Load, ServiceEntry, ToolCall, ToolReply};
 pub use pipeline::{Fallback, FallbackBody, Identity, Peer, RequestId};
-pub use authenticate::Caller;
 pub use upstream::{BuiltinError, BuiltinRequest, BuiltinServer, Link};

@@ -48,7 +48,9 @@ async fn accept(
 ) {
     loop {
         // When all places are taken, further clients wait in the kernel's queue.
-        let Ok(place) = Arc::clone(places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(places).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let serving = serve(Arc::clone(shared), stream, peer, draining.clone(), place);
@@ -84,7 +86,9 @@ async fn serve(
         .header_read_timeout(shared.config.head_timeout)
         .max_buf_size(shared.config.head_max.max(8 << 10))
         .half_close(false);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
@@ -104,7 +108,10 @@ async fn sweep(shared: &Shared) {
     loop {
         every.tick().await;
         shared.sessions.sweep(shared.clock.now());
-        shared.metrics.sessions.set(i64::try_from(shared.sessions.len()).unwrap_or(i64::MAX));
+        shared
+            .metrics
+            .sessions
+            .set(i64::try_from(shared.sessions.len()).unwrap_or(i64::MAX));
     }
 }
 

@@ -79,11 +79,17 @@ fn offset(context: &Context, exchange: &Exchange) -> Result<usize, Failure> {
     }
     let params: Option<Params> = exchange.request.read_params();
     let invalid = || Failure::new(Kind::Invalid, "The cursor is not valid here: list anew");
-    let Some(cursor) = params.ok_or_else(invalid)?.cursor else { return Ok(0) };
+    let Some(cursor) = params.ok_or_else(invalid)?.cursor else {
+        return Ok(0);
+    };
     let cursor = Cursor::decode(&cursor).map_err(|_| invalid())?;
     let digest = digest(context, exchange.request.method());
     let current = cursor.generation == digest && cursor.filter == filter(&context.scope);
-    if current { usize::try_from(cursor.offset).map_err(|_| invalid()) } else { Err(invalid()) }
+    if current {
+        usize::try_from(cursor.offset).map_err(|_| invalid())
+    } else {
+        Err(invalid())
+    }
 }
 
 fn digest(context: &Context, method: Method) -> u64 {
@@ -101,7 +107,9 @@ fn digest(context: &Context, method: Method) -> u64 {
 /// A cursor belongs to one endpoint.
 fn filter(scope: &Scope) -> u64 {
     scope_id(scope).map_or(0, |id| {
-        id.as_bytes().iter().fold(1, |sum: u64, byte| sum.rotate_left(5) ^ u64::from(*byte))
+        id.as_bytes()
+            .iter()
+            .fold(1, |sum: u64, byte| sum.rotate_left(5) ^ u64::from(*byte))
     })
 }
 
@@ -161,10 +169,13 @@ fn all(context: &Context, method: Method) -> Box<dyn Iterator<Item = &Offer> + '
             Box::new(
                 shards
                     .flat_map(move |shard| {
-                        of(&shard.offers, method).iter().map(move |offer| (shard, offer))
+                        of(&shard.offers, method)
+                            .iter()
+                            .map(move |offer| (shard, offer))
                     })
                     .filter(move |(shard, offer)| {
-                        method != Method::ResourcesList || snapshot.owns_resource(shard.id, &offer.own)
+                        method != Method::ResourcesList
+                            || snapshot.owns_resource(shard.id, &offer.own)
                     })
                     .map(|(_, offer)| offer),
             )
@@ -196,21 +207,33 @@ pub(crate) fn initialize_result(context: &Context, revision: Revision) -> Bytes 
 /// What this endpoint says about itself.
 fn introduction(context: &Context) -> Introduction {
     let shards: Vec<&Shard> = match &context.scope {
-        Scope::All => context.snapshot.shards.values().map(|shard| &**shard).collect(),
+        Scope::All => context
+            .snapshot
+            .shards
+            .values()
+            .map(|shard| &**shard)
+            .collect(),
         Scope::Service(shard) => vec![&**shard],
     };
-    let catalogs = shards.iter().filter_map(|shard| Some((shard, shard.catalog.as_ref()?)));
+    let catalogs = shards
+        .iter()
+        .filter_map(|shard| Some((shard, shard.catalog.as_ref()?)));
     let offers = catalogs
         .clone()
         .map(|(_, catalog)| Offered::of(&catalog.capabilities))
         .fold(Offered::default(), Offered::or);
     let instructions: Vec<(&str, &str)> = catalogs
-        .filter_map(|(shard, catalog)| Some((shard.name.as_str(), catalog.instructions.as_deref()?)))
+        .filter_map(|(shard, catalog)| {
+            Some((shard.name.as_str(), catalog.instructions.as_deref()?))
+        })
         .collect();
     Introduction {
         info: hello::implementation(context.shared.config.version),
         // The federated endpoint may get tools at any time: clients ask only what is announced.
-        offers: Offered { tools: offers.tools || context.scope.is_federated(), ..offers },
+        offers: Offered {
+            tools: offers.tools || context.scope.is_federated(),
+            ..offers
+        },
         instructions: instructions_text(&instructions),
         ttl_ms: TTL_MS,
     }

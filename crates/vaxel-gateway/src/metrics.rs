@@ -62,24 +62,48 @@ impl Metrics {
             records_lost: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("vaxel");
-        registry.register("calls", "Calls by service and outcome", metrics.calls.clone());
+        registry.register(
+            "calls",
+            "Calls by service and outcome",
+            metrics.calls.clone(),
+        );
         registry.register_with_unit(
             "call_duration",
             "Time from arrival of a call to the end of its answer",
             Unit::Seconds,
             metrics.duration.clone(),
         );
-        registry.register("calls_in_flight", "Calls in flight", metrics.in_flight.clone());
+        registry.register(
+            "calls_in_flight",
+            "Calls in flight",
+            metrics.in_flight.clone(),
+        );
         registry.register("http_requests", "HTTP requests", metrics.requests.clone());
         registry.register(
             "http_requests_refused",
             "HTTP requests refused for their host, origin or credential",
             metrics.refused.clone(),
         );
-        registry.register("list_requests", "Lists served from the catalog", metrics.lists.clone());
-        registry.register("connections", "Open client connections", metrics.connections.clone());
-        registry.register("sessions", "Legacy sessions of clients", metrics.sessions.clone());
-        registry.register("streams", "Open streams to clients", metrics.streams.clone());
+        registry.register(
+            "list_requests",
+            "Lists served from the catalog",
+            metrics.lists.clone(),
+        );
+        registry.register(
+            "connections",
+            "Open client connections",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "sessions",
+            "Legacy sessions of clients",
+            metrics.sessions.clone(),
+        );
+        registry.register(
+            "streams",
+            "Open streams to clients",
+            metrics.streams.clone(),
+        );
         registry.register(
             "call_records_lost",
             "Call records dropped because their queue was full",
@@ -90,13 +114,18 @@ impl Metrics {
 
     pub(crate) fn meter(&self, service: &ServiceName) -> Arc<Meter> {
         let service = service.to_string();
-        let labels = ServiceLabels { service: service.clone() };
+        let labels = ServiceLabels {
+            service: service.clone(),
+        };
         Arc::new(Meter {
             in_flight: AtomicU32::new(0),
             calls: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             by_outcome: Outcome::ALL.map(|outcome| {
-                let labels = CallLabels { service: service.clone(), outcome: outcome.as_str() };
+                let labels = CallLabels {
+                    service: service.clone(),
+                    outcome: outcome.as_str(),
+                };
                 self.calls.get_or_create(&labels).clone()
             }),
             duration: self.duration.get_or_create(&labels).clone(),

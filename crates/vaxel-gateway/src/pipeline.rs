@@ -102,7 +102,13 @@ async fn mcp(
     let principal = shared.authenticate(&head.headers)?;
     let snapshot = shared.snapshot.load_full();
     let scope = scope(&snapshot, service)?;
-    let context = Context { shared: Arc::clone(shared), snapshot, principal, scope, head };
+    let context = Context {
+        shared: Arc::clone(shared),
+        snapshot,
+        principal,
+        scope,
+        head,
+    };
     match context.head.method {
         Verb::POST => post(context, body).await,
         Verb::GET => subscribe::legacy_stream(&context),
@@ -113,24 +119,33 @@ async fn mcp(
 
 async fn post(context: Context, body: Incoming) -> Result<Response, Failure> {
     let config = &context.shared.config;
-    let kind = context.head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let kind = context
+        .head
+        .headers
+        .get(header::CONTENT_TYPE)
+        .map(HeaderValue::as_bytes);
     if !kind.is_some_and(|kind| kind.starts_with(b"application/json")) {
         let detail = "The content type of an MCP request is application/json";
         return Err(Failure::new(Kind::Malformed, detail));
     }
     let deadline = Instant::now_plus(config.body_timeout);
     let body = decode::body(body, config.body_max, deadline).await?;
-    match edge::open(&context, body) {
+    match edge::open(&context, &body) {
         Ok(exchange) => Ok(dispatch::dispatch(context, exchange).await),
         Err(answer) => Ok(*answer),
     }
 }
 
 fn scope(snapshot: &Snapshot, service: Option<&str>) -> Result<Scope, Failure> {
-    let Some(name) = service else { return Ok(Scope::All) };
+    let Some(name) = service else {
+        return Ok(Scope::All);
+    };
     let shard = snapshot.shards.get(name).ok_or_else(|| {
         let name: String = name.chars().take(64).collect();
-        Failure::new(Kind::UnknownService, format!("There is no service `{name}`"))
+        Failure::new(
+            Kind::UnknownService,
+            format!("There is no service `{name}`"),
+        )
     })?;
     Ok(Scope::Service(Arc::clone(shard)))
 }

@@ -44,7 +44,10 @@ impl Recording {
     pub(crate) fn start(shared: &Arc<Shared>, shard: &Arc<Shard>, arrival: Arrival<'_>) -> Self {
         let tunables = shared.tunables.load();
         let keeps = tunables.keep != Keep::None;
-        let request = arrival.parameters.filter(|_| keeps).map(|text| cut(text, tunables.keep_max));
+        let request = arrival
+            .parameters
+            .filter(|_| keeps)
+            .map(|text| cut(text, tunables.keep_max));
         let at: Timestamp = shared.clock.now();
         let record = CallRecord {
             id: Id::<Call>::new(at),
@@ -128,7 +131,9 @@ impl Recording {
     }
 
     fn end(&mut self, outcome: Outcome) {
-        let Some(mut record) = self.record.take() else { return };
+        let Some(mut record) = self.record.take() else {
+            return;
+        };
         record.outcome = outcome;
         record.duration = self.started.elapsed();
         self.shard.meter.record(outcome, record.duration);

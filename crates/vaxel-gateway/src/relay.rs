@@ -64,7 +64,13 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
     let answer = match unless_cancelled(cancel.as_ref(), asked).await {
         Ok(Answer::Done(answered)) => Ok(answered),
         Ok(Answer::Stream(events)) if accepts_stream(&context) => {
-            let pump = Pump { exchange, reached, recording, cancel, events };
+            let pump = Pump {
+                exchange,
+                reached,
+                recording,
+                cancel,
+                events,
+            };
             return pump.start(&context.shared);
         }
         Ok(Answer::Stream(events)) => {
@@ -94,15 +100,16 @@ pub(crate) struct Reached {
 }
 
 /// Takes a place among the calls of the service and chooses the instance.
-pub(crate) fn reach(
-    shared: &Shared,
-    authorized: &Authorized<Route>,
-) -> Result<Reached, Failure> {
+pub(crate) fn reach(shared: &Shared, authorized: &Authorized<Route>) -> Result<Reached, Failure> {
     let shard = &authorized.get().shard;
     let permit = admit::admit(shard, &shared.tunables.load())?;
     let link = shard.choose()?.clone();
     let deadline = Instant::now_plus(permit.timeout);
-    Ok(Reached { link, deadline, _permit: permit })
+    Ok(Reached {
+        link,
+        deadline,
+        _permit: permit,
+    })
 }
 
 async fn ask(
@@ -197,7 +204,9 @@ async fn unless_cancelled<T>(
     cancel: Option<&InFlight>,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let Some(cancel) = cancel else { return work.await };
+    let Some(cancel) = cancel else {
+        return work.await;
+    };
     tokio::select! {
         biased;
         done = work => done,
@@ -223,7 +232,11 @@ fn start_recording(context: &Context, exchange: &Exchange, route: &Route) -> Rec
 }
 
 fn accepts_stream(context: &Context) -> bool {
-    let accept = context.head.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let accept = context
+        .head
+        .headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/event-stream") || accept.contains("*/*"))
 }
 

@@ -60,9 +60,9 @@ impl http_body::Body for Body {
                 }
                 Poll::Ready(None)
             }
-            Self::Stream(receiver) => {
-                receiver.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
-            }
+            Self::Stream(receiver) => receiver
+                .poll_recv(cx)
+                .map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
             Self::Fallback(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -102,14 +102,20 @@ pub(crate) fn shared_result(id: &[u8], result: Bytes) -> Response {
     head.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
     head.extend_from_slice(id);
     head.extend_from_slice(br#","result":"#);
-    json(StatusCode::OK, Body::pieces([head.into(), result, Bytes::from_static(b"}")]))
+    json(
+        StatusCode::OK,
+        Body::pieces([head.into(), result, Bytes::from_static(b"}")]),
+    )
 }
 
 /// A stream of server-sent events.
 pub(crate) fn stream(receiver: mpsc::Receiver<Bytes>) -> Response {
     let mut response = http::Response::new(Body::Stream(receiver));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // Tells reverse proxies to pass events on as they come.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -151,7 +157,9 @@ pub(crate) fn problem(failure: &Failure, request_id: &str) -> Response {
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     if failure.kind == Kind::Unauthenticated {
         let challenge = HeaderValue::from_static("Bearer realm=\"vaxel\"");
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, challenge);
     }
     retry_after(&mut response, failure);
     response
@@ -159,6 +167,8 @@ pub(crate) fn problem(failure: &Failure, request_id: &str) -> Response {
 
 fn retry_after(response: &mut Response, failure: &Failure) {
     if let Some(seconds) = failure.retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, seconds.into());
     }
 }

@@ -54,7 +54,10 @@ pub(crate) fn route(
     }
     let key = request.key().ok_or_else(|| {
         let member = request.method().addressed_by().unwrap_or("name");
-        Failure::new(Kind::Malformed, format!("`params.{member}` is missing or not a string"))
+        Failure::new(
+            Kind::Malformed,
+            format!("`params.{member}` is missing or not a string"),
+        )
     });
     let key = key.map_err(|mut failure| {
         failure.kind = Kind::Invalid;
@@ -69,10 +72,13 @@ pub(crate) fn route(
 
 fn tool(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failure> {
     let found = match scope {
-        Scope::All => snapshot.tool(name).map(|(shard, offer)| Route::to(shard, offer, true)),
-        Scope::Service(shard) => {
-            shard.offers.tool(name).map(|offer| Route::to(shard, offer, false))
-        }
+        Scope::All => snapshot
+            .tool(name)
+            .map(|(shard, offer)| Route::to(shard, offer, true)),
+        Scope::Service(shard) => shard
+            .offers
+            .tool(name)
+            .map(|offer| Route::to(shard, offer, false)),
     };
     found.ok_or_else(|| {
         // A service without a catalog was never reached: that is what its caller has to hear.
@@ -88,13 +94,19 @@ fn tool(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failure
 
 fn prompt(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failure> {
     let found = match scope {
-        Scope::All => snapshot.prompt(name).map(|(shard, offer)| Route::to(shard, offer, true)),
-        Scope::Service(shard) => {
-            shard.offers.prompt(name).map(|offer| Route::to(shard, offer, false))
-        }
+        Scope::All => snapshot
+            .prompt(name)
+            .map(|(shard, offer)| Route::to(shard, offer, true)),
+        Scope::Service(shard) => shard
+            .offers
+            .prompt(name)
+            .map(|offer| Route::to(shard, offer, false)),
     };
     found.ok_or_else(|| {
-        Failure::new(Kind::UnknownPrompt, format!("Unknown prompt: {}", short(name)))
+        Failure::new(
+            Kind::UnknownPrompt,
+            format!("Unknown prompt: {}", short(name)),
+        )
     })
 }
 
@@ -106,9 +118,16 @@ fn resource(snapshot: &Snapshot, scope: &Scope, uri: &str) -> Result<Route, Fail
         Scope::Service(shard) => Some(shard),
     };
     let shard = shard.ok_or_else(|| {
-        Failure::new(Kind::UnknownResource, format!("Unknown resource: {}", short(uri)))
+        Failure::new(
+            Kind::UnknownResource,
+            format!("Unknown resource: {}", short(uri)),
+        )
     })?;
-    Ok(Route { shard: Arc::clone(shard), own: uri.into(), own_json: None })
+    Ok(Route {
+        shard: Arc::clone(shard),
+        own: uri.into(),
+        own_json: None,
+    })
 }
 
 /// `completion/complete` names what it completes in `params.ref`; only prompts are renamed.
@@ -142,7 +161,11 @@ fn template(snapshot: &Snapshot, scope: &Scope, uri: &str) -> Result<Route, Fail
     if let Scope::All = scope
         && let Some(shard) = snapshot.shards.values().find(listed)
     {
-        return Ok(Route { shard: Arc::clone(shard), own: uri.into(), own_json: None });
+        return Ok(Route {
+            shard: Arc::clone(shard),
+            own: uri.into(),
+            own_json: None,
+        });
     }
     resource(snapshot, scope, uri)
 }

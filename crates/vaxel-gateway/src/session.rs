@@ -86,14 +86,20 @@ const CONTEXT: &[u8] = b"legacy session";
 
 impl Sessions {
     pub(crate) fn new(sealer: Sealer, max: usize, idle: Duration) -> Self {
-        Self { sealer, open: Mutex::default(), max, idle }
+        Self {
+            sealer,
+            open: Mutex::default(),
+            max,
+            idle,
+        }
     }
 
     /// Opens a session; returns its id.
     pub(crate) fn open(&self, opening: &Opening<'_>, now: Timestamp) -> Result<Arc<str>, Failure> {
-        for (what, fact) in
-            [("capabilities", opening.capabilities), ("clientInfo", opening.info)]
-        {
+        for (what, fact) in [
+            ("capabilities", opening.capabilities),
+            ("clientInfo", opening.info),
+        ] {
             if fact.get().len() > FACT_MAX {
                 let detail = format!("`{what}` is larger than {FACT_MAX} bytes");
                 return Err(Failure::new(Kind::TooLarge, detail));
@@ -108,9 +114,8 @@ impl Sessions {
         };
         let plain = serde_json::to_vec(&claims).map_err(Failure::internal)?;
         let token: Arc<str> = self.sealer.seal_text(CONTEXT, &plain).into();
-        let session = Session::of(claims, now).ok_or_else(|| {
-            Failure::new(Kind::Internal, "A session could not be opened")
-        })?;
+        let session = Session::of(&claims, now)
+            .ok_or_else(|| Failure::new(Kind::Internal, "A session could not be opened"))?;
         self.keep(Arc::clone(&token), Arc::new(session), now);
         Ok(token)
     }
@@ -165,7 +170,7 @@ impl Sessions {
         }
         let plain = self.sealer.open_text(CONTEXT, token).ok()?;
         let claims: Claims = serde_json::from_slice(plain.expose()).ok()?;
-        let session = Arc::new(Session::of(claims, now)?);
+        let session = Arc::new(Session::of(&claims, now)?);
         self.keep(token.into(), Arc::clone(&session), now);
         Some(session)
     }
@@ -191,7 +196,7 @@ impl Sessions {
 }
 
 impl Session {
-    fn of(claims: Claims, now: Timestamp) -> Option<Self> {
+    fn of(claims: &Claims, now: Timestamp) -> Option<Self> {
         let revision = claims.v.parse().ok()?;
         let meta = ModernMeta {
             // What we cannot relay yet must not be promised upstream.
@@ -219,7 +224,11 @@ impl Session {
     pub(crate) fn enter(self: &Arc<Self>, id: &[u8]) -> InFlight {
         let token = CancellationToken::new();
         self.calls.lock().insert(id.into(), token.clone());
-        InFlight { session: Arc::clone(self), id: id.into(), token }
+        InFlight {
+            session: Arc::clone(self),
+            id: id.into(),
+            token,
+        }
     }
 
     /// Cancels the call with this raw id, if it is in flight.
@@ -269,5 +278,7 @@ pub(crate) fn log_level(name: &str) -> Option<&'static str> {
         "\"alert\"",
         "\"emergency\"",
     ];
-    LEVELS.into_iter().find(|level| level.trim_matches('"') == name)
+    LEVELS
+        .into_iter()
+        .find(|level| level.trim_matches('"') == name)
 }

@@ -74,7 +74,6 @@ pub(crate) struct Offers {
     pub(crate) templates: Vec<Offer>,
     tools_by_name: HashMap<Arc<str>, u32>,
     prompts_by_name: HashMap<Arc<str>, u32>,
-    resources_by_uri: HashMap<Arc<str>, u32>,
     pub(crate) digests: Digests,
     filter: ToolFilter,
 }
@@ -158,9 +157,9 @@ impl Snapshot {
         };
         let shard = Arc::new(Shard::new(parts, offers, meter));
         let mut next = self.clone();
-        let same_offers = old.as_ref().is_some_and(|old| {
-            old.name == shard.name && Arc::ptr_eq(&old.offers, &shard.offers)
-        });
+        let same_offers = old
+            .as_ref()
+            .is_some_and(|old| old.name == shard.name && Arc::ptr_eq(&old.offers, &shard.offers));
         if same_offers {
             next.shards.insert(shard.name.clone(), shard);
             return next;
@@ -189,13 +188,19 @@ impl Snapshot {
             index: u32::try_from(index).unwrap_or(u32::MAX),
         };
         for (index, offer) in shard.offers.tools.iter().enumerate() {
-            self.tools.entry(Arc::clone(&offer.exposed)).or_insert(slot(index));
+            self.tools
+                .entry(Arc::clone(&offer.exposed))
+                .or_insert(slot(index));
         }
         for (index, offer) in shard.offers.prompts.iter().enumerate() {
-            self.prompts.entry(Arc::clone(&offer.exposed)).or_insert(slot(index));
+            self.prompts
+                .entry(Arc::clone(&offer.exposed))
+                .or_insert(slot(index));
         }
         for offer in &shard.offers.resources {
-            self.resources.entry(Arc::clone(&offer.own)).or_insert(shard.id);
+            self.resources
+                .entry(Arc::clone(&offer.own))
+                .or_insert(shard.id);
         }
         self.digests = self.digests.plus(shard.offers.digests);
         self.names.insert(shard.id, shard.name.clone());
@@ -253,7 +258,9 @@ impl Snapshot {
         if let Some(id) = self.resources.get(uri) {
             return self.shard(*id);
         }
-        self.shards.values().find(|shard| shard.offers.has_template_for(uri))
+        self.shards
+            .values()
+            .find(|shard| shard.offers.has_template_for(uri))
     }
 }
 
@@ -292,15 +299,23 @@ impl Shard {
         let candidates: Vec<Candidate> = self
             .links
             .iter()
-            .map(|link| Candidate { ready: link.is_open(), in_flight: link.in_flight() })
+            .map(|link| Candidate {
+                ready: link.is_open(),
+                in_flight: link.in_flight(),
+            })
             .collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let chosen = balance::least_busy(&candidates, turn);
-        chosen.map(|index| &self.links[index]).ok_or_else(|| self.not_there())
+        chosen
+            .map(|index| &self.links[index])
+            .ok_or_else(|| self.not_there())
     }
 
     fn not_there(&self) -> Failure {
-        let reason = self.unavailable.as_deref().unwrap_or("no instance of it is connected");
+        let reason = self
+            .unavailable
+            .as_deref()
+            .unwrap_or("no instance of it is connected");
         let detail = format!("`{}` cannot take calls now: {reason}", self.name);
         Failure::new(Kind::UpstreamUnavailable, detail).retry_after(5)
     }
@@ -309,7 +324,10 @@ impl Shard {
 impl Offers {
     fn of(parts: &Parts, name_max: usize) -> Self {
         let Some(catalog) = &parts.catalog else {
-            return Self { filter: parts.tools.clone(), ..Self::default() };
+            return Self {
+                filter: parts.tools.clone(),
+                ..Self::default()
+            };
         };
         let named = |item: &Item| named_offer(item, &parts.name, name_max);
         let tools: Vec<Offer> = catalog
@@ -330,7 +348,6 @@ impl Offers {
         Self {
             tools_by_name: by_own(&tools),
             prompts_by_name: by_own(&prompts),
-            resources_by_uri: by_own(&resources),
             tools,
             prompts,
             resources,
@@ -350,19 +367,19 @@ impl Offers {
         self.prompts.get(*self.prompts_by_name.get(own)? as usize)
     }
 
-    /// Whether a resource is listed or fits a template.
-    pub(crate) fn knows_resource(&self, uri: &str) -> bool {
-        self.resources_by_uri.contains_key(uri) || self.has_template_for(uri)
-    }
-
     fn has_template_for(&self, uri: &str) -> bool {
-        self.templates.iter().any(|offer| fits_template(&offer.own, uri))
+        self.templates
+            .iter()
+            .any(|offer| fits_template(&offer.own, uri))
     }
 }
 
 fn by_own(offers: &[Offer]) -> HashMap<Arc<str>, u32> {
     let place = |(index, offer): (usize, &Offer)| {
-        (Arc::clone(&offer.own), u32::try_from(index).unwrap_or(u32::MAX))
+        (
+            Arc::clone(&offer.own),
+            u32::try_from(index).unwrap_or(u32::MAX),
+        )
     };
     offers.iter().enumerate().map(place).collect()
 }
@@ -399,13 +416,18 @@ fn json_string(text: &str) -> Box<str> {
 }
 
 fn digest(service: &ServiceName, offers: &[Offer]) -> u64 {
-    let mut hasher = std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::new().build_hasher();
+    let mut hasher =
+        std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::new().build_hasher();
     for offer in offers {
         hasher.write(service.as_str().as_bytes());
         hasher.write(offer.definition.get().as_bytes());
         hasher.write_u8(0xff);
     }
-    if offers.is_empty() { 0 } else { hasher.finish() }
+    if offers.is_empty() {
+        0
+    } else {
+        hasher.finish()
+    }
 }
 
 /// Whether `uri` can have come from an RFC 6570 template: its literal parts appear in order, with
@@ -417,20 +439,29 @@ fn fits_template(template: &str, uri: &str) -> bool {
     };
     let mut open = false;
     for part in parts {
-        let Some((_, literal)) = part.split_once('}') else { return false };
+        let Some((_, literal)) = part.split_once('}') else {
+            return false;
+        };
         open = literal.is_empty();
         if open {
             continue;
         }
         // An expression stands for at least one character.
-        let Some(at) = rest.char_indices().skip(1).map(|(at, _)| at).find(|at| {
-            rest[*at..].starts_with(literal)
-        }) else {
+        let Some(at) = rest
+            .char_indices()
+            .skip(1)
+            .map(|(at, _)| at)
+            .find(|at| rest[*at..].starts_with(literal))
+        else {
             return false;
         };
         rest = &rest[at + literal.len()..];
     }
-    if open { !rest.is_empty() } else { rest.is_empty() }
+    if open {
+        !rest.is_empty()
+    } else {
+        rest.is_empty()
+    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,12 @@ struct Wanted {
     resources_list_changed: bool,
 }
 
+#[derive(Deserialize)]
+struct Listen {
+    #[serde(default)]
+    notifications: Wanted,
+}
+
 /// `GET`: everything that concerns the session but belongs to none of its requests.
 pub(crate) fn legacy_stream(context: &Context) -> Result<Response, Failure> {
     legacy::session(context)?;
@@ -53,13 +59,11 @@ pub(crate) fn listen(context: &Context, exchange: &Exchange) -> Result<Response,
     if matches!(exchange.client, Client::Legacy(_)) {
         return Ok(dispatch::unknown_method(exchange));
     }
-    #[derive(Deserialize)]
-    struct Params {
-        #[serde(default)]
-        notifications: Wanted,
-    }
-    let params: Params = exchange.request.read_params().ok_or_else(|| {
-        Failure::new(Kind::Invalid, "`params.notifications` must be an object of booleans")
+    let params: Listen = exchange.request.read_params().ok_or_else(|| {
+        Failure::new(
+            Kind::Invalid,
+            "`params.notifications` must be an object of booleans",
+        )
     })?;
     let id = exchange.request.id().to_vec();
     let first = vec![acknowledged(&id, params.notifications)];
@@ -88,7 +92,10 @@ fn start(
         subscription,
         sender,
     };
-    context.shared.tasks.spawn(watcher.run(Arc::clone(&context.shared)));
+    context
+        .shared
+        .tasks
+        .spawn(watcher.run(Arc::clone(&context.shared)));
     Ok(respond::stream(receiver))
 }
 
@@ -104,7 +111,10 @@ fn digests(shared: &Shared, scope: Option<Id<Service>>) -> Digests {
     let snapshot = shared.snapshot.load();
     match scope {
         None => snapshot.digests,
-        Some(id) => snapshot.shard(id).map(|shard| shard.offers.digests).unwrap_or_default(),
+        Some(id) => snapshot
+            .shard(id)
+            .map(|shard| shard.offers.digests)
+            .unwrap_or_default(),
     }
 }
 
@@ -140,7 +150,10 @@ impl Watcher {
         let now = digests(shared, self.scope);
         let before = std::mem::replace(&mut self.seen, now);
         let changes = [
-            (self.wanted.tools_list_changed && before.tools != now.tools, Method::ToolsChanged),
+            (
+                self.wanted.tools_list_changed && before.tools != now.tools,
+                Method::ToolsChanged,
+            ),
             (
                 self.wanted.prompts_list_changed && before.prompts != now.prompts,
                 Method::PromptsChanged,
@@ -150,10 +163,13 @@ impl Watcher {
                 Method::ResourcesChanged,
             ),
         ];
-        changes.into_iter().filter(|(changed, _)| *changed).all(|(_, method)| {
-            let note = notification(method, self.subscription.as_deref(), None);
-            self.sender.try_send(sse::event(&note, None)).is_ok()
-        })
+        changes
+            .into_iter()
+            .filter(|(changed, _)| *changed)
+            .all(|(_, method)| {
+                let note = notification(method, self.subscription.as_deref(), None);
+                self.sender.try_send(sse::event(&note, None)).is_ok()
+            })
     }
 
     /// A modern subscription ends with its result (MCP 2026-07-28, patterns, subscriptions).

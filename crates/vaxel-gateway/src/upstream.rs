@@ -12,11 +12,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::DropGuard;
-use vaxel_core::{
-    catalog::Catalog,
-    failure::Failure,
-    principal::Proof,
-};
+use vaxel_core::{catalog::Catalog, failure::Failure, principal::Proof};
 use vaxel_mcp::{
     handshake::ServerFacts,
     method::Method,
@@ -47,7 +43,10 @@ struct Inner {
 
 pub(crate) enum Wire {
     /// The guard ends the stream of changes together with the link.
-    Http(http_link::HttpLink, Option<DropGuard>),
+    Http(
+        http_link::HttpLink,
+        #[expect(dead_code, reason = "held for its drop")] Option<DropGuard>,
+    ),
     Stdio(stdio_link::StdioLink),
     Builtin(Arc<dyn BuiltinServer>),
 }
@@ -101,10 +100,7 @@ impl Events {
 }
 
 impl Outbound<'_> {
-    pub(crate) const fn meta_change(
-        &self,
-        upstream: Era,
-    ) -> vaxel_mcp::request::MetaChange<'_> {
+    pub(crate) const fn meta_change(&self, upstream: Era) -> vaxel_mcp::request::MetaChange<'_> {
         meta_change(self.client_era, upstream, self.meta)
     }
 }
@@ -116,7 +112,13 @@ impl Link {
         changed: Arc<Notify>,
         items_max: usize,
     ) -> Self {
-        Self(Arc::new(Inner { facts, wire, in_flight: AtomicU32::new(0), changed, items_max }))
+        Self(Arc::new(Inner {
+            facts,
+            wire,
+            in_flight: AtomicU32::new(0),
+            changed,
+            items_max,
+        }))
     }
 
     /// The era that is spoken on this link.
@@ -242,10 +244,7 @@ impl Drop for InFlight<'_> {
 }
 
 /// A request of Vaxel's own, as if a legacy client without capabilities had made it.
-pub(crate) fn own_request(
-    method: Method,
-    params: &[u8],
-) -> Result<(Request, ModernMeta), Failure> {
+pub(crate) fn own_request(method: Method, params: &[u8]) -> Result<(Request, ModernMeta), Failure> {
     let body = Request::own(1, method, params);
     let envelope = vaxel_mcp::envelope::Envelope::parse(&body).map_err(Failure::internal)?;
     let (request, _) = Request::read(body.clone(), &envelope).map_err(Failure::internal)?;
@@ -256,7 +255,12 @@ pub(crate) fn own_request(
 pub(crate) fn own_meta() -> ModernMeta {
     ModernMeta {
         capabilities: "{}".into(),
-        info: concat!(r#"{"name":"vaxel","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#).into(),
+        info: concat!(
+            r#"{"name":"vaxel","version":""#,
+            env!("CARGO_PKG_VERSION"),
+            r#""}"#
+        )
+        .into(),
         log_level: None,
     }
 }
@@ -268,10 +272,8 @@ pub(crate) trait NowPlus {
 }
 
 impl NowPlus for Instant {
-    #[expect(clippy::disallowed_methods, reason = "deadlines follow the clock of tokio's timers")]
     fn now_plus(within: Duration) -> Self {
         let now = Self::now();
         now.checked_add(within).unwrap_or(now)
     }
 }
-

@@ -44,7 +44,10 @@ struct Params<'a> {
 fn open(context: &Context, request: &Request) -> Result<Response, Failure> {
     authorize::may_list(&context.principal)?;
     let params: Params<'_> = request.read_params().ok_or_else(|| {
-        Failure::new(Kind::Invalid, "`params` of initialize must name a protocolVersion")
+        Failure::new(
+            Kind::Invalid,
+            "`params` of initialize must name a protocolVersion",
+        )
     })?;
     let revision = hello::negotiate(&params.version);
     let nothing = RawValue::from_string("{}".to_owned()).map_err(Failure::internal)?;
@@ -56,7 +59,10 @@ fn open(context: &Context, request: &Request) -> Result<Response, Failure> {
     };
     let shared = &context.shared;
     let token = shared.sessions.open(&opening, shared.clock.now())?;
-    shared.metrics.sessions.set(i64::try_from(shared.sessions.len()).unwrap_or(i64::MAX));
+    shared
+        .metrics
+        .sessions
+        .set(i64::try_from(shared.sessions.len()).unwrap_or(i64::MAX));
     let result = lists::initialize_result(context, revision);
     let mut response = respond::shared_result(request.id(), result);
     let id = HeaderValue::from_str(&token).map_err(Failure::internal)?;
@@ -74,7 +80,9 @@ pub(crate) fn session(context: &Context) -> Result<Arc<Session>, Failure> {
              answer from then on, or speak MCP 2026-07-28, which needs no session",
         )
     })?;
-    let session = shared.sessions.find(token, &context.principal, shared.clock.now())?;
+    let session = shared
+        .sessions
+        .find(token, &context.principal, shared.clock.now())?;
     // 2025-03-26 had no version header; what is there must be a revision of this era.
     match header(context, headers::MCP_PROTOCOL_VERSION).map(str::parse::<Revision>) {
         None | Some(Ok(_)) => Ok(session),

@@ -17,7 +17,10 @@ use crate::{
 };
 
 /// Whether the request is one that this server can answer; the answer is boxed by the caller.
-#[expect(clippy::result_large_err, reason = "the error is the answer, made once per refusal")]
+#[expect(
+    clippy::result_large_err,
+    reason = "the error is the answer, made once per refusal"
+)]
 pub(super) fn check(
     context: &Context,
     request: &Request,
@@ -47,7 +50,10 @@ pub(super) fn check(
 }
 
 /// `Mcp-Method` and `Mcp-Name` mirror the body (SEP-2243).
-#[expect(clippy::result_large_err, reason = "the error is the answer, made once per refusal")]
+#[expect(
+    clippy::result_large_err,
+    reason = "the error is the answer, made once per refusal"
+)]
 fn check_mirrors(context: &Context, request: &Request) -> Result<(), Response> {
     let said = header(context, headers::MCP_METHOD);
     if said != Some(request.method_name()) {
@@ -89,7 +95,10 @@ fn missing(claims: &Claims) -> String {
         keys.push(meta::CLIENT_CAPABILITIES);
     }
     let revision = Revision::LATEST;
-    format!("A {revision} request must carry in `_meta`: {}", keys.join(", "))
+    format!(
+        "A {revision} request must carry in `_meta`: {}",
+        keys.join(", ")
+    )
 }
 
 fn refuse(id: &[u8], code: i32, detail: &str) -> Response {
@@ -98,5 +107,8 @@ fn refuse(id: &[u8], code: i32, detail: &str) -> Response {
 }
 
 fn unsupported(id: &[u8], requested: &str) -> Response {
-    respond::json(StatusCode::BAD_REQUEST, Body::full(unsupported_version(id, requested)))
+    respond::json(
+        StatusCode::BAD_REQUEST,
+        Body::full(unsupported_version(id, requested)),
+    )
 }

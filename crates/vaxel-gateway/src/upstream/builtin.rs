@@ -48,7 +48,11 @@ pub(super) async fn exchange(
     });
     let params = params_of(&told);
     let method = out.request.method_name().to_owned();
-    let answered = timeout_at(out.deadline, server.handle(BuiltinRequest { method, params })).await;
+    let answered = timeout_at(
+        out.deadline,
+        server.handle(BuiltinRequest { method, params }),
+    )
+    .await;
     let body = match answered {
         Ok(Ok(result)) => response::result(out.request.id(), &result),
         Ok(Err(error)) => response::error(out.request.id(), error.code, &error.message, None),
@@ -59,7 +63,9 @@ pub(super) async fn exchange(
             ));
         }
     };
-    Response::read(body).map(Answer::Done).map_err(Failure::internal)
+    Response::read(body)
+        .map(Answer::Done)
+        .map_err(Failure::internal)
 }
 
 fn params_of(message: &Bytes) -> Bytes {

@@ -22,7 +22,11 @@ pub(super) async fn fetch(link: &Link, items_max: usize) -> Result<Catalog, Fail
     let facts = link.facts();
     let offered = Offered::of(&facts.capabilities);
     let list = |offered: bool, method: Method| async move {
-        if offered { list(link, method, items_max).await } else { Ok(Vec::new()) }
+        if offered {
+            list(link, method, items_max).await
+        } else {
+            Ok(Vec::new())
+        }
     };
     Ok(Catalog {
         fetched_at: Clock::system().now(),
@@ -103,5 +107,8 @@ fn is_unknown_method(error: &RawValue) -> bool {
 
 fn broken(method: Method, said: &str) -> Failure {
     let list = method.as_str();
-    Failure::new(Kind::UpstreamProtocol, format!("Its answer to {list} cannot be used: {said}"))
+    Failure::new(
+        Kind::UpstreamProtocol,
+        format!("Its answer to {list} cannot be used: {said}"),
+    )
 }

@@ -111,7 +111,11 @@ impl Address {
         } else {
             reply.body.collect(self.response_max, deadline).await?
         };
-        Ok(Probe { status, body, session })
+        Ok(Probe {
+            status,
+            body,
+            session,
+        })
     }
 }
 
@@ -141,14 +145,22 @@ impl HttpLink {
             let session = Arc::new(Session(OnceCell::new_with(Some(id))));
             open.by_proof.insert(Proof::System, session);
         }
-        let Address { target, name, headers, response_max } = address;
+        let Address {
+            target,
+            name,
+            headers,
+            response_max,
+        } = address;
         Self(Arc::new(Shared {
             target,
             name,
             base: base_headers(&headers),
             era: facts.revision.era(),
             revision: HeaderValue::from_static(facts.revision.as_str()),
-            sessions: Sessions { handed_out, open: Mutex::new(open) },
+            sessions: Sessions {
+                handed_out,
+                open: Mutex::new(open),
+            },
             response_max,
         }))
     }
@@ -183,7 +195,9 @@ impl HttpLink {
     async fn legacy(&self, out: &Outbound<'_>, body: Bytes) -> Result<Answer, Failure> {
         let slot = self.0.slot(out.proof);
         let session = self.0.session_id(slot.as_deref(), out.deadline).await?;
-        let reply = self.post_legacy(body.clone(), session.as_ref(), out.deadline).await?;
+        let reply = self
+            .post_legacy(body.clone(), session.as_ref(), out.deadline)
+            .await?;
         let forgotten = reply.parts.status == StatusCode::NOT_FOUND && session.is_some();
         if !forgotten {
             return self.read(reply, session, out.deadline).await;
@@ -191,7 +205,9 @@ impl HttpLink {
         self.0.forget(out.proof, slot.as_ref());
         let slot = self.0.slot(out.proof);
         let session = self.0.session_id(slot.as_deref(), out.deadline).await?;
-        let reply = self.post_legacy(body, session.as_ref(), out.deadline).await?;
+        let reply = self
+            .post_legacy(body, session.as_ref(), out.deadline)
+            .await?;
         self.read(reply, session, out.deadline).await
     }
 
@@ -237,7 +253,9 @@ impl HttpLink {
 
     /// Answers a request that the server made on a stream of ours.
     async fn refuse(&self, message: &[u8], session: Option<&HeaderValue>, deadline: Instant) {
-        let Ok(envelope) = Envelope::parse(message) else { return };
+        let Ok(envelope) = Envelope::parse(message) else {
+            return;
+        };
         let id = envelope.id.map_or("null", |id| id.get()).as_bytes();
         let answer = answer_to_server(id, envelope.method.as_deref().unwrap_or_default());
         if let Err(failure) = self.post_legacy(answer, session, deadline).await {
@@ -262,10 +280,14 @@ impl HttpLink {
         body.detach();
         let mut decoder = sse::Decoder::new(self.0.response_max);
         while let Some(Ok(frame)) = body.frame().await {
-            let Ok(data) = frame.into_data() else { continue };
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
             decoder.push(&data);
             while let Some(event) = decoder.next() {
-                let Ok(event) = event else { return Listened::Broken };
+                let Ok(event) = event else {
+                    return Listened::Broken;
+                };
                 if is_list_change(&event.data) {
                     changed.notify_one();
                 }
@@ -281,7 +303,7 @@ impl HttpLink {
                 let slot = self.0.slot(Proof::System);
                 let session = self.0.session_id(slot.as_deref(), deadline).await?;
                 let map = self.0.legacy_headers(session.as_ref());
-                let request = request(Verb::GET, &self.0.target, map, Body::Empty)?;
+                let request = request(Verb::GET, &self.0.target, map, Body::Empty);
                 Ok(self.0.target.send(request, deadline).await?)
             }
             Era::Modern => {
@@ -302,9 +324,7 @@ impl HttpLink {
         for session in sessions.by_proof.into_values() {
             let Some(id) = session.0.get() else { continue };
             let map = self.0.legacy_headers(Some(id));
-            let Ok(request) = request(Verb::DELETE, &self.0.target, map, Body::Empty) else {
-                continue;
-            };
+            let request = request(Verb::DELETE, &self.0.target, map, Body::Empty);
             if let Err(error) = self.0.target.send(request, deadline).await {
                 tracing::debug!(service.name = %self.0.name, %error, "a session was not ended");
                 return;
@@ -361,19 +381,29 @@ impl Shared {
         if let Some(id) = slot.0.get() {
             return Ok(Some(id.clone()));
         }
-        slot.0.get_or_try_init(|| self.initialize(deadline)).await.cloned().map(Some)
+        slot.0
+            .get_or_try_init(|| self.initialize(deadline))
+            .await
+            .cloned()
+            .map(Some)
     }
 
     async fn initialize(&self, deadline: Instant) -> Result<HeaderValue, Failure> {
-        let revision: Revision =
-            self.revision.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(Revision::LATEST_LEGACY);
+        let revision: Revision = self
+            .revision
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(Revision::LATEST_LEGACY);
         let message = hello::initialize_request(1, revision);
         let reply = send(&self.target, self.base.clone(), message, deadline).await?;
         let id = reply.parts.headers.get(headers::MCP_SESSION_ID).cloned();
-        let id = id.filter(|_| reply.parts.status.is_success()).ok_or_else(|| {
-            let detail = format!("`{}` did not open another session", self.name);
-            Failure::new(Kind::UpstreamProtocol, detail)
-        })?;
+        let id = id
+            .filter(|_| reply.parts.status.is_success())
+            .ok_or_else(|| {
+                let detail = format!("`{}` did not open another session", self.name);
+                Failure::new(Kind::UpstreamProtocol, detail)
+            })?;
         reply.body.collect(self.response_max, deadline).await?;
         let map = self.legacy_headers(Some(&id));
         let told = hello::initialized_notification();
@@ -403,7 +433,10 @@ impl Shared {
                 Kind::UpstreamUnavailable,
                 format!("`{name}` refuses the credentials that it is reached with ({status})"),
             ),
-            429 | 503 => (Kind::UpstreamUnavailable, format!("`{name}` is overloaded ({status})")),
+            429 | 503 => (
+                Kind::UpstreamUnavailable,
+                format!("`{name}` is overloaded ({status})"),
+            ),
             _ => (
                 Kind::UpstreamProtocol,
                 format!("`{name}` answered {status} without an MCP message"),
@@ -415,7 +448,10 @@ impl Shared {
 
 fn base_headers(own: &HeaderMap) -> HeaderMap {
     let mut map = own.clone();
-    map.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    map.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     let accept = HeaderValue::from_static("application/json, text/event-stream");
     map.insert(header::ACCEPT, accept);
     map
@@ -423,9 +459,8 @@ fn base_headers(own: &HeaderMap) -> HeaderMap {
 
 fn method_header(request: &Request) -> Result<HeaderValue, Failure> {
     match request.method() {
-        Method::Other => HeaderValue::from_str(request.method_name()).map_err(|_| {
-            Failure::new(Kind::Malformed, "The method name cannot stand in a header")
-        }),
+        Method::Other => HeaderValue::from_str(request.method_name())
+            .map_err(|_| Failure::new(Kind::Malformed, "The method name cannot stand in a header")),
         known => Ok(HeaderValue::from_static(known.as_str())),
     }
 }
@@ -434,17 +469,12 @@ fn name_header(key: &str) -> Result<HeaderValue, Failure> {
     HeaderValue::from_str(&headers::encode_value(key)).map_err(Failure::internal)
 }
 
-fn request(
-    verb: Verb,
-    target: &Target,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<http::Request<Body>, Failure> {
+fn request(verb: Verb, target: &Target, headers: HeaderMap, body: Body) -> http::Request<Body> {
     let mut request = http::Request::new(body);
     *request.method_mut() = verb;
     *request.uri_mut() = target.uri().clone();
     *request.headers_mut() = headers;
-    Ok(request)
+    request
 }
 
 async fn send(
@@ -453,7 +483,7 @@ async fn send(
     body: Bytes,
     deadline: Instant,
 ) -> Result<Reply, Failure> {
-    let request = request(Verb::POST, target, headers, Body::Full(body))?;
+    let request = request(Verb::POST, target, headers, Body::Full(body));
     Ok(target.send(request, deadline).await?)
 }
 
@@ -463,7 +493,9 @@ fn is_stream(headers: &HeaderMap) -> bool {
 }
 
 fn is_list_change(message: &[u8]) -> bool {
-    let method = Envelope::parse(message).ok().and_then(|envelope| envelope.method);
+    let method = Envelope::parse(message)
+        .ok()
+        .and_then(|envelope| envelope.method);
     let method = method.map(|method| Method::of(&method));
     matches!(
         method,
@@ -503,7 +535,10 @@ async fn next_message(
             None => {}
         }
         let frame = timeout_at(deadline, body.frame()).await.map_err(|_| {
-            Failure::new(Kind::UpstreamTimeout, format!("`{name}` did not answer in time"))
+            Failure::new(
+                Kind::UpstreamTimeout,
+                format!("`{name}` did not answer in time"),
+            )
         })?;
         match frame {
             Some(Ok(frame)) => {
@@ -518,7 +553,10 @@ async fn next_message(
 }
 
 fn lost(name: &str) -> Failure {
-    Failure::new(Kind::UpstreamLost, format!("`{name}` ended its answer before it was complete"))
+    Failure::new(
+        Kind::UpstreamLost,
+        format!("`{name}` ended its answer before it was complete"),
+    )
 }
 
 /// The pieces of one streamed answer.
@@ -538,8 +576,7 @@ impl HttpEvents {
         }
         let name = self.link.0.name.clone();
         loop {
-            let message =
-                next_message(&mut self.body, &mut self.decoder, deadline, &name).await?;
+            let message = next_message(&mut self.body, &mut self.decoder, deadline, &name).await?;
             let kind = Envelope::parse(&message).map(|envelope| envelope.kind());
             match kind {
                 Ok(MessageKind::Response) => {
@@ -550,7 +587,9 @@ impl HttpEvents {
                 }
                 Ok(MessageKind::Notification) => return Ok(Event::Notification(message)),
                 Ok(MessageKind::Request) => {
-                    self.link.refuse(&message, self.session.as_ref(), deadline).await;
+                    self.link
+                        .refuse(&message, self.session.as_ref(), deadline)
+                        .await;
                 }
                 Ok(MessageKind::Invalid) | Err(_) => {}
             }

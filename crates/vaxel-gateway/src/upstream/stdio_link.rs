@@ -113,7 +113,11 @@ impl StdioLink {
     }
 
     pub(crate) fn new(shared: Arc<Shared>, era: Era, tasks: JoinSet<()>) -> Self {
-        Self { shared, era, _tasks: tasks }
+        Self {
+            shared,
+            era,
+            _tasks: tasks,
+        }
     }
 
     pub(super) async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
@@ -190,8 +194,15 @@ impl Shared {
         }
         calls.waiting.insert(id, Waiter { done, notes });
         drop(calls);
-        let call = PendingCall { id, shared: Arc::clone(self) };
-        Ok(StdioEvents { answer, notes: receiver, call })
+        let call = PendingCall {
+            id,
+            shared: Arc::clone(self),
+        };
+        Ok(StdioEvents {
+            answer,
+            notes: receiver,
+            call,
+        })
     }
 
     /// Queues a message; never waits, since whether the child reads is the child's affair.
@@ -203,7 +214,10 @@ impl Shared {
         sender.try_send(message).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Failure::new(
                 Kind::Busy,
-                format!("`{}` does not read its requests: {OUTGOING} are waiting", self.name),
+                format!(
+                    "`{}` does not read its requests: {OUTGOING} are waiting",
+                    self.name
+                ),
             )
             .retry_after(1),
             mpsc::error::TrySendError::Closed(_) => self.lost("it closed its standard input"),
@@ -211,7 +225,10 @@ impl Shared {
     }
 
     fn lost(&self, reason: &str) -> Failure {
-        Failure::new(Kind::UpstreamLost, format!("`{}` cannot answer: {reason}", self.name))
+        Failure::new(
+            Kind::UpstreamLost,
+            format!("`{}` cannot answer: {reason}", self.name),
+        )
     }
 
     /// Ends every waiting call with `reason`; later ones are refused with it.
@@ -257,7 +274,9 @@ impl Shared {
     fn answer(&self, id: Option<u64>, message: Bytes) {
         let waiter = id.and_then(|id| self.calls.lock().waiting.remove(&id));
         let Some(waiter) = waiter else {
-            return (self.garbage)("an answer that nobody waits for (late, repeated or unknown id)");
+            return (self.garbage)(
+                "an answer that nobody waits for (late, repeated or unknown id)",
+            );
         };
         let response = Response::read(message).map_err(|error| {
             let detail = format!("`{}` broke the protocol: {error}", self.name);
@@ -285,15 +304,19 @@ impl Shared {
             #[serde(borrow, rename = "progressToken")]
             token: &'a RawValue,
         }
-        let progress: Option<Progress<'_>> =
-            envelope.params.and_then(|params| serde_json::from_str(params.get()).ok());
+        let progress: Option<Progress<'_>> = envelope
+            .params
+            .and_then(|params| serde_json::from_str(params.get()).ok());
         let Some((progress, id)) =
             progress.and_then(|one| one.token.get().parse::<u64>().ok().map(|id| (one, id)))
         else {
             return;
         };
         let calls = self.calls.lock();
-        let notes = calls.waiting.get(&id).and_then(|waiter| waiter.notes.as_ref());
+        let notes = calls
+            .waiting
+            .get(&id)
+            .and_then(|waiter| waiter.notes.as_ref());
         let Some((notes, token)) = notes.and_then(|notes| Some((notes, notes.token.as_ref()?)))
         else {
             return;
@@ -312,7 +335,11 @@ impl Shared {
         if calls.waiting.len() != 1 {
             return;
         }
-        let notes = calls.waiting.values().next().and_then(|waiter| waiter.notes.as_ref());
+        let notes = calls
+            .waiting
+            .values()
+            .next()
+            .and_then(|waiter| waiter.notes.as_ref());
         if let Some(notes) = notes {
             // A full queue loses log lines, by design.
             let _ = notes.sender.try_send(message.clone());
@@ -397,7 +424,9 @@ impl StdioEvents {
     pub(super) async fn next(&mut self, deadline: Instant) -> Result<Event, Failure> {
         let next = async {
             let Some(notes) = &mut self.notes else {
-                return (&mut self.answer).await.map(|answer| answer.map(Event::Done));
+                return (&mut self.answer)
+                    .await
+                    .map(|answer| answer.map(Event::Done));
             };
             tokio::select! {
                 biased;
