@@ -1,1 +1,24 @@
 //! Translates; contains no rule.
+//!
+//! The management API over HTTP: a handler reads the request, makes one call of `vaxel-control`, and
+//! shows what came of it. Who may do what, and what is valid, is decided there. The gateway owns the
+//! listener and hands over ([`Api`] is its fallback) what is not MCP.
+mod routes; // read this first: every endpoint
+mod api;
+mod context;
+mod extract; // what handlers take
+mod problem; // how failures look
+
+mod services; // one file per resource
+mod tools;
+mod logs;
+mod calls;
+mod keys;
+mod status;
+
+mod docs; // pages for people
+mod markdown;
+mod describe;
+
+pub use api::{Api, Deps};
+pub use context::{Config, MetricsAccess};

@@ -1,1 +1,40 @@
-//! Every change goes through submit.
+//! Every change goes through [`Control::submit`].
+//!
+//! Authorize, validate, write, signal: a change is one named transaction of the store, and what runs
+//! follows it. Reconcilers compare what is stored with what is seen and act; queries answer from the
+//! store and from what is seen. What is absent on purpose: HTTP, MCP on a wire, SQL.
+mod control; // read these first: the handle, and what can be asked of it
+mod change;
+mod query;
+mod event;
+mod config;
+
+mod service; // one file per resource: its changes and queries
+mod key;
+mod tool;
+mod call;
+mod server;
+mod seal;
+
+mod start; // from stored to running
+mod plan;
+mod reconcile;
+mod runner;
+mod status;
+
+mod recorder; // facts on their way to the store
+mod demo;
+
+pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef};
+pub use config::{Config, ProcessConfig, RecordsConfig, ServerFacts};
+pub use control::{Control, Deps, Started};
+pub use event::Event;
+pub use key::NewKey;
+pub use query::{
+    CallFilter, CallTotals, HealthReport, List, Observed, Offer, OfferKind, Offers, Page,
+    RecordFacts, ServerStatus, ServiceFilter, Stats, StoreFacts, ToolInput, ToolQuery, ToolTarget,
+};
+pub use status::Totals;
+pub use vaxel_gateway::ToolReply;
+pub use vaxel_store::{CallRow, KeyRow};
+pub use vaxel_supervisor::{LogLine, Logs, Stream as LogStream};

@@ -1,0 +1,31 @@
+//! Lists the pages of `docs/errors`, so that the binary can serve them without a folder beside it.
+
+use std::{error::Error, fmt::Write, fs, path::Path};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let mut pages: Vec<_> = fs::read_dir(&folder)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    pages.retain(|path| path.extension().is_some_and(|ending| ending == "md"));
+    pages.sort();
+    let mut list = String::from("&[\n");
+    for page in pages {
+        let slug = page
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let path = page.canonicalize()?;
+        writeln!(
+            list,
+            "    ({slug:?}, include_str!({:?})),",
+            path.display().to_string()
+        )?;
+    }
+    list.push_str("]\n");
+    let out = std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
+    fs::write(Path::new(&out).join("error_pages.rs"), list)?;
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! The fallback of the gateway: runs each request on the control runtime.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{Router, body::Body};
+use futures_util::future::BoxFuture;
+use http_body_util::BodyExt;
+use prometheus_client::registry::Registry;
+use tokio::{runtime::Handle, task::JoinHandle};
+use tower::ServiceExt;
+use vaxel_control::Control;
+use vaxel_gateway::{Fallback, FallbackBody};
+
+use crate::{
+    context::{Config, Context},
+    routes,
+};
+
+/// What the management API stands on.
+pub struct Deps {
+    /// Everything that can be asked or changed.
+    pub control: Control,
+    /// Where requests are worked on, so that the data plane's threads are not.
+    pub runtime: Handle,
+    /// What `/metrics` shows.
+    pub registry: Arc<Registry>,
+}
+
+/// The management API. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    router: Router,
+    runtime: Handle,
+}
+
+impl Api {
+    /// The API of a running control plane.
+    pub fn new(config: Config, deps: Deps) -> Self {
+        let Deps {
+            control,
+            runtime,
+            registry,
+        } = deps;
+        let (described, document) = routes::described();
+        let openapi = document
+            .to_json()
+            .expect("the document has only text and numbers");
+        let context = Context {
+            control,
+            config: Arc::new(config),
+            registry,
+            openapi: openapi.into(),
+        };
+        Self {
+            router: routes::router(context, described),
+            runtime,
+        }
+    }
+
+    /// The OpenAPI document, as it is served: for tests and for writing it to a file.
+    pub fn openapi() -> String {
+        let (_, document) = routes::described();
+        document
+            .to_pretty_json()
+            .expect("the document has only text and numbers")
+    }
+
+    /// The router itself, for tests that bring their own requests.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+}
+
+impl Fallback for Api {
+    fn call(
+        &self,
+        request: http::Request<hyper::body::Incoming>,
+    ) -> BoxFuture<'static, http::Response<FallbackBody>> {
+        let answer = self.router.clone().oneshot(request.map(Body::new));
+        let task = Abandoned(self.runtime.spawn(answer));
+        Box::pin(finish(task))
+    }
+}
+
+/// A request being worked on. When its client goes away nobody works on it any more; changes are
+/// finished all the same (`Control::submit` sees to that).
+struct Abandoned(JoinHandle<Result<axum::response::Response, Infallible>>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn finish(mut task: Abandoned) -> http::Response<FallbackBody> {
+    match (&mut task.0).await {
+        Ok(Ok(response)) => response.map(|body| FallbackBody::new(body.map_err(Into::into))),
+        Ok(Err(never)) => match never {},
+        Err(error) => {
+            tracing::error!(%error, "a request of the management API broke off");
+            let mut response = http::Response::new(FallbackBody::default());
+            *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! API keys: made once, shown once, revoked at any time.
+
+use axum::{Json as Answer, extract::State, http::StatusCode};
+use serde::Serialize;
+use vaxel_control::{Change, KeyDraft, KeyRow, NewKey};
+use vaxel_core::{
+    failure::Failure,
+    id::{Id, Key},
+    principal::Permissions,
+    time::Timestamp,
+};
+
+use crate::{
+    context::Context,
+    extract::{Caller, Json, Path},
+    problem::Refusal,
+};
+
+/// An API key, without its secret part.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct KeyView {
+    /// Never changes.
+    #[schema(value_type = String, format = "uuid")]
+    id: Id<Key>,
+    /// What or who uses it.
+    #[schema(example = "claude-desktop")]
+    name: String,
+    /// Beginning of the key, to recognise it.
+    #[schema(example = "vxl_8aTf3kQw0Z")]
+    prefix: String,
+    /// What it may do.
+    #[schema(value_type = Vec<String>, example = json!(["mcp:read", "mcp:execute"]))]
+    permissions: Permissions,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// From when on it is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Timestamp>,
+    /// Since when it is refused because someone said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    revoked_at: Option<Timestamp>,
+    /// Its last use, to within ten seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    last_used_at: Option<Timestamp>,
+}
+
+impl From<KeyRow> for KeyView {
+    fn from(row: KeyRow) -> Self {
+        let KeyRow {
+            id,
+            name,
+            prefix,
+            digest: _,
+            permissions,
+            created_at,
+            expires_at,
+            revoked_at,
+            last_used_at,
+        } = row;
+        let prefix = prefix.to_string();
+        Self {
+            id,
+            name,
+            prefix,
+            permissions,
+            created_at,
+            expires_at,
+            revoked_at,
+            last_used_at,
+        }
+    }
+}
+
+/// A new key, with its text.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct NewKeyView {
+    #[serde(flatten)]
+    view: KeyView,
+    /// The key itself: shown here and never again.
+    #[schema(example = "vxl_8aTf3kQw0Z_…")]
+    key: String,
+}
+
+/// Every key.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct KeyListView {
+    /// Newest first.
+    items: Vec<KeyView>,
+}
+
+/// What a key is made from.
+#[derive(utoipa::ToSchema)]
+#[expect(
+    dead_code,
+    reason = "describes the body, which `KeyDraft::from_json` reads"
+)]
+pub(crate) struct KeyBody {
+    /// What or who uses it; 1 to 64 characters.
+    #[schema(example = "claude-desktop", max_length = 64)]
+    name: String,
+    /// `admin`, `client` (default) or `monitor`; not together with `permissions`.
+    role: Option<String>,
+    /// What it may do, one by one; never more than the key that asks.
+    #[schema(example = json!(["mcp:read"]))]
+    permissions: Option<Vec<String>>,
+    /// After which time it stops working; default never.
+    #[schema(example = "90d")]
+    expires_in: Option<String>,
+}
+
+/// List the API keys
+#[utoipa::path(
+    get, path = "/api/v1/keys", operation_id = "list_keys", tag = "keys",
+    responses((status = 200, description = "Every key, also revoked ones", body = KeyListView)),
+)]
+pub(crate) async fn list(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+) -> Result<Answer<KeyListView>, Refusal> {
+    let keys = context.control.keys(&caller).await?;
+    Ok(Answer(KeyListView {
+        items: keys.into_iter().map(Into::into).collect(),
+    }))
+}
+
+/// Create an API key
+///
+/// The answer is the only place where the key is ever shown.
+#[utoipa::path(
+    post, path = "/api/v1/keys", operation_id = "create_key", tag = "keys",
+    request_body = KeyBody,
+    responses(
+        (status = 201, description = "The key", body = NewKeyView),
+        (status = 409, description = "The name is taken", body = crate::problem::Problem),
+    ),
+)]
+pub(crate) async fn create(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+    Json(body): Json,
+) -> Result<(StatusCode, Answer<NewKeyView>), Refusal> {
+    let draft = KeyDraft::from_json(&body).map_err(|issues| Failure::invalid("The key", issues))?;
+    let change = Change::CreateKey(draft);
+    let NewKey { stored, text } = context.control.submit(&caller, change).await?.into_key()?;
+    let view = NewKeyView {
+        view: stored.into(),
+        key: text.expose().clone(),
+    };
+    Ok((StatusCode::CREATED, Answer(view)))
+}
+
+/// Revoke an API key
+///
+/// It is refused from the next request on.
+#[utoipa::path(
+    delete, path = "/api/v1/keys/{key}", operation_id = "revoke_key", tag = "keys",
+    params(("key" = String, Path, description = "Id or name")),
+    responses((status = 204, description = "Revoked")),
+)]
+pub(crate) async fn revoke(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+    Path(key): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    context
+        .control
+        .submit(&caller, Change::RevokeKey(key.as_str().into()))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}

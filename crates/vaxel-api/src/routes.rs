@@ -1,0 +1,61 @@
+//! The route table, and the OpenAPI document that is made from it.
+
+use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    calls, context::Context, describe, docs, keys, logs, problem, services, status, tools,
+};
+
+/// Every endpoint that the document describes.
+pub(crate) fn described() -> (Router<Context>, OpenApi) {
+    let (router, mut document) = OpenApiRouter::with_openapi(describe::head())
+        .routes(routes!(services::list, services::create))
+        .routes(routes!(services::get, services::update, services::delete))
+        .routes(routes!(services::restore))
+        .routes(routes!(services::start))
+        .routes(routes!(services::stop))
+        .routes(routes!(services::restart))
+        .routes(routes!(services::health))
+        .routes(routes!(services::stats))
+        .routes(routes!(logs::read))
+        .routes(routes!(calls::of_service))
+        .routes(routes!(tools::service_tools))
+        .routes(routes!(tools::service_prompts))
+        .routes(routes!(tools::service_resources))
+        .routes(routes!(tools::service_templates))
+        .routes(routes!(tools::call_service_tool))
+        .routes(routes!(tools::list))
+        .routes(routes!(tools::get))
+        .routes(routes!(tools::call_tool))
+        .routes(routes!(calls::list))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::revoke))
+        .routes(routes!(status::get))
+        .routes(routes!(status::shutdown))
+        .routes(routes!(status::live))
+        .routes(routes!(status::ready))
+        .routes(routes!(status::metrics))
+        .split_for_parts();
+    describe::complete(&mut document);
+    (router, document)
+}
+
+/// The whole router. Layers, outermost first: every answer gets its request id and failures their
+/// document; bodies are bounded.
+pub(crate) fn router(context: Context, described: Router<Context>) -> Router {
+    described
+        .route("/", get(docs::home))
+        .route("/docs", get(docs::reader_folder))
+        .route("/docs/", get(docs::reader))
+        .route("/docs/{file}", get(docs::reader_file))
+        .route("/errors", get(docs::errors))
+        .route("/errors/{slug}", get(docs::error))
+        .route("/api/v1/openapi.json", get(docs::openapi))
+        .fallback(problem::unknown_path)
+        .method_not_allowed_fallback(problem::wrong_method)
+        .layer(DefaultBodyLimit::max(context.config.body_max))
+        .layer(middleware::from_fn(problem::render))
+        .with_state(context)
+}

@@ -1,0 +1,544 @@
+//! Services: what runs or is reached, its desired state and what is seen of it.
+
+use axum::{
+    Json as Answer,
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use vaxel_control::{Change, HealthReport, List, Observed, Page, ServiceFilter, ServiceRef, Stats};
+use vaxel_core::{
+    failure::Failure,
+    fields::Fields,
+    id::{Id, Service},
+    lifecycle::Lifecycle,
+    quantity::Span,
+    service::{ServiceDraft, ServiceResource, ServiceSpec},
+    status::{Health, ServiceStatus},
+    time::Timestamp,
+};
+
+use crate::{
+    context::Context,
+    extract::{Caller, FromQuery, IfMatch, Json, Path, Query, page},
+    problem::Refusal,
+};
+
+/// A service: desired state, bookkeeping, and what is seen of it.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct ServiceView {
+    /// Never changes.
+    #[schema(value_type = String, format = "uuid")]
+    id: Id<Service>,
+    /// Unique among services that are not deleted.
+    #[schema(example = "files")]
+    name: String,
+    /// Counts every write; the ETag.
+    version: u64,
+    /// Number of the current spec.
+    revision: u64,
+    /// Whether it should run.
+    enabled: bool,
+    /// For people and filters.
+    tags: Vec<String>,
+    /// `dev`, `staging`, `prod` or own.
+    #[schema(example = "default")]
+    environment: String,
+    /// Name of the key that created it.
+    owner: String,
+    /// Desired state; sealed values stand as `secret:` references.
+    spec: ServiceSpec,
+    /// Observed state.
+    status: ServiceStatus,
+    /// Its calls.
+    stats: StatsView,
+    /// First accepted.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Timestamp,
+    /// Last written.
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+    /// Set while it is in the archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    deleted_at: Option<Timestamp>,
+}
+
+impl From<Observed> for ServiceView {
+    fn from(
+        Observed {
+            resource,
+            status,
+            stats,
+        }: Observed,
+    ) -> Self {
+        let ServiceResource {
+            id,
+            name,
+            version,
+            revision,
+            enabled,
+            tags,
+            environment,
+            owner,
+            spec,
+            created_at,
+            updated_at,
+            deleted_at,
+        } = resource;
+        Self {
+            id,
+            name: name.to_string(),
+            version,
+            revision,
+            enabled,
+            tags,
+            environment,
+            owner,
+            spec,
+            status,
+            stats: stats.into(),
+            created_at,
+            updated_at,
+            deleted_at,
+        }
+    }
+}
+
+/// Figures of a service's calls.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct StatsView {
+    /// Calls so far.
+    calls: u64,
+    /// Those that did not end well.
+    errors: u64,
+    /// Mean duration in milliseconds.
+    average_ms: f64,
+    /// Arrival of the last call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    last_used_at: Option<Timestamp>,
+    /// Calls that are being answered now.
+    in_flight: u32,
+}
+
+impl From<Stats> for StatsView {
+    fn from(
+        Stats {
+            calls,
+            errors,
+            average_ms,
+            last_used_at,
+            in_flight,
+        }: Stats,
+    ) -> Self {
+        Self {
+            calls,
+            errors,
+            average_ms,
+            last_used_at,
+            in_flight,
+        }
+    }
+}
+
+/// One page of services.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct ServiceListView {
+    /// In the order of their names.
+    items: Vec<ServiceView>,
+    /// Send it as `cursor` to read on; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+impl From<List<Observed>> for ServiceListView {
+    fn from(List { items, next_cursor }: List<Observed>) -> Self {
+        Self {
+            items: items.into_iter().map(Into::into).collect(),
+            next_cursor,
+        }
+    }
+}
+
+/// How a service is.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct HealthView {
+    /// What was done.
+    lifecycle: Lifecycle,
+    /// What is seen.
+    health: Health,
+    /// Why it is not active or healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Whether it takes calls now.
+    ready: bool,
+    /// Everything that is seen.
+    status: ServiceStatus,
+}
+
+impl From<HealthReport> for HealthView {
+    fn from(HealthReport { ready, status }: HealthReport) -> Self {
+        let (lifecycle, health) = (status.lifecycle, status.health);
+        Self {
+            lifecycle,
+            health,
+            reason: status.reason.clone(),
+            ready,
+            status,
+        }
+    }
+}
+
+/// Which services, and which page of them.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(
+    dead_code,
+    reason = "describes the query string, which `FromQuery` reads"
+)]
+pub(crate) struct ListQuery {
+    /// Only those whose name, description, command or URL holds this text.
+    text: Option<String>,
+    /// Only those with this tag.
+    tag: Option<String>,
+    /// Only those of this environment.
+    environment: Option<String>,
+    /// Only those of this kind: `process`, `mcp` or `builtin`.
+    source: Option<String>,
+    /// Only those in this state of the lifecycle.
+    state: Option<Lifecycle>,
+    /// Only those with this health.
+    health: Option<Health>,
+    /// The archive instead of what is in use.
+    deleted: Option<bool>,
+    /// Longest page, 1 to 500.
+    #[param(minimum = 1, maximum = 500, default = 100)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// [`ListQuery`], read.
+pub(crate) struct Listing(ServiceFilter, Page);
+
+impl FromQuery for Listing {
+    fn from_query(fields: &mut Fields<'_>) -> Self {
+        let filter = ServiceFilter {
+            text: fields.string("text"),
+            tag: fields.string("tag"),
+            environment: fields.string("environment"),
+            source: fields.string("source"),
+            state: fields.parsed::<Word<Lifecycle>>("state").map(|word| word.0),
+            health: fields.parsed::<Word<Health>>("health").map(|word| word.0),
+            deleted: fields.parsed("deleted").unwrap_or(false),
+        };
+        Self(filter, page(fields))
+    }
+}
+
+/// A value of one of our closed sets, as it stands in a query string.
+struct Word<T>(T);
+
+impl<T: serde::de::DeserializeOwned> std::str::FromStr for Word<T> {
+    type Err = serde_json::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        serde_json::from_value(serde_json::Value::String(text.to_owned())).map(Self)
+    }
+}
+
+/// List services
+///
+/// In the order of their names, a page at a time.
+#[utoipa::path(
+    get, path = "/api/v1/services", operation_id = "list_services", tag = "services",
+    params(ListQuery),
+    responses((status = 200, description = "One page", body = ServiceListView)),
+)]
+pub(crate) async fn list(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+    Query(Listing(filter, page)): Query<Listing>,
+) -> Result<Answer<ServiceListView>, Refusal> {
+    let list = context.control.services(&caller, &filter, &page).await?;
+    Ok(Answer(list.into()))
+}
+
+/// Create a service
+///
+/// Answers when the service is stored; it is started in the background. See its health for when it is
+/// ready.
+#[utoipa::path(
+    post, path = "/api/v1/services", operation_id = "create_service", tag = "services",
+    request_body(content = ServiceDraft, example = json!({
+        "name": "everything",
+        "spec": { "source": { "process": {
+            "command": "npx", "args": ["-y", "@modelcontextprotocol/server-everything"]
+        } } }
+    })),
+    responses(
+        (status = 201, description = "Stored", body = ServiceView, headers(
+            ("Location" = String, description = "The service"),
+            ("ETag" = String, description = "Its version"),
+        )),
+        (status = 409, description = "The name is taken", body = crate::problem::Problem),
+    ),
+)]
+pub(crate) async fn create(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+    Json(body): Json,
+) -> Result<Response, Refusal> {
+    let draft = draft(&body)?;
+    let change = Change::CreateService(Box::new(draft));
+    let service = context
+        .control
+        .submit(&caller, change)
+        .await?
+        .into_service()?;
+    let location = format!("/api/v1/services/{}", service.resource.id);
+    let mut response = tagged(StatusCode::CREATED, service);
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Get a service
+#[utoipa::path(
+    get, path = "/api/v1/services/{service}", operation_id = "get_service", tag = "services",
+    params(("service" = String, Path, description = "Id or name")),
+    responses((status = 200, description = "The service", body = ServiceView, headers(
+        ("ETag" = String, description = "Its version"),
+    ))),
+)]
+pub(crate) async fn get(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+    Path(service): Path<String>,
+) -> Result<Response, Refusal> {
+    let service = context.control.service(&caller, &service.parse()?).await?;
+    Ok(tagged(StatusCode::OK, service))
+}
+
+/// Replace a service's desired state
+///
+/// `If-Match` with the ETag of an earlier answer refuses to overwrite what someone else wrote
+/// meanwhile. `secret:` references in the body keep the values that they stand for.
+#[utoipa::path(
+    put, path = "/api/v1/services/{service}", operation_id = "update_service", tag = "services",
+    params(
+        ("service" = String, Path, description = "Id or name"),
+        ("If-Match" = Option<String>, Header, description = "ETag of the version to replace"),
+    ),
+    request_body = ServiceDraft,
+    responses(
+        (status = 200, description = "Stored", body = ServiceView, headers(
+            ("ETag" = String, description = "Its new version"),
+        )),
+        (status = 409, description = "The name is taken", body = crate::problem::Problem),
+    ),
+)]
+pub(crate) async fn update(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+    Path(service): Path<String>,
+    IfMatch(expected): IfMatch,
+    Json(body): Json,
+) -> Result<Response, Refusal> {
+    let (service, draft) = (service.parse()?, Box::new(draft(&body)?));
+    let change = Change::UpdateService {
+        service,
+        draft,
+        expected,
+    };
+    let service = context
+        .control
+        .submit(&caller, change)
+        .await?
+        .into_service()?;
+    Ok(tagged(StatusCode::OK, service))
+}
+
+/// Delete a service
+///
+/// It is stopped and goes to the archive; `restore` brings it back.
+#[utoipa::path(
+    delete, path = "/api/v1/services/{service}", operation_id = "delete_service", tag = "services",
+    params(
+        ("service" = String, Path, description = "Id or name"),
+        ("If-Match" = Option<String>, Header, description = "ETag of the version to delete"),
+    ),
+    responses((status = 200, description = "In the archive", body = ServiceView)),
+)]
+pub(crate) async fn delete(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+    Path(service): Path<String>,
+    IfMatch(expected): IfMatch,
+) -> Result<Response, Refusal> {
+    let change = Change::DeleteService {
+        service: service.parse()?,
+        expected,
+    };
+    let service = context
+        .control
+        .submit(&caller, change)
+        .await?
+        .into_service()?;
+    Ok(tagged(StatusCode::OK, service))
+}
+
+/// Bring a service back from the archive
+#[utoipa::path(
+    post, path = "/api/v1/services/{service}/restore", operation_id = "restore_service",
+    tag = "services", params(("service" = String, Path, description = "Id or name")),
+    responses(
+        (status = 202, description = "Stored; it starts in the background", body = ServiceView),
+        (status = 409, description = "The name is taken meanwhile", body = crate::problem::Problem),
+    ),
+)]
+pub(crate) async fn restore(
+    caller: Caller,
+    State(context): State<Context>,
+    Path(service): Path<String>,
+) -> Result<Response, Refusal> {
+    turn(caller, &context, Change::RestoreService(service.parse()?)).await
+}
+
+/// Start a service
+#[utoipa::path(
+    post, path = "/api/v1/services/{service}/start", operation_id = "start_service",
+    tag = "services", params(("service" = String, Path, description = "Id or name")),
+    responses((status = 202, description = "Stored; it starts in the background", body = ServiceView)),
+)]
+pub(crate) async fn start(
+    caller: Caller,
+    State(context): State<Context>,
+    Path(service): Path<String>,
+) -> Result<Response, Refusal> {
+    turn(caller, &context, Change::StartService(service.parse()?)).await
+}
+
+/// Stop a service
+#[utoipa::path(
+    post, path = "/api/v1/services/{service}/stop", operation_id = "stop_service",
+    tag = "services", params(("service" = String, Path, description = "Id or name")),
+    responses((status = 202, description = "Stored; it stops in the background", body = ServiceView)),
+)]
+pub(crate) async fn stop(
+    caller: Caller,
+    State(context): State<Context>,
+    Path(service): Path<String>,
+) -> Result<Response, Refusal> {
+    turn(caller, &context, Change::StopService(service.parse()?)).await
+}
+
+/// Restart a service
+///
+/// Its instances end, then new ones start.
+#[utoipa::path(
+    post, path = "/api/v1/services/{service}/restart", operation_id = "restart_service",
+    tag = "services", params(("service" = String, Path, description = "Id or name")),
+    responses(
+        (status = 202, description = "It restarts in the background", body = ServiceView),
+        (status = 409, description = "The service is stopped", body = crate::problem::Problem),
+    ),
+)]
+pub(crate) async fn restart(
+    caller: Caller,
+    State(context): State<Context>,
+    Path(service): Path<String>,
+) -> Result<Response, Refusal> {
+    turn(caller, &context, Change::RestartService(service.parse()?)).await
+}
+
+async fn turn(
+    Caller(caller): Caller,
+    context: &Context,
+    change: Change,
+) -> Result<Response, Refusal> {
+    let service = context
+        .control
+        .submit(&caller, change)
+        .await?
+        .into_service()?;
+    Ok(tagged(StatusCode::ACCEPTED, service))
+}
+
+/// How long to wait.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(
+    dead_code,
+    reason = "describes the query string, which `FromQuery` reads"
+)]
+pub(crate) struct HealthQuery {
+    /// Waits so long for the service to be active or in error; at most `5m`.
+    #[param(example = "30s")]
+    wait: Option<String>,
+}
+
+/// [`HealthQuery`], read.
+pub(crate) struct Waiting(Option<Span>);
+
+impl FromQuery for Waiting {
+    fn from_query(fields: &mut Fields<'_>) -> Self {
+        Self(fields.parsed("wait"))
+    }
+}
+
+/// Get a service's health
+///
+/// With `wait`, answers as soon as the service is active or in error, and at the latest after that
+/// time.
+#[utoipa::path(
+    get, path = "/api/v1/services/{service}/health", operation_id = "get_service_health",
+    tag = "services",
+    params(("service" = String, Path, description = "Id or name"), HealthQuery),
+    responses((status = 200, description = "How it is", body = HealthView)),
+)]
+pub(crate) async fn health(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+    Path(service): Path<String>,
+    Query(Waiting(wait)): Query<Waiting>,
+) -> Result<Answer<HealthView>, Refusal> {
+    let service: ServiceRef = service.parse()?;
+    let report = context
+        .control
+        .health(&caller, &service, wait.map(|span| span.0))
+        .await?;
+    Ok(Answer(report.into()))
+}
+
+/// Get the figures of a service's calls
+#[utoipa::path(
+    get, path = "/api/v1/services/{service}/stats", operation_id = "get_service_stats",
+    tag = "services", params(("service" = String, Path, description = "Id or name")),
+    responses((status = 200, description = "The figures", body = StatsView)),
+)]
+pub(crate) async fn stats(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+    Path(service): Path<String>,
+) -> Result<Answer<StatsView>, Refusal> {
+    let stats = context.control.stats(&caller, &service.parse()?).await?;
+    Ok(Answer(stats.into()))
+}
+
+fn draft(body: &serde_json::Value) -> Result<ServiceDraft, Failure> {
+    ServiceDraft::from_json(body).map_err(|issues| Failure::invalid("The service", issues))
+}
+
+/// The service with its version as ETag.
+fn tagged(status: StatusCode, service: Observed) -> Response {
+    let etag = format!("\"{}\"", service.resource.version);
+    let mut response = (status, Answer(ServiceView::from(service))).into_response();
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
+}

@@ -1,0 +1,247 @@
+//! What can be asked of [`crate::Control::submit`], and what it answers.
+
+use std::{collections::BTreeSet, str::FromStr};
+
+use serde_json::Value;
+use vaxel_core::{
+    failure::{Failure, Issue, Kind},
+    fields::Fields,
+    id::{Id, Key, Service},
+    name::ServiceName,
+    principal::{Permission, Permissions, Role},
+    quantity::Span,
+    service::ServiceDraft,
+};
+
+use crate::query::Observed;
+
+/// One change. Each is authorized, validated, written and audited whole, or refused whole.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A new service. `mcp:write`.
+    CreateService(Box<ServiceDraft>),
+    /// Another desired state for a service. `mcp:write`.
+    UpdateService {
+        /// Which.
+        service: ServiceRef,
+        /// The whole new state.
+        draft: Box<ServiceDraft>,
+        /// Refuse when the current version is another one.
+        expected: Option<u64>,
+    },
+    /// Into the archive; [`Change::RestoreService`] brings it back. `mcp:manage`.
+    DeleteService {
+        /// Which.
+        service: ServiceRef,
+        /// Refuse when the current version is another one.
+        expected: Option<u64>,
+    },
+    /// Back from the archive. `mcp:manage`.
+    RestoreService(ServiceRef),
+    /// It should run. `mcp:manage`.
+    StartService(ServiceRef),
+    /// It should not run. `mcp:manage`.
+    StopService(ServiceRef),
+    /// Its instances end and are started again. `mcp:manage`.
+    RestartService(ServiceRef),
+    /// A new API key. `keys:manage`; never with more permissions than the caller has.
+    CreateKey(KeyDraft),
+    /// The key is worthless from now on. `keys:manage`.
+    RevokeKey(KeyRef),
+    /// The server ends. `system:manage`.
+    Shutdown,
+}
+
+/// What [`crate::Control::submit`] answers.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The service as it is after the change.
+    Service(Box<Observed>),
+    /// The new key, with its text: shown here and never again.
+    Key(Box<crate::key::NewKey>),
+    /// Nothing more to say.
+    Done,
+}
+
+impl Outcome {
+    /// The service of a change that has one.
+    pub fn into_service(self) -> Result<Observed, Failure> {
+        match self {
+            Self::Service(observed) => Ok(*observed),
+            Self::Key(_) | Self::Done => Err(Failure::internal("the change answers no service")),
+        }
+    }
+
+    /// The key of a change that made one.
+    pub fn into_key(self) -> Result<crate::key::NewKey, Failure> {
+        match self {
+            Self::Key(key) => Ok(*key),
+            Self::Service(_) | Self::Done => Err(Failure::internal("the change answers no key")),
+        }
+    }
+}
+
+/// A service by id or by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceRef {
+    /// By id.
+    Id(Id<Service>),
+    /// By name, among the services that are not deleted.
+    Name(ServiceName),
+}
+
+impl ServiceRef {
+    /// Length of a hyphenated UUID; shorter texts are names, even when they are 32 hex digits.
+    const ID_LENGTH: usize = 36;
+
+    /// The failure that says that there is none.
+    pub(crate) fn unknown(&self) -> Failure {
+        let named = match self {
+            Self::Id(id) => format!("There is no service with the id `{id}`"),
+            Self::Name(name) => format!("There is no service called `{name}`"),
+        };
+        Failure::new(
+            Kind::UnknownService,
+            format!("{named}; `vaxel ls` shows which there are"),
+        )
+    }
+}
+
+impl FromStr for ServiceRef {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let id = (text.len() == Self::ID_LENGTH)
+            .then(|| text.parse().ok())
+            .flatten();
+        if let Some(id) = id {
+            return Ok(Self::Id(id));
+        }
+        text.parse().map(Self::Name).map_err(|error| {
+            Failure::new(
+                Kind::UnknownService,
+                format!("There is no such service: {error}"),
+            )
+        })
+    }
+}
+
+/// A key by id or by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyRef {
+    /// By id.
+    Id(Id<Key>),
+    /// By name, among the keys that are not revoked.
+    Name(String),
+}
+
+impl From<&str> for KeyRef {
+    fn from(text: &str) -> Self {
+        text.parse()
+            .map_or_else(|_| Self::Name(text.to_owned()), Self::Id)
+    }
+}
+
+/// What someone sends to create a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyDraft {
+    /// For people: what or who uses it. 1 to 64 characters.
+    pub name: String,
+    /// What it may do.
+    pub permissions: Permissions,
+    /// After which time it stops working; `None`: never.
+    pub expires_in: Option<Span>,
+}
+
+impl KeyDraft {
+    /// Reads `{ name, role? | permissions?, expires_in? }`; without role and permissions the key is
+    /// a client's. `Err` holds every problem with its path.
+    pub fn from_json(value: &Value) -> Result<Self, Vec<Issue>> {
+        let mut issues = Vec::new();
+        let draft = Fields::read(value, "", &mut issues, read_key).flatten();
+        match draft {
+            Some(draft) if issues.is_empty() => Ok(draft),
+            _ => Err(issues),
+        }
+    }
+}
+
+fn read_key(fields: &mut Fields<'_>) -> Option<KeyDraft> {
+    let name = fields.required_string("name");
+    let printable = |name: &String| name.chars().count() <= 64 && !name.contains(char::is_control);
+    if name.as_ref().is_some_and(|name| !printable(name)) {
+        fields.issue(
+            "name",
+            "must have 1 to 64 characters and no control characters",
+        );
+    }
+    if fields.has("role") && fields.has("permissions") {
+        fields.issue("permissions", "give either role or permissions");
+    }
+    let role: Option<Role> = fields.parsed("role");
+    let listed = fields.strings("permissions").map(|names| {
+        let mut chosen = BTreeSet::new();
+        for (index, name) in names.iter().enumerate() {
+            match name.parse::<Permission>() {
+                Ok(permission) => _ = chosen.insert(permission.as_str()),
+                Err(error) => fields.issue(&format!("permissions[{index}]"), error.to_string()),
+            }
+        }
+        chosen
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect::<Permissions>()
+    });
+    if listed == Some(Permissions::NONE) {
+        fields.issue("permissions", "must name at least one permission");
+    }
+    let expires_in: Option<Span> = fields.parsed("expires_in");
+    if expires_in.is_some_and(|span| span.0.is_zero()) {
+        fields.issue("expires_in", "must be longer than nothing");
+    }
+    Some(KeyDraft {
+        name: name?,
+        permissions: listed.unwrap_or_else(|| role.unwrap_or(Role::Client).permissions()),
+        expires_in,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_problem_of_a_key_is_named() {
+        let value = json!({"role": "king", "permissions": ["mcp:read", "x"], "expires_in": "soon"});
+        let issues = KeyDraft::from_json(&value).unwrap_err();
+        let paths: Vec<&str> = issues.iter().map(|issue| issue.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "name",
+                "permissions",
+                "role",
+                "permissions[1]",
+                "expires_in"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_key_is_a_clients_unless_said_otherwise() {
+        let draft = KeyDraft::from_json(&json!({"name": "claude"})).unwrap();
+        assert_eq!(draft.permissions, Role::Client.permissions());
+        let draft =
+            KeyDraft::from_json(&json!({"name": "x", "permissions": ["mcp:read"]})).unwrap();
+        assert_eq!(draft.permissions, Permissions::of(&[Permission::McpRead]));
+    }
+
+    #[test]
+    fn thirty_two_hex_digits_are_a_name_not_an_id() {
+        let text = "0123456789abcdef0123456789abcdef";
+        assert!(matches!(text.parse(), Ok(ServiceRef::Name(_))));
+        assert!("Not A Name".parse::<ServiceRef>().is_err());
+    }
+}

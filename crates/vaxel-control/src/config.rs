@@ -1,0 +1,89 @@
+//! What control must know that is no resource: deadlines, places and the facts that the status shows.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use vaxel_core::{backoff::Backoff, time::Timestamp};
+
+/// Resolved settings; the binary composes them.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What the status says of the running server.
+    pub server: ServerFacts,
+    /// How instances are started, watched and stopped.
+    pub process: ProcessConfig,
+    /// After how long a catalog is read again although nobody announced a change.
+    pub catalog_ttl: Duration,
+    /// How call records are kept.
+    pub records: RecordsConfig,
+    /// Longest exposed name of a tool or prompt, characters; the data plane has the same.
+    pub name_max: usize,
+    /// How long [`crate::Control::stop`] waits for services and writes before it goes on.
+    pub grace: Duration,
+}
+
+/// Facts of the running server.
+#[derive(Debug, Clone)]
+pub struct ServerFacts {
+    /// Version of the binary.
+    pub version: String,
+    /// Start of this process.
+    pub started_at: Timestamp,
+    /// The bound address.
+    pub listen: SocketAddr,
+    /// Base URL for people and clients, without a slash at the end.
+    pub url: String,
+    /// Holds the database, keys and logs; hidden from every child process.
+    pub data_dir: PathBuf,
+    /// Whether a key is required; false only with `--no-auth` on loopback.
+    pub auth: bool,
+    /// What cannot be done on this machine, such as a missing sandbox feature; one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// How instances are started, watched and stopped.
+#[derive(Debug, Clone)]
+pub struct ProcessConfig {
+    /// Until the first real MCP answer.
+    pub start_timeout: Duration,
+    /// How long calls in flight may take to end before their instance is stopped.
+    pub drain: Duration,
+    /// Whether an instance that ended unasked is started again.
+    pub auto_restart: bool,
+    /// How waits between starts grow, and when starting counts as a crash loop.
+    pub backoff: Backoff,
+    /// Between two health checks of one instance.
+    pub health_interval: Duration,
+    /// So many starts and connects happen at once.
+    pub starts_at_once: usize,
+}
+
+impl Default for ProcessConfig {
+    fn default() -> Self {
+        Self {
+            start_timeout: Duration::from_mins(1),
+            drain: Duration::from_secs(5),
+            auto_restart: true,
+            backoff: Backoff::default(),
+            health_interval: Duration::from_secs(30),
+            starts_at_once: 16,
+        }
+    }
+}
+
+/// How call records are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordsConfig {
+    /// Older records are deleted.
+    pub retention: Duration,
+    /// More records than this are deleted, oldest first.
+    pub max_rows: u64,
+}
+
+impl Default for RecordsConfig {
+    fn default() -> Self {
+        Self {
+            retention: Duration::from_hours(30 * 24),
+            max_rows: 1_000_000,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The handle: what every door may ask or change.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::JoinHandle,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use vaxel_auth::seal::Sealer;
+use vaxel_core::{
+    call::CallRecord,
+    failure::{Failure, Kind},
+    principal::Principal,
+    secret::Secret,
+    time::{Clock, Timestamp},
+};
+use vaxel_gateway::Gateway;
+use vaxel_store::Store;
+use vaxel_supervisor::Supervisor;
+
+use crate::{
+    change::{Change, Outcome},
+    event::Event,
+    reconcile::Signals,
+    recorder::{Callers, RecordCounts},
+    runner::Context,
+};
+
+/// The control plane. Cheap to clone; [`Control::stop`] ends it for every clone.
+#[derive(Clone)]
+pub struct Control {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What the control plane stands on.
+pub struct Deps {
+    /// Where time comes from.
+    pub clock: Clock,
+    /// Where resources and records are kept.
+    pub store: Store,
+    /// Starts and stops processes.
+    pub supervisor: Supervisor,
+    /// The data plane.
+    pub gateway: Gateway,
+    /// Seals what may be secret.
+    pub sealer: Sealer,
+    /// Call records, as the data plane makes them.
+    pub records: mpsc::Receiver<CallRecord>,
+}
+
+/// What a start found or made.
+#[derive(Debug)]
+pub struct Started {
+    /// The first admin key, made because there was no key at all. It is in no other place: write it
+    /// where its owner finds it.
+    pub admin_key: Option<Secret<String>>,
+    /// How many services were found.
+    pub services: usize,
+}
+
+pub(crate) struct Inner {
+    pub(crate) context: Arc<Context>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) callers: Arc<Callers>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) records: Arc<RecordCounts>,
+    /// Changes being made: they are finished even when nobody waits for their answer.
+    pub(crate) changes: TaskTracker,
+    /// Serializes what reads all keys and publishes them.
+    pub(crate) key_ring: tokio::sync::Mutex<()>,
+    /// Someone asked for the end.
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) tasks: Mutex<Vec<Task>>,
+}
+
+/// A background task, in the order in which they are ended.
+pub(crate) struct Task {
+    pub(crate) name: &'static str,
+    pub(crate) stop: CancellationToken,
+    pub(crate) handle: JoinHandle<()>,
+}
+
+impl Control {
+    /// Makes one change: authorized, validated, written and audited whole, or refused whole. When it
+    /// answers, the change is on disk.
+    ///
+    /// # Errors
+    /// `NotPermitted`, `Invalid` with every problem, `Conflict`, `VersionMismatch`, an unknown name,
+    /// `StoreUnavailable`.
+    pub async fn submit(&self, caller: &Principal, change: Change) -> Result<Outcome, Failure> {
+        let (control, caller) = (self.clone(), caller.clone());
+        let working = self
+            .inner
+            .changes
+            .spawn(async move { control.apply(&caller, change).await });
+        working.await.map_err(Failure::internal)?
+    }
+
+    async fn apply(&self, caller: &Principal, change: Change) -> Result<Outcome, Failure> {
+        match change {
+            Change::CreateService(draft) => self.create_service(caller, *draft).await,
+            Change::UpdateService {
+                service,
+                draft,
+                expected,
+            } => {
+                self.update_service(caller, &service, (*draft, expected))
+                    .await
+            }
+            Change::DeleteService { service, expected } => {
+                self.delete_service(caller, &service, expected).await
+            }
+            Change::RestoreService(service) => self.restore_service(caller, &service).await,
+            Change::StartService(service) => self.enable_service(caller, &service, true).await,
+            Change::StopService(service) => self.enable_service(caller, &service, false).await,
+            Change::RestartService(service) => self.restart_service(caller, &service).await,
+            Change::CreateKey(draft) => self.create_key(caller, draft).await,
+            Change::RevokeKey(key) => self.revoke_key(caller, &key).await,
+            Change::Shutdown => self.shut_down(caller).await,
+        }
+    }
+
+    /// Resolves when someone asked the server to end ([`Change::Shutdown`]).
+    pub async fn shutdown_asked(&self) {
+        self.inner.shutdown.cancelled().await;
+    }
+
+    /// Ends everything: changes in flight are finished, services are drained and stopped, records are
+    /// written, the store is closed. Takes at most the configured grace for each of these.
+    pub async fn stop(&self) {
+        let grace = self.inner.context.config.grace;
+        self.inner.shutdown.cancel();
+        self.inner.changes.close();
+        if tokio::time::timeout(grace, self.inner.changes.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("changes were still being made when the server ended");
+        }
+        let tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        for Task {
+            name,
+            stop,
+            mut handle,
+        } in tasks
+        {
+            stop.cancel();
+            if tokio::time::timeout(grace, &mut handle).await.is_err() {
+                tracing::warn!(task = name, "a task did not end in time and is broken off");
+                handle.abort();
+            }
+        }
+        self.inner.context.store.close().await;
+    }
+
+    /// The changes from now on. A reader that is too slow is told so and misses the oldest ones.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.inner.events.subscribe()
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.context.store
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.inner.context.clock.now()
+    }
+
+    pub(crate) fn announce(&self, event: Event) {
+        // Nobody may be listening.
+        let _ = self.inner.events.send(event);
+    }
+}
+
+/// A state that does not allow the change.
+pub(crate) fn conflict(detail: String) -> Failure {
+    Failure::new(Kind::Conflict, detail)
+}

@@ -1,0 +1,197 @@
+//! Changes and queries of API keys, and the ring that the data plane checks them with.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use serde_json::json;
+use vaxel_auth::key::{ApiKey, KeyEntry};
+use vaxel_core::{
+    audit::AuditLine,
+    failure::{Failure, Kind},
+    id::Id,
+    policy::require,
+    principal::{Permission, Principal, Proof},
+    secret::Secret,
+};
+use vaxel_gateway::Caller;
+use vaxel_store::KeyRow;
+
+use crate::{
+    change::{KeyDraft, KeyRef, Outcome},
+    control::{Control, conflict},
+    event::Event,
+};
+
+/// A key that was made just now.
+#[derive(Debug)]
+pub struct NewKey {
+    /// What is kept of it.
+    pub stored: KeyRow,
+    /// The key itself, to be shown once.
+    pub text: Secret<String>,
+}
+
+impl Control {
+    pub(crate) async fn create_key(
+        &self,
+        caller: &Principal,
+        draft: KeyDraft,
+    ) -> Result<Outcome, Failure> {
+        require(caller, Permission::KeysManage)?;
+        if !caller.permissions.covers(draft.permissions) {
+            let missing: Vec<&str> = draft
+                .permissions
+                .iter()
+                .filter(|one| !caller.permissions.contains(*one))
+                .map(Permission::as_str)
+                .collect();
+            return Err(Failure::new(
+                Kind::NotPermitted,
+                format!(
+                    "`{}` cannot hand out what it does not have: {}",
+                    caller.name,
+                    missing.join(", ")
+                ),
+            ));
+        }
+        let key = self.make_key(caller, draft).await?;
+        Ok(Outcome::Key(Box::new(key)))
+    }
+
+    /// Makes a key without asking whether the caller may.
+    pub(crate) async fn make_key(
+        &self,
+        caller: &Principal,
+        draft: KeyDraft,
+    ) -> Result<NewKey, Failure> {
+        let KeyDraft {
+            name,
+            permissions,
+            expires_in,
+        } = draft;
+        let now = self.now();
+        let (text, made) = ApiKey::generate();
+        let stored = KeyRow {
+            id: Id::new(now),
+            name,
+            prefix: made.prefix,
+            digest: made.digest,
+            permissions,
+            created_at: now,
+            expires_at: expires_in.map(|span| now.plus(span.0)),
+            revoked_at: None,
+            last_used_at: None,
+        };
+        let target = ("key", stored.id.to_string(), stored.name.clone());
+        let mut audit = AuditLine::new(now, caller, "key.create", target);
+        audit.detail = json!({ "permissions": permissions, "expires_at": stored.expires_at });
+        self.store().create_key(&stored, audit).await?;
+        self.publish_keys().await?;
+        self.announce(Event::Key {
+            id: stored.id,
+            action: "key.create",
+        });
+        Ok(NewKey { stored, text })
+    }
+
+    pub(crate) async fn revoke_key(
+        &self,
+        caller: &Principal,
+        key: &KeyRef,
+    ) -> Result<Outcome, Failure> {
+        require(caller, Permission::KeysManage)?;
+        let keys = self.store().keys().await?;
+        let live = |row: &&KeyRow| row.revoked_at.is_none();
+        let found = match key {
+            KeyRef::Id(id) => keys.iter().find(|row| row.id == *id),
+            KeyRef::Name(name) => keys.iter().filter(live).find(|row| row.name == *name),
+        };
+        let row = found.ok_or_else(|| {
+            Failure::new(
+                Kind::NotFound,
+                "There is no such key; `vaxel key ls` lists them",
+            )
+        })?;
+        if row.revoked_at.is_some() {
+            return Ok(Outcome::Done);
+        }
+        let manages = |row: &&KeyRow| row.permissions.contains(Permission::KeysManage);
+        let last = row.permissions.contains(Permission::KeysManage)
+            && keys
+                .iter()
+                .filter(live)
+                .filter(manages)
+                .all(|other| other.id == row.id);
+        if last {
+            return Err(conflict(format!(
+                "`{}` is the last key that can manage keys; create another one first",
+                row.name
+            )));
+        }
+        let now = self.now();
+        let target = ("key", row.id.to_string(), row.name.clone());
+        let audit = AuditLine::new(now, caller, "key.revoke", target);
+        self.store().revoke_key(row.id, now, audit).await?;
+        self.publish_keys().await?;
+        self.announce(Event::Key {
+            id: row.id,
+            action: "key.revoke",
+        });
+        Ok(Outcome::Done)
+    }
+
+    /// Every key, newest first. `keys:manage`.
+    pub async fn keys(&self, caller: &Principal) -> Result<Vec<KeyRow>, Failure> {
+        require(caller, Permission::KeysManage)?;
+        let mut keys = self.store().keys().await?;
+        for key in &mut keys {
+            let noted = self
+                .inner
+                .callers
+                .find(key.id)
+                .and_then(|one| crate::recorder::used(&one));
+            key.last_used_at = key.last_used_at.max(noted);
+        }
+        keys.sort_by_key(|key| std::cmp::Reverse(key.id));
+        Ok(keys)
+    }
+
+    /// Gives the data plane the keys as they are stored now. One at a time: the last one to read is
+    /// the last one to publish.
+    pub(crate) async fn publish_keys(&self) -> Result<(), Failure> {
+        let _turn = self.inner.key_ring.lock().await;
+        let mut known = HashMap::new();
+        let mut entries = Vec::new();
+        for row in self.store().keys().await? {
+            let caller = self.inner.callers.find(row.id).unwrap_or_else(|| {
+                let principal = Principal {
+                    proof: Proof::Key(row.id),
+                    name: row.name.as_str().into(),
+                    permissions: row.permissions,
+                };
+                Arc::new(Caller {
+                    principal,
+                    last_used: AtomicU64::new(0),
+                })
+            });
+            known.insert(row.id, Arc::clone(&caller));
+            entries.push(KeyEntry {
+                key: vaxel_auth::key::StoredKey {
+                    prefix: row.prefix,
+                    digest: row.digest,
+                },
+                principal: caller,
+                expires_at: row.expires_at,
+                revoked: row.revoked_at.is_some(),
+            });
+        }
+        self.inner.callers.replace(known);
+        self.inner
+            .context
+            .gateway
+            .publish_keys(entries.into_iter().collect());
+        Ok(())
+    }
+}

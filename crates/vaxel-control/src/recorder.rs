@@ -1,0 +1,190 @@
+//! Carries call records to the store, off the way of the calls.
+//!
+//! The channel is bounded; when it is full the gateway drops records and counts them. Records are
+//! moved, never copied: a batch goes to the store's writer as it is.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use vaxel_core::{
+    call::CallRecord,
+    id::{Id, Key},
+    time::{Clock, Timestamp},
+};
+use vaxel_gateway::Caller;
+use vaxel_store::Store;
+
+use crate::config::RecordsConfig;
+
+/// Most records in one transaction.
+const BATCH: usize = 512;
+/// How long records are gathered. One wake-up per gathering, not one per record.
+const GATHER: Duration = Duration::from_millis(200);
+/// Between two writes of when keys were used last.
+const KEYS_EVERY: Duration = Duration::from_secs(10);
+/// Between two looks for records that are too old or too many.
+const SWEEP_EVERY: Duration = Duration::from_hours(1);
+/// Records deleted in one step of a sweep, so that writers wait little.
+const SWEEP_STEP: u32 = 2_000;
+
+/// What is known of records on their way.
+#[derive(Debug, Default)]
+pub(crate) struct RecordCounts {
+    /// Waiting when the recorder looked last.
+    pub(crate) queued: AtomicU64,
+    /// Refused by the store.
+    pub(crate) lost: AtomicU64,
+}
+
+/// Writes records until the channel is closed or `stop`; what waits then is written before it
+/// returns.
+pub(crate) async fn record(
+    store: Store,
+    mut records: mpsc::Receiver<CallRecord>,
+    (stop, counts): (CancellationToken, Arc<RecordCounts>),
+) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        let more = tokio::select! {
+            () = stop.cancelled() => {
+                records.close();
+                false
+            }
+            count = records.recv_many(&mut batch, BATCH) => count > 0,
+        };
+        if more && batch.len() < BATCH {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(GATHER) => {}
+            }
+        }
+        loop {
+            while batch.len() < BATCH {
+                match records.try_recv() {
+                    Ok(record) => batch.push(record),
+                    Err(_) => break,
+                }
+            }
+            let full = batch.len() == BATCH;
+            let next = Vec::with_capacity(if full { BATCH } else { batch.len() });
+            counts
+                .queued
+                .store((records.len() + batch.len()) as u64, Ordering::Relaxed);
+            write(&store, std::mem::replace(&mut batch, next), &counts).await;
+            counts.queued.store(records.len() as u64, Ordering::Relaxed);
+            if !full {
+                break;
+            }
+        }
+        if !more {
+            return;
+        }
+    }
+}
+
+async fn write(store: &Store, batch: Vec<CallRecord>, counts: &RecordCounts) {
+    if batch.is_empty() {
+        return;
+    }
+    let count = batch.len() as u64;
+    if let Err(error) = store.record_calls(batch).await {
+        counts.lost.fetch_add(count, Ordering::Relaxed);
+        tracing::warn!(%error, count, "records of calls could not be written and are lost");
+    }
+}
+
+/// The callers whose keys are known to the gateway; the gateway notes in them when they were used.
+#[derive(Default)]
+pub(crate) struct Callers {
+    known: Mutex<HashMap<Id<Key>, Arc<Caller>>>,
+}
+
+impl Callers {
+    /// The caller of `id` as it is known, so that its last use survives a new ring of keys.
+    pub(crate) fn find(&self, id: Id<Key>) -> Option<Arc<Caller>> {
+        self.known.lock().get(&id).cloned()
+    }
+
+    pub(crate) fn replace(&self, known: HashMap<Id<Key>, Arc<Caller>>) {
+        *self.known.lock() = known;
+    }
+
+    fn uses(&self) -> Vec<(Id<Key>, Timestamp)> {
+        let known = self.known.lock();
+        known
+            .iter()
+            .filter_map(|(id, caller)| Some((*id, used(caller)?)))
+            .collect()
+    }
+}
+
+/// When the key was used last, since the start.
+pub(crate) fn used(caller: &Caller) -> Option<Timestamp> {
+    let at = caller.last_used.load(Ordering::Relaxed);
+    (at > 0).then(|| Timestamp::from_millis(at))
+}
+
+/// Writes when keys were used last, every ten seconds and at the end.
+pub(crate) async fn note_key_uses(store: Store, callers: Arc<Callers>, stop: CancellationToken) {
+    let mut written: HashMap<Id<Key>, Timestamp> = callers.uses().into_iter().collect();
+    let mut last = false;
+    while !last {
+        tokio::select! {
+            () = stop.cancelled() => last = true,
+            () = tokio::time::sleep(KEYS_EVERY) => {}
+        }
+        let mut uses = callers.uses();
+        uses.retain(|(id, at)| written.get(id) != Some(at));
+        if uses.is_empty() {
+            continue;
+        }
+        match store.note_key_uses(uses.clone()).await {
+            Ok(()) => written.extend(uses),
+            Err(error) => tracing::warn!(%error, "the last uses of keys could not be written"),
+        }
+    }
+}
+
+/// Deletes records that are too old or too many, in small steps.
+pub(crate) async fn sweep(
+    store: Store,
+    clock: Clock,
+    config: RecordsConfig,
+    stop: CancellationToken,
+) {
+    let mut hourly = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = hourly.tick() => {}
+        }
+        let before = Timestamp::from_millis(
+            clock
+                .now()
+                .as_millis()
+                .saturating_sub(u64::try_from(config.retention.as_millis()).unwrap_or(u64::MAX)),
+        );
+        loop {
+            match store.sweep_calls(before, config.max_rows, SWEEP_STEP).await {
+                Ok(0) => break,
+                Ok(count) => tracing::debug!(count, "old records of calls were deleted"),
+                Err(error) => {
+                    tracing::warn!(%error, "old records of calls could not be deleted");
+                    break;
+                }
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+        }
+    }
+}

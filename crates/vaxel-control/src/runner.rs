@@ -1,0 +1,255 @@
+//! Keeps one service as it is wanted: its instances, its entry in the data plane, its status.
+//!
+//! One task per enabled service. It compares what is wanted (a level, not a series of commands: see
+//! [`Wanted`]) with its instances, and publishes after every difference. A fault in here harms this
+//! service only; the reconciler starts the task again.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::{Id as TaskId, JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use vaxel_core::{catalog::Catalog, lifecycle::Lifecycle, service::ServiceResource, time::Clock};
+use vaxel_gateway::{Gateway, ServiceEntry};
+use vaxel_supervisor::Supervisor;
+
+use crate::{
+    config::Config,
+    demo::Demo,
+    plan::{Action, plan},
+    seal::Vault,
+    status::{Board, Seen},
+};
+
+mod crew;
+mod instance;
+mod report;
+mod target;
+
+use crew::Crew;
+pub(crate) use crew::stopped;
+use instance::Instance;
+use report::{News, Report, Seat};
+
+/// Reports that wait for the runner; instances wait when it is full.
+const REPORTS: usize = 64;
+
+/// What every runner needs.
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) store: vaxel_store::Store,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) gateway: Gateway,
+    pub(crate) vault: Vault,
+    pub(crate) board: Board,
+    pub(crate) demo: Arc<Demo>,
+    /// Bounds the starts and connects that happen at once.
+    pub(crate) starts: Arc<Semaphore>,
+}
+
+/// What should be. Only the latest value counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) resource: Arc<ServiceResource>,
+    /// Counts the requests to start the instances anew.
+    pub(crate) restarts: u64,
+    /// The service should not run any more.
+    pub(crate) stop: bool,
+}
+
+pub(crate) struct Runner {
+    context: Arc<Context>,
+    wanted: watch::Receiver<Wanted>,
+    current: Wanted,
+    crew: Crew,
+    tasks: JoinSet<()>,
+    seats: HashMap<TaskId, Seat>,
+    reports: mpsc::Sender<Report>,
+    inbox: mpsc::Receiver<Report>,
+}
+
+impl Runner {
+    /// A runner that knows the service's last `catalog`, so that its lists are there at once.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        mut wanted: watch::Receiver<Wanted>,
+        catalog: Option<Arc<Catalog>>,
+    ) -> Self {
+        let current = wanted.borrow_and_update().clone();
+        let (reports, inbox) = mpsc::channel(REPORTS);
+        let crew = Crew::new(&current.resource, catalog, context.clock.now());
+        Self {
+            context,
+            wanted,
+            current,
+            crew,
+            tasks: JoinSet::new(),
+            seats: HashMap::new(),
+            reports,
+            inbox,
+        }
+    }
+
+    /// Runs until the service is not wanted any more and nothing of it runs.
+    pub(crate) async fn run(mut self) {
+        self.crew
+            .move_to(Lifecycle::Deploying, self.context.clock.now());
+        self.deploy();
+        self.publish();
+        loop {
+            tokio::select! {
+                Some(report) = self.inbox.recv() => self.note(report).await,
+                Some(ended) = self.tasks.join_next_with_id() => self.seat_left(ended),
+                changed = self.wanted.changed() => {
+                    if changed.is_err() || self.wanted.borrow().stop {
+                        break;
+                    }
+                    self.adopt();
+                }
+            }
+        }
+        self.dissolve().await;
+    }
+
+    /// Takes the step from what runs to what is wanted now.
+    fn adopt(&mut self) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let restart = wanted.restarts != self.current.restarts;
+        let action = plan(Some(&wanted.resource), Some(&self.current.resource));
+        self.current = wanted;
+        self.crew.rename(&self.current.resource);
+        if restart {
+            self.crew.renew(self.context.clock.now());
+            self.crew.dismiss_all();
+            if self.crew.is_empty() {
+                self.deploy();
+            }
+        } else if action == Action::Replace {
+            self.crew.renew(self.context.clock.now());
+            self.deploy();
+        }
+        self.publish();
+    }
+
+    /// Starts a new generation of instances beside what runs.
+    fn deploy(&mut self) {
+        let generation = self.crew.next_generation();
+        for replica in 0..self.current.resource.spec.replicas.max(1) {
+            self.start(
+                Seat {
+                    generation,
+                    replica,
+                },
+                0,
+            );
+        }
+    }
+
+    fn start(&mut self, seat: Seat, failures: u32) {
+        let stop = CancellationToken::new();
+        self.crew.enlist(seat, stop.clone());
+        let instance = Instance {
+            context: Arc::clone(&self.context),
+            resource: Arc::clone(&self.current.resource),
+            seat,
+            reports: self.reports.clone(),
+            stop,
+        };
+        let task = self.tasks.spawn(instance.run(failures));
+        self.seats.insert(task.id(), seat);
+    }
+
+    async fn note(&mut self, Report { seat, news }: Report) {
+        let offered = match &news {
+            News::Up { catalog, .. } | News::Offers(catalog) => Some(Arc::clone(catalog)),
+            News::Starting { .. }
+            | News::Spawned(_)
+            | News::Shaky(_)
+            | News::Steady
+            | News::Down(_) => None,
+        };
+        let fresh = offered.filter(|catalog| self.crew.differs(catalog));
+        self.crew.note(seat, news, self.context.clock.now());
+        self.publish();
+        if let Some(catalog) = fresh {
+            self.keep(&catalog).await;
+        }
+    }
+
+    /// Stores the catalog, so that the next start knows it. Losing it costs nothing but that.
+    async fn keep(&self, catalog: &Catalog) {
+        let id = self.current.resource.id;
+        if let Err(error) = self.context.store.put_catalog(id, catalog).await {
+            tracing::warn!(service.name = %self.current.resource.name, %error, "its catalog could not be stored");
+        }
+    }
+
+    fn seat_left(&mut self, ended: Result<(TaskId, ()), JoinError>) {
+        let (task, fault) = match ended {
+            Ok((task, ())) => (task, None),
+            Err(error) => (error.id(), Some(error)),
+        };
+        let Some(seat) = self.seats.remove(&task) else {
+            return;
+        };
+        let wanted = self.crew.leave(seat);
+        if let Some(error) = fault.filter(|_| wanted) {
+            tracing::error!(service.name = %self.current.resource.name, %error, "an instance's task broke; it is started again");
+            self.start(seat, 1);
+        } else if self.crew.is_empty() {
+            self.deploy();
+        }
+        self.publish();
+    }
+
+    /// Ends every instance; nothing of the service runs afterwards.
+    async fn dissolve(&mut self) {
+        self.current = self.wanted.borrow_and_update().clone();
+        self.crew
+            .move_to(Lifecycle::Deactivating, self.context.clock.now());
+        self.crew.dismiss_all();
+        self.publish();
+        while !self.tasks.is_empty() {
+            tokio::select! {
+                Some(report) = self.inbox.recv() => {
+                    self.crew.note(report.seat, report.news, self.context.clock.now());
+                }
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    let task = ended.map_or_else(|error| error.id(), |(task, ())| task);
+                    if let Some(seat) = self.seats.remove(&task) {
+                        self.crew.leave(seat);
+                    }
+                }
+            }
+        }
+        self.crew
+            .move_to(Lifecycle::Inactive, self.context.clock.now());
+        self.publish();
+    }
+
+    /// Tells the data plane and everyone who looks at the status.
+    fn publish(&mut self) {
+        let resource = &self.current.resource;
+        self.crew.settle(self.context.clock.now());
+        if self.crew.take_changed() {
+            self.context.gateway.publish(ServiceEntry {
+                id: resource.id,
+                name: resource.name.clone(),
+                limits: resource.spec.limits.clone(),
+                tools: resource.spec.tools.clone(),
+                catalog: self.crew.catalog(),
+                links: self.crew.links(),
+                unavailable: self.crew.unavailable(),
+            });
+        }
+        let seen = Seen {
+            version: resource.version,
+            status: self.crew.status(),
+            probes: self.crew.probes(),
+        };
+        self.context.board.put(resource.id, seen);
+    }
+}

@@ -1,0 +1,444 @@
+//! The instances of one service and the picture that they make together. Pure but for the handles it
+//! keeps, so that the rules of the lifecycle stand in one place.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+use vaxel_core::{
+    catalog::Catalog,
+    lifecycle::Lifecycle,
+    name::ServiceName,
+    service::{ServiceResource, ToolFilter},
+    status::{Health, InstanceStatus, ServiceStatus},
+    time::Timestamp,
+};
+use vaxel_gateway::Link;
+use vaxel_mcp::revision::Era;
+use vaxel_supervisor::ProcessHandle;
+
+use super::report::{News, Seat};
+
+pub(super) struct Crew {
+    name: ServiceName,
+    filter: ToolFilter,
+    generation: u32,
+    members: BTreeMap<Seat, Member>,
+    catalog: Option<Arc<Catalog>>,
+    status: ServiceStatus,
+    /// What the data plane sees differs from what it was told last.
+    changed: bool,
+}
+
+struct Member {
+    status: InstanceStatus,
+    link: Option<Link>,
+    process: Option<ProcessHandle>,
+    stop: CancellationToken,
+    /// Starting it again and again does not help.
+    hopeless: bool,
+    /// It answered, or failed, at least once.
+    tried: bool,
+}
+
+impl Member {
+    fn dismiss(&mut self) {
+        self.link = None;
+        self.stop.cancel();
+    }
+
+    fn dismissed(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+}
+
+impl Crew {
+    pub(super) fn new(
+        resource: &ServiceResource,
+        catalog: Option<Arc<Catalog>>,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            name: resource.name.clone(),
+            filter: resource.spec.tools.clone(),
+            generation: 0,
+            members: BTreeMap::new(),
+            catalog,
+            status: ServiceStatus::new(Lifecycle::Draft, now),
+            changed: true,
+        }
+    }
+
+    /// Takes over what a new revision says about the service as a whole.
+    pub(super) fn rename(&mut self, resource: &ServiceResource) {
+        self.name = resource.name.clone();
+        self.filter = resource.spec.tools.clone();
+        self.changed = true;
+    }
+
+    pub(super) const fn next_generation(&mut self) -> u32 {
+        self.generation += 1;
+        self.generation
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(super) fn enlist(&mut self, seat: Seat, stop: CancellationToken) {
+        let status = InstanceStatus {
+            replica: seat.replica,
+            health: Health::Starting,
+            pid: None,
+            started_at: None,
+            restarts: 0,
+            cpu_ms: 0,
+            memory_bytes: 0,
+            processes: 0,
+            last_error: None,
+            next_start_at: None,
+            sandbox: Vec::new(),
+        };
+        let member = Member {
+            status,
+            link: None,
+            process: None,
+            stop,
+            hopeless: false,
+            tried: false,
+        };
+        self.members.insert(seat, member);
+    }
+
+    /// The member's task is over. Whether it should not have been.
+    pub(super) fn leave(&mut self, seat: Seat) -> bool {
+        self.changed = true;
+        self.members
+            .remove(&seat)
+            .is_some_and(|member| !member.stop.is_cancelled())
+    }
+
+    /// No call goes to anyone any more; everyone ends.
+    pub(super) fn dismiss_all(&mut self) {
+        self.members.values_mut().for_each(Member::dismiss);
+        self.changed = true;
+    }
+
+    pub(super) fn note(&mut self, seat: Seat, news: News, now: Timestamp) {
+        if let News::Up { catalog, .. } | News::Offers(catalog) = &news {
+            self.catalog = Some(Arc::clone(catalog));
+            self.changed = true;
+        }
+        let Some(member) = self.members.get_mut(&seat).filter(|one| !one.dismissed()) else {
+            return;
+        };
+        let status = &mut member.status;
+        match news {
+            News::Starting { restarts } => {
+                status.health = Health::Starting;
+                status.next_start_at = None;
+                status.restarts = restarts;
+            }
+            News::Spawned(process) => {
+                status.pid = Some(process.pid());
+                status.started_at = Some(process.started_at());
+                status.sandbox.clone_from(&process.sandbox().notes);
+                member.process = Some(process);
+            }
+            News::Up { link, .. } => {
+                status.health = Health::Healthy;
+                status.started_at.get_or_insert(now);
+                (member.hopeless, member.tried) = (false, true);
+                self.status.era = Some(era_name(link.era()).to_owned());
+                self.status.revision = Some(link.revision().as_str().to_owned());
+                member.link = Some(link);
+            }
+            News::Offers(_) => {}
+            News::Shaky(reason) => {
+                status.health = Health::Unhealthy;
+                status.last_error = Some(reason);
+            }
+            News::Steady => status.health = Health::Healthy,
+            News::Down(setback) => {
+                let over = setback.hopeless;
+                status.health = if over {
+                    Health::Error
+                } else {
+                    Health::Unhealthy
+                };
+                (status.pid, status.started_at) = (None, None);
+                status.last_error = Some(setback.reason);
+                status.next_start_at = setback.next_start_at;
+                (member.hopeless, member.tried) = (over, true);
+                (member.link, member.process) = (None, None);
+                self.changed = true;
+            }
+        }
+    }
+
+    /// Draws the conclusions from what was noted: who leaves, and which state the service is in.
+    pub(super) fn settle(&mut self, now: Timestamp) {
+        let newest = self.generation;
+        let current = |seat: &Seat| seat.generation == newest;
+        let members = || {
+            self.members
+                .iter()
+                .filter(|(seat, one)| current(seat) && !one.dismissed())
+        };
+        let serving = members().any(|(_, one)| one.link.is_some());
+        let tried = members().any(|(_, one)| one.tried);
+        let hopeless = members().count() > 0 && members().all(|(_, one)| one.hopeless);
+        if tried {
+            for (_, old) in self.members.iter_mut().filter(|(seat, _)| !current(seat)) {
+                self.changed |= old.link.is_some();
+                old.dismiss();
+            }
+        }
+        if matches!(
+            self.status.lifecycle,
+            Lifecycle::Deactivating | Lifecycle::Inactive
+        ) {
+        } else if serving {
+            self.move_to(Lifecycle::Active, now);
+        } else if hopeless {
+            self.move_to(Lifecycle::Error, now);
+        }
+        self.describe();
+    }
+
+    /// New instances are about to take over, or to try again.
+    pub(super) fn renew(&mut self, now: Timestamp) {
+        match self.status.lifecycle {
+            Lifecycle::Active => self.move_to(Lifecycle::Updating, now),
+            Lifecycle::Error => self.move_to(Lifecycle::Deploying, now),
+            Lifecycle::Draft
+            | Lifecycle::Validating
+            | Lifecycle::Deploying
+            | Lifecycle::Updating
+            | Lifecycle::Deactivating
+            | Lifecycle::Inactive => {}
+        }
+    }
+
+    /// Moves along the arrows of the diagram to `next`, by the shortest way.
+    pub(super) fn move_to(&mut self, next: Lifecycle, now: Timestamp) {
+        for step in lifecycle_path(self.status.lifecycle, next) {
+            debug_assert!(
+                self.status.lifecycle.can_become(step),
+                "the path follows the arrows"
+            );
+            tracing::info!(
+                service.name = %self.name, from = self.status.lifecycle.as_str(),
+                to = step.as_str(), "the service changed its state"
+            );
+            self.status.lifecycle = step;
+            self.status.since = now;
+        }
+    }
+
+    fn describe(&mut self) {
+        let (serving, active) = (self.links().len(), self.active().count());
+        let asleep = matches!(
+            self.status.lifecycle,
+            Lifecycle::Deactivating | Lifecycle::Inactive
+        );
+        self.status.health = match (asleep, active) {
+            (true, _) => Health::Stopped,
+            (false, 0) => Health::Starting,
+            (false, _) => Health::of_all(self.active().map(|one| one.status.health)),
+        };
+        let reason = self
+            .active()
+            .filter(|one| one.status.health != Health::Healthy)
+            .find_map(|one| one.status.last_error.clone());
+        let status = &mut self.status;
+        status.reason = reason.filter(|_| status.health != Health::Healthy && !asleep);
+        status.stale = serving == 0 && self.catalog.is_some();
+        if let Some(catalog) = &self.catalog {
+            let visible = catalog
+                .tools
+                .iter()
+                .filter(|tool| self.filter.admits(&tool.key));
+            status.tools = count(visible.count());
+            status.prompts = count(catalog.prompts.len());
+            status.resources = count(catalog.resources.len());
+            status.server = server_name(catalog);
+            status.catalog_at = Some(catalog.fetched_at);
+        }
+        status.instances = self
+            .members
+            .iter()
+            .filter(|(_, one)| !one.dismissed())
+            .map(|(_, one)| one.status.clone())
+            .collect();
+    }
+
+    fn active(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|one| !one.dismissed())
+    }
+
+    /// Whether the data plane must be told; forgets it.
+    pub(super) const fn take_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.changed, false)
+    }
+
+    /// What the service offers, as long as it is wanted.
+    pub(super) fn catalog(&self) -> Option<Arc<Catalog>> {
+        let asleep = matches!(
+            self.status.lifecycle,
+            Lifecycle::Deactivating | Lifecycle::Inactive
+        );
+        self.catalog.clone().filter(|_| !asleep)
+    }
+
+    /// Whether `catalog` offers something else than the last one.
+    pub(super) fn differs(&self, catalog: &Catalog) -> bool {
+        self.catalog
+            .as_deref()
+            .is_none_or(|last| !same_offer(last, catalog))
+    }
+
+    /// The connections of the newest generation that has any.
+    pub(super) fn links(&self) -> Vec<Link> {
+        let open = |(seat, one): (&Seat, &Member)| Some((seat.generation, one.link.clone()?));
+        let links: Vec<(u32, Link)> = self.members.iter().filter_map(open).collect();
+        let newest = links.iter().map(|(generation, _)| *generation).max();
+        links
+            .into_iter()
+            .filter(|(generation, _)| Some(*generation) == newest)
+            .map(|(_, link)| link)
+            .collect()
+    }
+
+    /// Why no call can be taken, as a clause that callers read.
+    pub(super) fn unavailable(&self) -> Option<String> {
+        if self.members.values().any(|one| one.link.is_some()) {
+            return None;
+        }
+        let (name, reason) = (&self.name, self.status.reason.as_deref());
+        Some(match (self.status.lifecycle, reason) {
+            (Lifecycle::Deactivating | Lifecycle::Inactive, _) => stopped(name),
+            (Lifecycle::Error, Some(reason)) => format!("it does not work: {reason}"),
+            (_, Some(reason)) => format!("it is being started again: {reason}"),
+            (_, None) => "it is starting; try again in a moment".to_owned(),
+        })
+    }
+
+    /// The processes whose use of the machine belongs to the status.
+    pub(super) fn probes(&self) -> Vec<(u16, ProcessHandle)> {
+        let probe = |(seat, one): (&Seat, &Member)| Some((seat.replica, one.process.clone()?));
+        let members = self.members.iter().filter(|(_, one)| !one.dismissed());
+        members.filter_map(probe).collect()
+    }
+
+    pub(super) fn status(&self) -> ServiceStatus {
+        self.status.clone()
+    }
+}
+
+/// What callers read of a service that was stopped on purpose.
+pub(crate) fn stopped(name: &ServiceName) -> String {
+    format!("it is stopped; `vaxel service start {name}` starts it")
+}
+
+/// The states between `from` (left out) and `to` (included), along the arrows, as few as possible.
+fn lifecycle_path(from: Lifecycle, to: Lifecycle) -> Vec<Lifecycle> {
+    use Lifecycle::{
+        Active, Deactivating, Deploying, Draft, Error, Inactive, Updating, Validating,
+    };
+    if from == to {
+        return Vec::new();
+    }
+    let all = [
+        Draft,
+        Validating,
+        Deploying,
+        Active,
+        Updating,
+        Deactivating,
+        Inactive,
+        Error,
+    ];
+    let mut paths = vec![vec![from]];
+    for _ in all {
+        let mut longer = Vec::new();
+        for path in paths {
+            let last = path[path.len() - 1];
+            for next in all {
+                if !last.can_become(next) || path.contains(&next) {
+                    continue;
+                }
+                let mut path = path.clone();
+                path.push(next);
+                if next == to {
+                    return path.split_off(1);
+                }
+                longer.push(path);
+            }
+        }
+        paths = longer;
+    }
+    Vec::new()
+}
+
+const fn era_name(era: Era) -> &'static str {
+    match era {
+        Era::Legacy => "legacy",
+        Era::Modern => "modern",
+    }
+}
+
+fn server_name(catalog: &Catalog) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Server {
+        name: String,
+        #[serde(default)]
+        version: String,
+    }
+    let server: Server = serde_json::from_str(catalog.server_info.get()).ok()?;
+    Some(
+        format!("{} {}", server.name, server.version)
+            .trim_end()
+            .to_owned(),
+    )
+}
+
+fn same_offer(left: &Catalog, right: &Catalog) -> bool {
+    let lists = |one: &Catalog| {
+        let items = [&one.tools, &one.prompts, &one.resources, &one.templates];
+        items.map(|list| {
+            list.iter()
+                .map(|item| (Arc::clone(&item.key), item.definition.get().to_owned()))
+                .collect::<Vec<_>>()
+        })
+    };
+    left.revision == right.revision
+        && left.instructions == right.instructions
+        && left.capabilities.get() == right.capabilities.get()
+        && left.server_info.get() == right.server_info.get()
+        && lists(left) == lists(right)
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Lifecycle::{
+        Active, Deactivating, Deploying, Draft, Error, Inactive, Updating, Validating,
+    };
+
+    #[test]
+    fn every_move_follows_the_arrows() {
+        assert_eq!(lifecycle_path(Draft, Deploying), [Validating, Deploying]);
+        assert_eq!(
+            lifecycle_path(Error, Active),
+            [Validating, Deploying, Active]
+        );
+        assert_eq!(lifecycle_path(Active, Inactive), [Deactivating, Inactive]);
+        assert_eq!(lifecycle_path(Active, Updating), [Updating]);
+        assert_eq!(lifecycle_path(Active, Active), []);
+        assert_eq!(lifecycle_path(Active, Draft), []);
+    }
+}

@@ -1,0 +1,423 @@
+//! One instance of a service: starts or reaches it, watches it, and tries again when it is lost.
+//!
+//! The loop never decides what is wanted: it runs until its token is cancelled, and reports what it
+//! sees. Every wait in here ends with that token or with a deadline.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{MissedTickBehavior, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use vaxel_core::{
+    catalog::Catalog,
+    failure::Failure,
+    service::{ServiceResource, Source},
+};
+use vaxel_gateway::Link;
+use vaxel_supervisor::{LogLine, ProcessHandle, Stream};
+
+use super::{
+    Context,
+    report::{News, Report, Seat, Setback},
+    target,
+};
+
+/// A start that takes longer stops counting against the number of starts at once, so that a few
+/// slow servers do not hold up the others.
+const START_SHARE: Duration = Duration::from_secs(5);
+/// Several announced changes within this time are one.
+const CHANGES_SETTLE: Duration = Duration::from_millis(250);
+/// Between a missed health check and the next one.
+const RECHECK: Duration = Duration::from_secs(5);
+/// So many missed health checks in a row are an end, when no call is in flight.
+const MISSED_CHECKS: u32 = 3;
+/// So many are an end whatever is in flight.
+const MISSED_CHECKS_BUSY: u32 = 10;
+/// How long the end of a process may take to follow the end of its standard output.
+const EXIT_FOLLOWS: Duration = Duration::from_millis(500);
+/// Lines of standard error that explain an end.
+const LAST_WORDS: usize = 5;
+/// Longest polite end of a connection.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+pub(crate) struct Instance {
+    pub(crate) context: Arc<Context>,
+    pub(crate) resource: Arc<ServiceResource>,
+    pub(crate) seat: Seat,
+    pub(crate) reports: mpsc::Sender<Report>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// An instance that answered.
+struct Open {
+    link: Link,
+    process: Option<ProcessHandle>,
+    catalog: Arc<Catalog>,
+}
+
+/// Why there is no [`Open`], or no longer.
+enum End {
+    /// It is not wanted any more.
+    Stopped,
+    /// It failed or was lost; `hopeless` when another try cannot do better.
+    Lost { reason: String, hopeless: bool },
+}
+
+impl End {
+    fn lost(reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self::Lost {
+            reason,
+            hopeless: false,
+        }
+    }
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::lost(failure.detail)
+    }
+}
+
+impl Instance {
+    /// Runs until the token is cancelled; then the instance is gone. After `failures` failures it
+    /// waits before the first try.
+    pub(crate) async fn run(self, mut failures: u32) {
+        let mut restarts = 0;
+        if failures > 0 && !self.pause(self.wait_after(failures)).await {
+            return;
+        }
+        while !self.stop.is_cancelled() {
+            self.tell(News::Starting { restarts }).await;
+            let begun = self.context.clock.instant();
+            let end = match self.open().await {
+                Ok(open) => self.attend(open).await,
+                Err(end) => end,
+            };
+            let End::Lost { reason, hopeless } = end else {
+                return;
+            };
+            if begun.elapsed() >= self.context.config.process.backoff.reset_after {
+                failures = 0;
+            }
+            failures = failures.saturating_add(1);
+            restarts += 1;
+            if !self.recover(reason, hopeless, failures).await {
+                return;
+            }
+        }
+    }
+
+    /// Reports the setback and waits for the next try; false when there is none.
+    async fn recover(&self, reason: String, hopeless: bool, failures: u32) -> bool {
+        let settings = &self.context.config.process;
+        let hopeless =
+            hopeless || settings.backoff.is_crash_loop(failures) || !settings.auto_restart;
+        let wait = if hopeless {
+            settings.backoff.max
+        } else {
+            self.wait_after(failures)
+        };
+        let next_start_at = settings
+            .auto_restart
+            .then(|| self.context.clock.now().plus(wait));
+        tracing::warn!(
+            service.name = %self.resource.name, replica = self.seat.replica, failures, hopeless,
+            "an instance is not there: {reason}"
+        );
+        self.tell(News::Down(Setback {
+            reason,
+            hopeless,
+            next_start_at,
+        }))
+        .await;
+        if !settings.auto_restart {
+            self.stop.cancelled().await;
+            return false;
+        }
+        self.pause(wait).await
+    }
+
+    /// Starts or reaches it, and waits for its first real answers.
+    async fn open(&self) -> Result<Open, End> {
+        let starts = Arc::clone(&self.context.starts);
+        let permit = tokio::select! {
+            () = self.stop.cancelled() => return Err(End::Stopped),
+            permit = starts.acquire_owned() => permit.map_err(Failure::internal)?,
+        };
+        match &self.resource.spec.source {
+            Source::Process(_) => self.open_process(permit).await,
+            Source::Mcp(_) | Source::Builtin(_) => {
+                let target = target::remote(&self.context, &self.resource).await?;
+                let open = self.connect(target, None);
+                tokio::select! {
+                    () = self.stop.cancelled() => Err(End::Stopped),
+                    open = sharing(permit, open) => open,
+                }
+            }
+        }
+    }
+
+    async fn open_process(&self, permit: OwnedSemaphorePermit) -> Result<Open, End> {
+        let order = target::order(&self.context, &self.resource, self.seat.replica).await?;
+        // Not cancelled half-way: a process that nobody knows could not be stopped.
+        let process = self
+            .context
+            .supervisor
+            .spawn(order)
+            .await
+            .map_err(refused)?;
+        let handle = process.handle.clone();
+        self.tell(News::Spawned(handle.clone())).await;
+        let target = target::pipes(&self.context, &self.resource, self.seat.replica, process);
+        let opened = tokio::select! {
+            () = self.stop.cancelled() => Err(End::Stopped),
+            opened = sharing(permit, self.connect(target, Some(handle.clone()))) => opened,
+            exit = handle.exited() => Err(End::lost(exit.to_string())),
+        };
+        match opened {
+            Ok(open) => Ok(open),
+            Err(end) => {
+                // The connection ends first when the process does; its exit explains more.
+                let exit = timeout(EXIT_FOLLOWS, handle.exited()).await;
+                handle.stop().await;
+                let reason = match (end, exit) {
+                    (End::Stopped, _) => return Err(End::Stopped),
+                    (End::Lost { .. }, Ok(exit)) => exit.to_string(),
+                    (End::Lost { reason, .. }, Err(_)) => reason,
+                };
+                Err(End::lost(self.with_last_words(&reason, Some(&handle))))
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        target: vaxel_gateway::ConnectTarget,
+        process: Option<ProcessHandle>,
+    ) -> Result<Open, End> {
+        let within = self.context.config.process.start_timeout;
+        let opened = timeout(within, async {
+            let link = self.context.gateway.connect(target).await?;
+            let catalog = Arc::new(link.catalog().await?);
+            Ok::<Open, Failure>(Open {
+                link,
+                process,
+                catalog,
+            })
+        });
+        match opened.await {
+            Ok(Ok(open)) => Ok(open),
+            Ok(Err(failure)) => Err(failure.into()),
+            Err(_) => {
+                let seconds = within.as_secs_f32();
+                Err(End::lost(format!(
+                    "No MCP answer came within {seconds} s of the start"
+                )))
+            }
+        }
+    }
+
+    /// Watches an instance that answered until it is lost or not wanted any more.
+    async fn attend(&self, open: Open) -> End {
+        let Open {
+            link,
+            process,
+            catalog,
+        } = open;
+        self.tell(News::Up {
+            link: link.clone(),
+            catalog,
+        })
+        .await;
+        let end = tokio::select! {
+            () = self.stop.cancelled() => End::Stopped,
+            end = self.lost(&link, process.as_ref()) => end,
+            end = self.keep_fresh(&link) => end,
+        };
+        let end = match end {
+            End::Lost { reason, hopeless } => End::Lost {
+                reason: self.with_last_words(&reason, process.as_ref()),
+                hopeless,
+            },
+            End::Stopped => {
+                self.drain(&link).await;
+                End::Stopped
+            }
+        };
+        // A peer that does not take part in the polite end is left after a while.
+        let _ = timeout(CLOSE_WITHIN, link.close()).await;
+        drop(link);
+        if let Some(process) = process {
+            process.stop().await;
+        }
+        end
+    }
+
+    /// Resolves when the process has ended or the connection is gone.
+    async fn lost(&self, link: &Link, process: Option<&ProcessHandle>) -> End {
+        let Some(process) = process else {
+            return End::lost(link.closed().await);
+        };
+        tokio::select! {
+            exit = process.exited() => End::lost(exit.to_string()),
+            reason = link.closed() => match timeout(EXIT_FOLLOWS, process.exited()).await {
+                Ok(exit) => End::lost(exit.to_string()),
+                Err(_) => End::lost(reason),
+            },
+        }
+    }
+
+    /// Reads the catalog again when it may have changed, and checks the health; resolves when the
+    /// instance does not answer any more.
+    async fn keep_fresh(&self, link: &Link) -> End {
+        let every = self.context.config.process.health_interval;
+        let mut ttl = ticks(
+            self.context.config.catalog_ttl,
+            self.context.config.catalog_ttl,
+        );
+        let mut check = ticks(
+            every.mul_f64(f64::from(random()) / f64::from(u32::MAX)),
+            every,
+        );
+        let mut missed = 0;
+        loop {
+            tokio::select! {
+                () = link.catalog_changed() => {
+                    tokio::time::sleep(CHANGES_SETTLE).await;
+                    self.refresh(link).await;
+                    ttl.reset();
+                }
+                _ = ttl.tick() => self.refresh(link).await,
+                _ = check.tick() => match link.ping(every.min(Duration::from_secs(10))).await {
+                    Ok(_) if missed == 0 => {}
+                    Ok(_) => {
+                        missed = 0;
+                        self.tell(News::Steady).await;
+                    }
+                    Err(failure) => {
+                        missed += 1;
+                        let busy = self.context.gateway.load(self.resource.id).in_flight > 0;
+                        if missed >= if busy { MISSED_CHECKS_BUSY } else { MISSED_CHECKS } {
+                            let reason = format!("It missed {missed} health checks: {failure}");
+                            return End::lost(reason);
+                        }
+                        self.tell(News::Shaky(format!("It missed a health check: {failure}"))).await;
+                        check.reset_after(RECHECK.min(every));
+                    }
+                },
+            }
+        }
+    }
+
+    async fn refresh(&self, link: &Link) {
+        let within = self.context.config.process.start_timeout;
+        match timeout(within, link.catalog()).await {
+            Ok(Ok(catalog)) => self.tell(News::Offers(Arc::new(catalog))).await,
+            // The last catalog stays; health checks decide whether the instance does.
+            Ok(Err(failure)) => {
+                tracing::warn!(service.name = %self.resource.name, "its catalog could not be read: {failure}");
+            }
+            Err(_) => {
+                tracing::warn!(service.name = %self.resource.name, "its catalog was not answered in time");
+            }
+        }
+    }
+
+    /// Lets calls in flight end, as long as a stop may take. New ones do not come: the runner took
+    /// the link out of the snapshot before it cancelled the token.
+    async fn drain(&self, link: &Link) {
+        let idle = async {
+            while link.in_flight() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // Calls that take longer end with an error of their own.
+        let _ = timeout(self.context.config.process.drain, idle).await;
+    }
+
+    /// `reason`, followed by what the process said last on its standard error.
+    fn with_last_words(&self, reason: &str, process: Option<&ProcessHandle>) -> String {
+        let Some(process) = process else {
+            return reason.to_owned();
+        };
+        let logs = self.context.supervisor.logs(self.resource.name.as_str());
+        let own = |line: &LogLine| {
+            line.replica == self.seat.replica
+                && line.stream != Stream::Vaxel
+                && line.at >= process.started_at()
+        };
+        let said: Vec<String> = logs
+            .tail(4 * LAST_WORDS)
+            .into_iter()
+            .filter(own)
+            .map(|line| line.text)
+            .collect();
+        logs.append(Stream::Vaxel, self.seat.replica, reason);
+        let last = &said[said.len().saturating_sub(LAST_WORDS)..];
+        if last.is_empty() {
+            return reason.to_owned();
+        }
+        format!("{reason}; it said: {}", last.join(" / "))
+    }
+
+    fn wait_after(&self, failures: u32) -> Duration {
+        self.context.config.process.backoff.wait(failures, random())
+    }
+
+    /// Waits; false when the token was cancelled meanwhile.
+    async fn pause(&self, wait: Duration) -> bool {
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            () = tokio::time::sleep(wait) => true,
+        }
+    }
+
+    async fn tell(&self, news: News) {
+        // The runner reads until every instance is gone; without it nobody needs to know.
+        let _ = self
+            .reports
+            .send(Report {
+                seat: self.seat,
+                news,
+            })
+            .await;
+    }
+}
+
+/// Runs `start` while it holds a share of the starts at once, for a while at most.
+async fn sharing<T>(permit: OwnedSemaphorePermit, start: impl Future<Output = T>) -> T {
+    let mut start = std::pin::pin!(start);
+    if let Ok(done) = timeout(START_SHARE, &mut start).await {
+        return done;
+    }
+    drop(permit);
+    start.await
+}
+
+fn ticks(first: Duration, every: Duration) -> tokio::time::Interval {
+    let every = every.max(Duration::from_millis(1));
+    let mut ticks = tokio::time::interval(every);
+    ticks.reset_after(first.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn random() -> u32 {
+    u32::from_ne_bytes(vaxel_auth::random::bytes())
+}
+
+/// A process that cannot be started as it is described will not start the next time either.
+fn refused(error: vaxel_supervisor::Error) -> End {
+    use vaxel_supervisor::Error::{BadCwd, BadOrder, Denied, Io, NotFound, ShuttingDown, Timeout};
+    let hopeless = match &error {
+        NotFound { .. } | Denied { .. } | BadCwd { .. } | BadOrder { .. } => true,
+        Timeout { .. } | Io { .. } | ShuttingDown => false,
+    };
+    End::Lost {
+        reason: Failure::from(error).detail.into_owned(),
+        hopeless,
+    }
+}

@@ -1,0 +1,81 @@
+//! Queries of the server itself, and its end.
+
+use std::sync::atomic::Ordering;
+
+use vaxel_core::{
+    audit::AuditLine,
+    failure::{Failure, Kind},
+    policy::require,
+    principal::{Permission, Principal},
+};
+use vaxel_supervisor::Logs;
+
+use crate::{
+    change::{Outcome, ServiceRef},
+    control::Control,
+    query::{CallTotals, RecordFacts, ServerStatus, StoreFacts},
+};
+
+impl Control {
+    /// The running server. `system:read`.
+    pub async fn status(&self, caller: &Principal) -> Result<ServerStatus, Failure> {
+        require(caller, Permission::SystemRead)?;
+        let inner = &self.inner;
+        let mut calls = CallTotals::default();
+        for id in inner.context.board.ids() {
+            let load = inner.context.gateway.load(id);
+            calls.calls += load.calls;
+            calls.errors += load.errors;
+            calls.in_flight += load.in_flight;
+        }
+        let store = self.store().stats().await?;
+        Ok(ServerStatus {
+            server: inner.context.config.server.clone(),
+            pid: std::process::id(),
+            services: inner.context.board.totals(),
+            calls,
+            store: StoreFacts {
+                engine: store.engine,
+                schema: store.schema,
+                bytes: store.bytes,
+            },
+            records: RecordFacts {
+                queued: inner.records.queued.load(Ordering::Relaxed),
+                lost: inner.records.lost.load(Ordering::Relaxed),
+            },
+        })
+    }
+
+    /// The log of a service. `calls:read`.
+    pub async fn logs(&self, caller: &Principal, service: &ServiceRef) -> Result<Logs, Failure> {
+        require(caller, Permission::CallsRead)?;
+        let resource = self.find(service).await?;
+        Ok(self.inner.context.supervisor.logs(resource.name.as_str()))
+    }
+
+    /// Whether the server takes calls: it is not ending, and the store answers. Open to everyone.
+    pub async fn ready(&self) -> Result<(), Failure> {
+        if self.inner.shutdown.is_cancelled() {
+            let detail = "The server is ending";
+            return Err(Failure::new(Kind::UpstreamUnavailable, detail).retry_after(5));
+        }
+        Ok(())
+    }
+
+    /// Whether the caller may read the metrics. `metrics:read`.
+    pub fn may_read_metrics(&self, caller: &Principal) -> Result<(), Failure> {
+        require(caller, Permission::MetricsRead)
+    }
+
+    pub(crate) async fn shut_down(&self, caller: &Principal) -> Result<Outcome, Failure> {
+        require(caller, Permission::SystemManage)?;
+        let target = ("server", String::new(), String::new());
+        let audit = AuditLine::new(self.now(), caller, "server.shutdown", target);
+        // A server whose store cannot write must still be stoppable.
+        if let Err(error) = self.store().audit(audit).await {
+            tracing::error!(%error, "the end of the server could not be audited");
+        }
+        self.inner.shutdown.cancel();
+        Ok(Outcome::Done)
+    }
+}

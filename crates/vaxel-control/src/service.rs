@@ -1,0 +1,495 @@
+//! Changes and queries of services.
+
+use std::{collections::HashSet, time::Duration};
+
+use serde_json::json;
+use vaxel_core::{
+    audit::AuditLine,
+    failure::{Failure, Issue, Kind},
+    id::{Id, SecretValue},
+    lifecycle::Lifecycle,
+    policy::require,
+    principal::{Permission, Principal},
+    service::{ServiceDraft, ServiceResource, ServiceSpec, Source},
+    status::{Health, ServiceStatus},
+};
+use vaxel_store::SecretRow;
+
+use crate::{
+    change::{Outcome, ServiceRef},
+    control::{Control, conflict},
+    event::Event,
+    query::{HealthReport, List, Observed, Page, ServiceFilter},
+};
+
+/// Longest wait of [`Control::health`].
+const HEALTH_WAIT_MAX: Duration = Duration::from_mins(5);
+
+impl Control {
+    pub(crate) async fn create_service(
+        &self,
+        caller: &Principal,
+        mut draft: ServiceDraft,
+    ) -> Result<Outcome, Failure> {
+        may_write(caller, &draft.spec)?;
+        let now = self.now();
+        let id = Id::new(now);
+        let taken = self.store().service_by_name(&draft.name).await?.is_some();
+        let sealed = self
+            .inner
+            .context
+            .vault
+            .seal(id, &mut draft.spec, &HashSet::new(), now);
+        let secrets = accepted(&draft, taken, sealed)?;
+        let ServiceDraft {
+            name,
+            enabled,
+            tags,
+            environment,
+            spec,
+        } = draft;
+        let resource = ServiceResource {
+            id,
+            name,
+            version: 1,
+            revision: 1,
+            enabled,
+            tags,
+            environment,
+            owner: caller.name.to_string(),
+            spec,
+            created_at: now,
+            updated_at: now,
+            deleted_at: None,
+        };
+        let mut audit = self.audit(caller, "service.create", &resource);
+        audit.detail = json!({ "source": resource.spec.source.kind() });
+        self.store()
+            .create_service(&resource, secrets, audit)
+            .await?;
+        self.done(resource, "service.create").await
+    }
+
+    pub(crate) async fn update_service(
+        &self,
+        caller: &Principal,
+        service: &ServiceRef,
+        (mut draft, expected): (ServiceDraft, Option<u64>),
+    ) -> Result<Outcome, Failure> {
+        may_write(caller, &draft.spec)?;
+        let old = self.find(service).await?;
+        compare(&old, expected)?;
+        let now = self.now();
+        let named = self.store().service_by_name(&draft.name).await?;
+        let taken = named.is_some_and(|other| other.id != old.id);
+        if draft.enabled != old.enabled {
+            require(caller, Permission::McpManage)?;
+        }
+        let own = self.secrets_to_keep(&old, &draft.spec).await?;
+        let sealed = self
+            .inner
+            .context
+            .vault
+            .seal(old.id, &mut draft.spec, &own, now);
+        let secrets = accepted(&draft, taken, sealed)?;
+        let ServiceDraft {
+            name,
+            enabled,
+            tags,
+            environment,
+            spec,
+        } = draft;
+        let revised = spec != old.spec;
+        let next = ServiceResource {
+            name,
+            version: old.version + 1,
+            revision: old.revision + u64::from(revised),
+            enabled,
+            tags,
+            environment,
+            spec,
+            updated_at: now,
+            ..old.clone()
+        };
+        let mut audit = self.audit(caller, "service.update", &next);
+        audit.detail = json!({ "changed": differences(&old, &next), "revision": next.revision });
+        self.store()
+            .update_service(&next, old.version, secrets, audit)
+            .await?;
+        self.done(next, "service.update").await
+    }
+
+    pub(crate) async fn delete_service(
+        &self,
+        caller: &Principal,
+        service: &ServiceRef,
+        expected: Option<u64>,
+    ) -> Result<Outcome, Failure> {
+        require(caller, Permission::McpManage)?;
+        let old = self.find(service).await?;
+        compare(&old, expected)?;
+        let now = self.now();
+        let next = ServiceResource {
+            deleted_at: Some(now),
+            ..self.touched(&old)
+        };
+        self.write(caller, (&old, next), "service.delete").await
+    }
+
+    pub(crate) async fn restore_service(
+        &self,
+        caller: &Principal,
+        service: &ServiceRef,
+    ) -> Result<Outcome, Failure> {
+        require(caller, Permission::McpManage)?;
+        let old = self.find_deleted(service).await?;
+        if self.store().service_by_name(&old.name).await?.is_some() {
+            return Err(conflict(format!(
+                "The name `{}` is taken meanwhile; rename the other service first",
+                old.name
+            )));
+        }
+        let next = ServiceResource {
+            deleted_at: None,
+            ..self.touched(&old)
+        };
+        self.write(caller, (&old, next), "service.restore").await
+    }
+
+    pub(crate) async fn enable_service(
+        &self,
+        caller: &Principal,
+        service: &ServiceRef,
+        enabled: bool,
+    ) -> Result<Outcome, Failure> {
+        require(caller, Permission::McpManage)?;
+        let old = self.find(service).await?;
+        if old.enabled == enabled {
+            return Ok(Outcome::Service(Box::new(self.observe(old).await)));
+        }
+        let next = ServiceResource {
+            enabled,
+            ..self.touched(&old)
+        };
+        let action = if enabled {
+            "service.start"
+        } else {
+            "service.stop"
+        };
+        self.write(caller, (&old, next), action).await
+    }
+
+    pub(crate) async fn restart_service(
+        &self,
+        caller: &Principal,
+        service: &ServiceRef,
+    ) -> Result<Outcome, Failure> {
+        require(caller, Permission::McpManage)?;
+        let old = self.find(service).await?;
+        if !old.enabled {
+            return Err(conflict(format!(
+                "`{0}` is stopped; `vaxel service start {0}` starts it",
+                old.name
+            )));
+        }
+        let next = self.touched(&old);
+        let id = next.id;
+        let outcome = self.write(caller, (&old, next), "service.restart").await?;
+        self.inner.signals.restart(id);
+        Ok(outcome)
+    }
+
+    /// Which services there are, by name. `mcp:read`.
+    pub async fn services(
+        &self,
+        caller: &Principal,
+        filter: &ServiceFilter,
+        page: &Page,
+    ) -> Result<List<Observed>, Failure> {
+        require(caller, Permission::McpRead)?;
+        let mut items = Vec::new();
+        let mut cursor = page.cursor.clone();
+        // State and health are not in the store: read on until the page is full.
+        loop {
+            let missing = page.limit - u32::try_from(items.len()).unwrap_or(page.limit);
+            let (rows, next) = self.store().services(filter, (missing, cursor)).await?;
+            for resource in rows {
+                if self.is_seen_as(&resource, filter) {
+                    items.push(self.observe(resource).await);
+                }
+            }
+            cursor = next;
+            let full = items.len() >= usize::try_from(page.limit).unwrap_or(usize::MAX);
+            if full || cursor.is_none() {
+                return Ok(List {
+                    items,
+                    next_cursor: cursor,
+                });
+            }
+        }
+    }
+
+    /// One service. `mcp:read`.
+    pub async fn service(
+        &self,
+        caller: &Principal,
+        service: &ServiceRef,
+    ) -> Result<Observed, Failure> {
+        require(caller, Permission::McpRead)?;
+        let resource = self.find(service).await?;
+        Ok(self.observe(resource).await)
+    }
+
+    /// How a service is; with `wait` (at most five minutes) as soon as it is active, stopped or in
+    /// error. `mcp:read`.
+    pub async fn health(
+        &self,
+        caller: &Principal,
+        service: &ServiceRef,
+        wait: Option<Duration>,
+    ) -> Result<HealthReport, Failure> {
+        require(caller, Permission::McpRead)?;
+        let resource = self.find(service).await?;
+        let mut changes = self.inner.context.board.watch();
+        let settled =
+            async { while !self.is_settled(&resource) && changes.changed().await.is_ok() {} };
+        // Nobody waits: the answer is what is seen now.
+        let _ = tokio::time::timeout(wait.unwrap_or_default().min(HEALTH_WAIT_MAX), settled).await;
+        let status = self.status_of(&resource);
+        let ready = status.lifecycle == Lifecycle::Active
+            && matches!(
+                status.health,
+                Health::Healthy | Health::Degraded | Health::Unhealthy
+            )
+            && status.instances.iter().any(|one| one.started_at.is_some());
+        Ok(HealthReport { ready, status })
+    }
+
+    /// Whether nothing more is about to happen to the version that is stored.
+    fn is_settled(&self, resource: &ServiceResource) -> bool {
+        let Some(seen) = self.inner.context.board.find(resource.id) else {
+            return false;
+        };
+        let current = seen.version >= resource.version;
+        let state = seen.status.lifecycle;
+        current
+            && matches!(
+                state,
+                Lifecycle::Active | Lifecycle::Error | Lifecycle::Inactive
+            )
+    }
+
+    fn is_seen_as(&self, resource: &ServiceResource, filter: &ServiceFilter) -> bool {
+        if filter.state.is_none() && filter.health.is_none() {
+            return true;
+        }
+        let status = self.status_of(resource);
+        filter.state.is_none_or(|state| state == status.lifecycle)
+            && filter.health.is_none_or(|health| health == status.health)
+    }
+
+    /// The service, unless it is deleted.
+    pub(crate) async fn find(&self, service: &ServiceRef) -> Result<ServiceResource, Failure> {
+        let found = match service {
+            ServiceRef::Id(id) => self.store().service(*id).await?,
+            ServiceRef::Name(name) => self.store().service_by_name(name).await?,
+        };
+        found
+            .filter(|one| one.deleted_at.is_none())
+            .ok_or_else(|| service.unknown())
+    }
+
+    /// The service in the archive; by name the one that was deleted last.
+    async fn find_deleted(&self, service: &ServiceRef) -> Result<ServiceResource, Failure> {
+        let found = match service {
+            ServiceRef::Id(id) => self.store().service(*id).await?,
+            ServiceRef::Name(name) => self.store().deleted_service_by_name(name).await?,
+        };
+        match found {
+            Some(one) if one.deleted_at.is_some() => Ok(one),
+            Some(one) => Err(conflict(format!("`{}` is not deleted", one.name))),
+            None => Err(service.unknown()),
+        }
+    }
+
+    /// The service, also when it is deleted.
+    pub(crate) async fn find_any(&self, service: &ServiceRef) -> Result<ServiceResource, Failure> {
+        match self.find(service).await {
+            Ok(found) => Ok(found),
+            Err(unknown) => self.find_deleted(service).await.map_err(|_| unknown),
+        }
+    }
+
+    /// Which of the secrets of `old` the `next` spec may refer to: all of them, as long as they go
+    /// where they went before. Otherwise whoever may change an address could have them sent to it.
+    async fn secrets_to_keep(
+        &self,
+        old: &ServiceResource,
+        next: &ServiceSpec,
+    ) -> Result<HashSet<Id<SecretValue>>, Failure> {
+        if !same_destination(&old.spec.source, &next.source) {
+            return Ok(HashSet::new());
+        }
+        let rows = self.store().secrets(old.id).await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
+    /// The service with the next version, written now.
+    fn touched(&self, old: &ServiceResource) -> ServiceResource {
+        ServiceResource {
+            version: old.version + 1,
+            updated_at: self.now(),
+            ..old.clone()
+        }
+    }
+
+    async fn write(
+        &self,
+        caller: &Principal,
+        (old, next): (&ServiceResource, ServiceResource),
+        action: &'static str,
+    ) -> Result<Outcome, Failure> {
+        let audit = self.audit(caller, action, &next);
+        self.store()
+            .update_service(&next, old.version, Vec::new(), audit)
+            .await?;
+        self.done(next, action).await
+    }
+
+    fn audit(
+        &self,
+        caller: &Principal,
+        action: &'static str,
+        service: &ServiceResource,
+    ) -> AuditLine {
+        let target = ("service", service.id.to_string(), service.name.to_string());
+        AuditLine::new(self.now(), caller, action, target)
+    }
+
+    /// The change is on disk: everyone who acts on it is told.
+    async fn done(
+        &self,
+        resource: ServiceResource,
+        action: &'static str,
+    ) -> Result<Outcome, Failure> {
+        self.inner.signals.changed(resource.id);
+        self.announce(Event::Service {
+            id: resource.id,
+            action,
+        });
+        Ok(Outcome::Service(Box::new(self.observe(resource).await)))
+    }
+
+    pub(crate) async fn observe(&self, resource: ServiceResource) -> Observed {
+        let status = self.status_of(&resource);
+        let stats = self.stats_of(resource.id).await;
+        Observed {
+            resource,
+            status,
+            stats,
+        }
+    }
+
+    /// What is seen of a service; of one that nothing was done for yet, what will be done.
+    pub(crate) fn status_of(&self, resource: &ServiceResource) -> ServiceStatus {
+        let seen = self
+            .inner
+            .context
+            .board
+            .find(resource.id)
+            .map(|seen| seen.measured());
+        seen.unwrap_or_else(|| {
+            let asleep = resource.deleted_at.is_some() || !resource.enabled;
+            let state = if asleep {
+                Lifecycle::Inactive
+            } else {
+                Lifecycle::Draft
+            };
+            let mut status = ServiceStatus::new(state, resource.updated_at);
+            status.health = if asleep {
+                Health::Stopped
+            } else {
+                Health::Starting
+            };
+            status
+        })
+    }
+}
+
+fn may_write(caller: &Principal, spec: &ServiceSpec) -> Result<(), Failure> {
+    require(caller, Permission::McpWrite)?;
+    if spec.runs_on_host() {
+        require(caller, Permission::HostExecute)?;
+    }
+    Ok(())
+}
+
+fn compare(service: &ServiceResource, expected: Option<u64>) -> Result<(), Failure> {
+    match expected {
+        Some(version) if version != service.version => Err(changed(service, version)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn changed(service: &ServiceResource, expected: u64) -> Failure {
+    let (name, version) = (&service.name, service.version);
+    Failure::new(
+        Kind::VersionMismatch,
+        format!(
+            "`{name}` has version {version}, not {expected}: read it again and repeat the change"
+        ),
+    )
+}
+
+/// Every problem of a draft together; the secrets to store when there is none.
+fn accepted(
+    draft: &ServiceDraft,
+    taken: bool,
+    sealed: Result<Vec<SecretRow>, Vec<Issue>>,
+) -> Result<Vec<SecretRow>, Failure> {
+    let name = &draft.name;
+    let in_use = format!("`{name}` is taken: another service has this name");
+    match (taken, sealed) {
+        (false, Ok(secrets)) => Ok(secrets),
+        (true, Ok(_)) => Err(conflict(in_use)),
+        (taken, Err(mut issues)) => {
+            if taken {
+                issues.insert(0, Issue::new("name", in_use));
+            }
+            Err(Failure::invalid(&format!("The service `{name}`"), issues))
+        }
+    }
+}
+
+/// Whether sealed values of `old` would reach the same program kind or host as before.
+fn same_destination(old: &Source, new: &Source) -> bool {
+    let origin = |text: &str| text.parse::<url::Url>().map(|url| url.origin()).ok();
+    match (old, new) {
+        // Whoever runs programs here needs `host:execute` for every change.
+        (Source::Process(_), Source::Process(_)) | (Source::Builtin(_), Source::Builtin(_)) => true,
+        (Source::Mcp(old), Source::Mcp(new)) => origin(&old.url) == origin(&new.url),
+        (Source::Process(_) | Source::Mcp(_) | Source::Builtin(_), _) => false,
+    }
+}
+
+/// Names of what differs, for the audit; never a value.
+fn differences(old: &ServiceResource, new: &ServiceResource) -> Vec<&'static str> {
+    let (left, right) = (&old.spec, &new.spec);
+    let parts = [
+        ("name", old.name != new.name),
+        ("enabled", old.enabled != new.enabled),
+        ("tags", old.tags != new.tags),
+        ("environment", old.environment != new.environment),
+        ("description", left.description != right.description),
+        ("source", left.source != right.source),
+        ("replicas", left.replicas != right.replicas),
+        ("era", left.era != right.era),
+        ("tools", left.tools != right.tools),
+        ("limits", left.limits != right.limits),
+    ];
+    parts
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(name, _)| name)
+        .collect()
+}

@@ -1,0 +1,146 @@
+//! Brings the control plane up: everything that was stored is served again at once, and started in
+//! the background.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, broadcast};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use vaxel_core::{
+    failure::Failure,
+    principal::{Principal, Role},
+    service::ServiceResource,
+};
+
+use crate::{
+    change::KeyDraft,
+    config::Config,
+    control::{Control, Deps, Inner, Started, Task},
+    demo::Demo,
+    event,
+    reconcile::{Known, Reconciler, Signals},
+    recorder::{self, Callers, RecordCounts},
+    runner::Context,
+    seal::Vault,
+    status::Board,
+};
+
+impl Control {
+    /// Loads what is stored, gives it to the data plane, and starts it in the background. A stored
+    /// service that does not work any more is in error; it never keeps the others from starting.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the first key cannot be written.
+    pub async fn start(config: Config, deps: Deps) -> Result<(Self, Started), Failure> {
+        let Deps {
+            clock,
+            store,
+            supervisor,
+            gateway,
+            sealer,
+            records,
+        } = deps;
+        let context = Arc::new(Context {
+            vault: Vault::new(store.clone(), Arc::new(sealer)),
+            board: Board::new(),
+            demo: Arc::new(Demo::new(
+                store.clone(),
+                clock.clone(),
+                config.server.version.clone(),
+            )),
+            starts: Arc::new(Semaphore::new(config.process.starts_at_once.max(1))),
+            clock,
+            store,
+            supervisor,
+            gateway,
+            config,
+        });
+        let inner = Inner {
+            context: Arc::clone(&context),
+            signals: Arc::new(Signals::default()),
+            callers: Arc::new(Callers::default()),
+            events: broadcast::Sender::new(event::WAITING),
+            records: Arc::new(RecordCounts::default()),
+            changes: TaskTracker::new(),
+            key_ring: tokio::sync::Mutex::default(),
+            shutdown: CancellationToken::new(),
+            tasks: Mutex::default(),
+        };
+        let control = Self {
+            inner: Arc::new(inner),
+        };
+        let admin_key = control.first_key().await?;
+        control.publish_keys().await?;
+        let known = control.load().await?;
+        let services = known.len();
+        control.begin(known, records);
+        Ok((
+            control,
+            Started {
+                admin_key,
+                services,
+            },
+        ))
+    }
+
+    /// Without any key nobody could ever make one: the first start makes it.
+    async fn first_key(&self) -> Result<Option<vaxel_core::secret::Secret<String>>, Failure> {
+        if !self.store().keys().await?.is_empty() {
+            return Ok(None);
+        }
+        let draft = KeyDraft {
+            name: "admin".to_owned(),
+            permissions: Role::Admin.permissions(),
+            expires_in: None,
+        };
+        let key = self.make_key(&Principal::system(), draft).await?;
+        Ok(Some(key.text))
+    }
+
+    async fn load(&self) -> Result<Vec<Known>, Failure> {
+        let services = self.store().all_services().await?;
+        let mut catalogs = self.store().all_catalogs().await?;
+        let known = |resource: ServiceResource| {
+            let resource = Arc::new(resource);
+            let catalog = catalogs.remove(&resource.id).map(Arc::new);
+            Known { resource, catalog }
+        };
+        Ok(services.into_iter().map(known).collect())
+    }
+
+    fn begin(
+        &self,
+        known: Vec<Known>,
+        records: tokio::sync::mpsc::Receiver<vaxel_core::call::CallRecord>,
+    ) {
+        let inner = &self.inner;
+        let (context, store) = (&inner.context, &inner.context.store);
+        let mut reconciler = Reconciler::new(Arc::clone(context), Arc::clone(&inner.signals));
+        reconciler.begin(known);
+        self.run("reconciler", |stop| reconciler.run(stop));
+        self.run("key uses", |stop| {
+            recorder::note_key_uses(store.clone(), Arc::clone(&inner.callers), stop)
+        });
+        self.run("sweep", |stop| {
+            recorder::sweep(
+                store.clone(),
+                context.clock.clone(),
+                context.config.records,
+                stop,
+            )
+        });
+        self.run("recorder", |stop| {
+            recorder::record(store.clone(), records, (stop, Arc::clone(&inner.records)))
+        });
+    }
+
+    /// Starts a background task. They are ended in the order in which they were started.
+    fn run<F>(&self, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let handle = tokio::runtime::Handle::current().spawn(task(stop.clone()));
+        self.inner.tasks.lock().push(Task { name, stop, handle });
+    }
+}

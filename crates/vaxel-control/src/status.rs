@@ -1,0 +1,111 @@
+//! What is observed of every service: in memory, lost on restart, readable by everyone at once.
+//!
+//! Each service's runner writes its own entry; readers take an `Arc` and never wait for a writer's
+//! work. Whoever waits for a state subscribes to the counter.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use vaxel_core::{
+    id::{Id, Service},
+    lifecycle::Lifecycle,
+    status::ServiceStatus,
+};
+use vaxel_supervisor::ProcessHandle;
+
+/// The observed states.
+#[derive(Debug)]
+pub(crate) struct Board {
+    entries: RwLock<HashMap<Id<Service>, Arc<Seen>>>,
+    /// Counts the changes, so that waiters look again.
+    changed: watch::Sender<u64>,
+}
+
+/// What is seen of one service.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// The version of the stored service that this is about.
+    pub(crate) version: u64,
+    pub(crate) status: ServiceStatus,
+    /// The processes of its replicas, to be asked what they use when someone wants to know.
+    pub(crate) probes: Vec<(u16, ProcessHandle)>,
+}
+
+impl Seen {
+    /// The status with what its processes use now.
+    pub(crate) fn measured(&self) -> ServiceStatus {
+        let mut status = self.status.clone();
+        for (replica, process) in &self.probes {
+            let usage = process.usage();
+            let instance = status
+                .instances
+                .iter_mut()
+                .find(|one| one.replica == *replica);
+            if let Some(instance) = instance {
+                instance.cpu_ms = u64::try_from(usage.cpu.as_millis()).unwrap_or(u64::MAX);
+                instance.memory_bytes = usage.memory_bytes;
+                instance.processes = usage.processes;
+            }
+        }
+        status
+    }
+}
+
+/// How many services there are in which state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Every service that is not deleted.
+    pub total: u32,
+    /// Those in service.
+    pub active: u32,
+    /// Those that are wanted but do not work.
+    pub error: u32,
+}
+
+impl Board {
+    pub(crate) fn new() -> Self {
+        Self {
+            entries: RwLock::default(),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    /// The state of `id`, when anything was done for it yet.
+    pub(crate) fn find(&self, id: Id<Service>) -> Option<Arc<Seen>> {
+        self.entries.read().get(&id).cloned()
+    }
+
+    pub(crate) fn put(&self, id: Id<Service>, seen: Seen) {
+        self.entries.write().insert(id, Arc::new(seen));
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    pub(crate) fn remove(&self, id: Id<Service>) {
+        self.entries.write().remove(&id);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Every service that anything is known of.
+    pub(crate) fn ids(&self) -> Vec<Id<Service>> {
+        self.entries.read().keys().copied().collect()
+    }
+
+    /// Changes when any entry does.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        let entries = self.entries.read();
+        let count = |state: Lifecycle| {
+            let matching = entries.values().filter(|one| one.status.lifecycle == state);
+            u32::try_from(matching.count()).unwrap_or(u32::MAX)
+        };
+        Totals {
+            total: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+            active: count(Lifecycle::Active),
+            error: count(Lifecycle::Error),
+        }
+    }
+}
