@@ -135,7 +135,8 @@ impl Link {
         &self.0.facts
     }
 
-    pub(crate) fn in_flight(&self) -> u32 {
+    /// Requests on their way to this instance.
+    pub fn in_flight(&self) -> u32 {
         self.0.in_flight.load(Ordering::Relaxed)
     }
 
