@@ -49,6 +49,11 @@ impl<T> Id<T> {
         }
     }
 
+    /// From sixteen bytes that were read from storage.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        Uuid::from_slice(bytes).ok().map(Self::from_uuid)
+    }
+
     /// The sixteen bytes, for contexts and keys.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.raw.as_bytes()

@@ -1,0 +1,78 @@
+//! Who did what: a line per change, in the transaction of the change.
+
+use vaxel_core::{audit::AuditLine, time::Timestamp};
+
+use crate::{
+    error::Error,
+    service::to_json,
+    sqlite::Tx,
+    stmt::{Stmt, values},
+    store::Store,
+};
+
+/// A line as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// In the order of commits.
+    pub seq: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Name of the principal.
+    pub actor: String,
+    /// What was done.
+    pub action: String,
+    /// `service`, `key`, …
+    pub target_kind: String,
+    /// Name of the target.
+    pub target_name: String,
+    /// What changed, JSON.
+    pub detail: String,
+}
+
+static APPEND: Stmt = Stmt::new(
+    "INSERT INTO audit (at, actor, actor_key, action, target_kind, target_id, target_name, detail) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+);
+static NEWEST: Stmt = Stmt::new(
+    "SELECT seq, at, actor, action, target_kind, target_name, detail FROM audit \
+     ORDER BY seq DESC LIMIT $1",
+);
+
+pub(crate) fn append(tx: &mut Tx<'_>, line: &AuditLine) -> Result<(), Error> {
+    let values = values![
+        line.at,
+        line.actor.as_str(),
+        line.actor_key.as_deref(),
+        line.action,
+        line.target_kind,
+        line.target_id.as_str(),
+        line.target_name.as_str(),
+        to_json(&line.detail)?,
+    ];
+    tx.execute(&APPEND, &values).map(drop)
+}
+
+impl Store {
+    /// Writes a line about something that changes no resource.
+    pub async fn audit(&self, line: AuditLine) -> Result<(), Error> {
+        self.write("audit", move |tx| append(tx, &line)).await
+    }
+
+    /// The newest lines, newest first.
+    pub async fn audit_lines(&self, limit: u32) -> Result<Vec<AuditRow>, Error> {
+        self.read(move |tx| {
+            tx.query(&NEWEST, &values![i64::from(limit)], |row| {
+                Ok(AuditRow {
+                    seq: row.count(0)?,
+                    at: row.time(1)?,
+                    actor: row.text(2)?,
+                    action: row.text(3)?,
+                    target_kind: row.text(4)?,
+                    target_name: row.text(5)?,
+                    detail: row.text(6)?,
+                })
+            })
+        })
+        .await
+    }
+}

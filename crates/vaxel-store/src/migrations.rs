@@ -1,0 +1,97 @@
+//! The schema, as numbered steps. A step that was released is never edited: a new one follows it.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::error::Error;
+
+/// Steps of `vaxel.db`.
+pub(crate) const RESOURCES: &[&str] = &["
+CREATE TABLE services (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, version BIGINT NOT NULL, revision BIGINT NOT NULL,
+    enabled BIGINT NOT NULL, tags TEXT NOT NULL, environment TEXT NOT NULL, owner TEXT NOT NULL,
+    source TEXT NOT NULL, spec TEXT NOT NULL, search TEXT NOT NULL,
+    created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, deleted_at BIGINT
+);
+CREATE UNIQUE INDEX services_by_name ON services (name) WHERE deleted_at IS NULL;
+CREATE TABLE revisions (
+    service TEXT NOT NULL, revision BIGINT NOT NULL, spec TEXT NOT NULL, author TEXT NOT NULL,
+    created_at BIGINT NOT NULL, PRIMARY KEY (service, revision)
+);
+CREATE TABLE secrets (
+    id TEXT PRIMARY KEY, service TEXT NOT NULL, sealed BLOB NOT NULL, created_at BIGINT NOT NULL
+);
+CREATE INDEX secrets_by_service ON secrets (service);
+CREATE TABLE keys (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, prefix TEXT NOT NULL UNIQUE, digest BLOB NOT NULL,
+    permissions TEXT NOT NULL, created_at BIGINT NOT NULL, expires_at BIGINT, revoked_at BIGINT,
+    last_used_at BIGINT
+);
+CREATE UNIQUE INDEX keys_by_name ON keys (name) WHERE revoked_at IS NULL;
+CREATE TABLE catalogs (
+    service TEXT PRIMARY KEY, catalog TEXT NOT NULL, fetched_at BIGINT NOT NULL
+);
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY, at BIGINT NOT NULL, actor TEXT NOT NULL, actor_key TEXT,
+    action TEXT NOT NULL, target_kind TEXT NOT NULL, target_id TEXT NOT NULL,
+    target_name TEXT NOT NULL, detail TEXT NOT NULL
+);
+CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY, at BIGINT NOT NULL, action TEXT NOT NULL, target_kind TEXT NOT NULL,
+    target_id TEXT NOT NULL
+);
+CREATE TABLE notes (name TEXT PRIMARY KEY, text TEXT NOT NULL, updated_at BIGINT NOT NULL);
+"];
+
+/// Steps of `records.db`.
+pub(crate) const RECORDS: &[&str] = &["
+CREATE TABLE calls (
+    seq INTEGER PRIMARY KEY, id BLOB NOT NULL, at BIGINT NOT NULL, duration_us BIGINT NOT NULL,
+    service BLOB NOT NULL, service_name TEXT NOT NULL, method TEXT NOT NULL, target TEXT NOT NULL,
+    principal BLOB, principal_name TEXT NOT NULL, outcome TEXT NOT NULL, error TEXT,
+    request_bytes BIGINT NOT NULL, response_bytes BIGINT NOT NULL, client_revision TEXT NOT NULL,
+    upstream_revision TEXT NOT NULL, door TEXT NOT NULL, trace_id TEXT, request BLOB, response BLOB
+);
+CREATE TABLE call_stats (
+    service BLOB PRIMARY KEY, calls BIGINT NOT NULL, errors BIGINT NOT NULL,
+    total_us BIGINT NOT NULL, last_at BIGINT NOT NULL
+);
+"];
+
+/// Brings a database to the newest schema, or refuses one that is newer. `user_version` holds the
+/// number of steps that were applied.
+pub(crate) fn apply(connection: &Connection, file: &Path, steps: &[&str]) -> Result<(), Error> {
+    let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
+    let found: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(|error| corrupt(file, error))?;
+    if found > known {
+        return Err(Error::Newer {
+            file: file.to_owned(),
+            found,
+            known,
+        });
+    }
+    for (index, step) in steps
+        .iter()
+        .enumerate()
+        .skip(usize::try_from(found).unwrap_or(0))
+    {
+        let version = index + 1;
+        let all = format!("BEGIN IMMEDIATE; {step}; PRAGMA user_version={version}; COMMIT;");
+        connection.execute_batch(&all).map_err(Error::of)?;
+    }
+    Ok(())
+}
+
+fn corrupt(file: &Path, error: rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode;
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Error::Corrupt {
+            file: file.to_owned(),
+            detail: error.to_string(),
+        },
+        _ => Error::of(error),
+    }
+}

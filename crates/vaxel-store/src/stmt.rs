@@ -1,0 +1,153 @@
+//! Statements and values that every engine takes.
+
+use std::{borrow::Cow, sync::OnceLock};
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use vaxel_core::{id::Id, time::Timestamp};
+
+use crate::error::Error;
+
+/// One SQL text. Parameters are `$1`, `$2`, …; `$` stands for nothing else.
+pub(crate) struct Stmt {
+    text: &'static str,
+    sqlite: OnceLock<String>,
+}
+
+impl Stmt {
+    pub(crate) const fn new(text: &'static str) -> Self {
+        Self {
+            text,
+            sqlite: OnceLock::new(),
+        }
+    }
+
+    /// The text as SQLite reads it: there `$1` would be a name, `?1` is a number.
+    pub(crate) fn for_sqlite(&self) -> &str {
+        self.sqlite.get_or_init(|| self.text.replace('$', "?"))
+    }
+}
+
+/// A value that is stored. Column types are TEXT, BIGINT and BLOB.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Value<'a> {
+    Null,
+    Int(i64),
+    Text(Cow<'a, str>),
+    Blob(Cow<'a, [u8]>),
+}
+
+impl rusqlite::ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Int(number) => ValueRef::Integer(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+            Self::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+impl From<i64> for Value<'_> {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+impl From<u64> for Value<'_> {
+    fn from(number: u64) -> Self {
+        Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+}
+impl From<bool> for Value<'_> {
+    fn from(truth: bool) -> Self {
+        Self::Int(i64::from(truth))
+    }
+}
+impl From<Timestamp> for Value<'_> {
+    fn from(at: Timestamp) -> Self {
+        at.as_millis().into()
+    }
+}
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+}
+impl From<String> for Value<'_> {
+    fn from(text: String) -> Self {
+        Self::Text(Cow::Owned(text))
+    }
+}
+impl<'a> From<&'a [u8]> for Value<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Blob(Cow::Borrowed(bytes))
+    }
+}
+impl<T> From<Id<T>> for Value<'_> {
+    fn from(id: Id<T>) -> Self {
+        Self::Text(Cow::Owned(id.to_string()))
+    }
+}
+impl<T: Into<Self>> From<Option<T>> for Value<'_> {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+/// One row of an answer, read by position.
+pub(crate) struct Row<'a>(pub(crate) &'a rusqlite::Row<'a>);
+
+impl Row<'_> {
+    pub(crate) fn int(&self, at: usize) -> Result<i64, Error> {
+        self.0
+            .get(at)
+            .map_err(|error| Error::unreadable("number", error))
+    }
+    pub(crate) fn count(&self, at: usize) -> Result<u64, Error> {
+        self.int(at)
+            .map(|number| u64::try_from(number).unwrap_or(0))
+    }
+    pub(crate) fn truth(&self, at: usize) -> Result<bool, Error> {
+        self.int(at).map(|number| number != 0)
+    }
+    pub(crate) fn text(&self, at: usize) -> Result<String, Error> {
+        self.0
+            .get(at)
+            .map_err(|error| Error::unreadable("text", error))
+    }
+    pub(crate) fn maybe_text(&self, at: usize) -> Result<Option<String>, Error> {
+        self.0
+            .get(at)
+            .map_err(|error| Error::unreadable("text", error))
+    }
+    pub(crate) fn blob(&self, at: usize) -> Result<Vec<u8>, Error> {
+        self.0
+            .get(at)
+            .map_err(|error| Error::unreadable("value", error))
+    }
+    pub(crate) fn maybe_blob(&self, at: usize) -> Result<Option<Vec<u8>>, Error> {
+        self.0
+            .get(at)
+            .map_err(|error| Error::unreadable("value", error))
+    }
+    pub(crate) fn time(&self, at: usize) -> Result<Timestamp, Error> {
+        self.count(at).map(Timestamp::from_millis)
+    }
+    pub(crate) fn maybe_time(&self, at: usize) -> Result<Option<Timestamp>, Error> {
+        let millis: Option<i64> = self
+            .0
+            .get(at)
+            .map_err(|error| Error::unreadable("time", error))?;
+        Ok(millis.map(|millis| Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))))
+    }
+    pub(crate) fn id<T>(&self, at: usize) -> Result<Id<T>, Error> {
+        self.text(at)?
+            .parse()
+            .map_err(|error| Error::unreadable("id", error))
+    }
+}
+
+/// `[value, …].into()` for parameters of different types.
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { [$($crate::stmt::Value::from($value)),*] };
+}
+pub(crate) use values;
