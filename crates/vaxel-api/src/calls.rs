@@ -1,5 +1,7 @@
 //! Records of calls: who called what, when, and how it ended.
 
+use std::time::Duration;
+
 use axum::{Json as Answer, extract::State};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -41,8 +43,8 @@ pub(crate) struct CallView {
     /// Name of the key that was used.
     principal: String,
     /// How it ended.
-    #[schema(value_type = String, example = "ok")]
-    outcome: &'static str,
+    #[schema(example = "ok")]
+    outcome: String,
     /// Why it did not end well.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -59,20 +61,69 @@ pub(crate) struct CallView {
     /// W3C trace id.
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
-    /// The parameters, when the configuration keeps them.
+    /// The parameters, when the configuration keeps them; a string when they were cut.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     request: Option<Box<RawValue>>,
-    /// The result, when the configuration keeps it.
+    /// The result, when the configuration keeps it; a string when it was cut.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     response: Option<Box<RawValue>>,
 }
 
 impl From<CallRow> for CallView {
-    fn from(_row: CallRow) -> Self {
-        unimplemented!()
+    fn from(row: CallRow) -> Self {
+        let CallRow {
+            seq: _,
+            id,
+            at,
+            duration_us,
+            service: service_id,
+            service_name: service,
+            method,
+            target,
+            principal: _,
+            principal_name: principal,
+            outcome,
+            error,
+            request_bytes,
+            response_bytes,
+            client_revision,
+            upstream_revision,
+            door,
+            trace_id,
+            request,
+            response,
+        } = row;
+        Self {
+            id,
+            at,
+            duration_ms: Duration::from_micros(duration_us).as_secs_f64() * 1_000.0,
+            service,
+            service_id,
+            method,
+            target,
+            principal,
+            outcome,
+            error,
+            request_bytes,
+            response_bytes,
+            client_revision,
+            upstream_revision,
+            door,
+            trace_id,
+            request: request.as_deref().map(kept),
+            response: response.as_deref().map(kept),
+        }
     }
+}
+
+/// What a record kept: the JSON itself, or, when it was cut at the cap, its beginning as a string.
+fn kept(bytes: &[u8]) -> Box<RawValue> {
+    serde_json::from_slice(bytes).unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(bytes);
+        serde_json::value::to_raw_value(&text).expect("a string is JSON")
+    })
 }
 
 /// One page of calls.

@@ -1,7 +1,7 @@
 //! Pages for people: the front page, the API's reading page, and one page per kind of error. Nothing
 //! here loads anything from another host, and the pages' policy says so to the browser.
 
-use std::sync::Arc;
+use std::{fmt::Write, sync::Arc};
 
 use axum::{
     extract::State,
@@ -65,10 +65,12 @@ these as its <code>type</code>.</p><ul>",
             .unwrap_or_default()
             .trim_start_matches('#')
             .trim();
-        body.push_str(&format!(
+        // Writing to a string cannot fail.
+        let _ = write!(
+            body,
             "<li><a href=\"/errors/{slug}\">{}</a></li>",
             escape(title)
-        ));
+        );
     }
     body.push_str("</ul>");
     html("Errors", &body)

@@ -179,14 +179,13 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
         let inner = text
             .strip_prefix('"')
             .and_then(|rest| rest.strip_suffix('"'));
-        match inner.and_then(|version| version.parse().ok()) {
-            Some(version) => Ok(Self(Some(version))),
-            None => {
-                let message = "must be the ETag of an earlier answer, such as \"3\"";
-                let issues = vec![Issue::new("If-Match", message)];
-                Err(Refusal(Failure::invalid("The request", issues)))
-            }
+        let version: Option<u64> = inner.and_then(|version| version.parse().ok());
+        if version.is_some() {
+            return Ok(Self(version));
         }
+        let message = "must be the ETag of an earlier answer, such as \"3\"";
+        let issues = vec![Issue::new("If-Match", message)];
+        Err(Refusal(Failure::invalid("The request", issues)))
     }
 }
 

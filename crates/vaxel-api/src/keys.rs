@@ -61,7 +61,6 @@ impl From<KeyRow> for KeyView {
             revoked_at,
             last_used_at,
         } = row;
-        let prefix = prefix.to_string();
         Self {
             id,
             name,

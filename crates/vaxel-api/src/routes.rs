@@ -59,3 +59,6 @@ pub(crate) fn router(context: Context, described: Router<Context>) -> Router {
         .layer(middleware::from_fn(problem::render))
         .with_state(context)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,17 +6,10 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
-use vaxel_control::{Change, HealthReport, List, Observed, Page, ServiceFilter, ServiceRef, Stats};
+use vaxel_control::{Change, Observed, Page, ServiceFilter, ServiceRef};
 use vaxel_core::{
-    failure::Failure,
-    fields::Fields,
-    id::{Id, Service},
-    lifecycle::Lifecycle,
-    quantity::Span,
-    service::{ServiceDraft, ServiceResource, ServiceSpec},
-    status::{Health, ServiceStatus},
-    time::Timestamp,
+    failure::Failure, fields::Fields, lifecycle::Lifecycle, quantity::Span, service::ServiceDraft,
+    status::Health,
 };
 
 use crate::{
@@ -25,171 +18,9 @@ use crate::{
     problem::Refusal,
 };
 
-/// A service: desired state, bookkeeping, and what is seen of it.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct ServiceView {
-    /// Never changes.
-    #[schema(value_type = String, format = "uuid")]
-    id: Id<Service>,
-    /// Unique among services that are not deleted.
-    #[schema(example = "files")]
-    name: String,
-    /// Counts every write; the ETag.
-    version: u64,
-    /// Number of the current spec.
-    revision: u64,
-    /// Whether it should run.
-    enabled: bool,
-    /// For people and filters.
-    tags: Vec<String>,
-    /// `dev`, `staging`, `prod` or own.
-    #[schema(example = "default")]
-    environment: String,
-    /// Name of the key that created it.
-    owner: String,
-    /// Desired state; sealed values stand as `secret:` references.
-    spec: ServiceSpec,
-    /// Observed state.
-    status: ServiceStatus,
-    /// Its calls.
-    stats: StatsView,
-    /// First accepted.
-    #[schema(value_type = String, format = DateTime)]
-    created_at: Timestamp,
-    /// Last written.
-    #[schema(value_type = String, format = DateTime)]
-    updated_at: Timestamp,
-    /// Set while it is in the archive.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    deleted_at: Option<Timestamp>,
-}
+mod view;
 
-impl From<Observed> for ServiceView {
-    fn from(
-        Observed {
-            resource,
-            status,
-            stats,
-        }: Observed,
-    ) -> Self {
-        let ServiceResource {
-            id,
-            name,
-            version,
-            revision,
-            enabled,
-            tags,
-            environment,
-            owner,
-            spec,
-            created_at,
-            updated_at,
-            deleted_at,
-        } = resource;
-        Self {
-            id,
-            name: name.to_string(),
-            version,
-            revision,
-            enabled,
-            tags,
-            environment,
-            owner,
-            spec,
-            status,
-            stats: stats.into(),
-            created_at,
-            updated_at,
-            deleted_at,
-        }
-    }
-}
-
-/// Figures of a service's calls.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct StatsView {
-    /// Calls so far.
-    calls: u64,
-    /// Those that did not end well.
-    errors: u64,
-    /// Mean duration in milliseconds.
-    average_ms: f64,
-    /// Arrival of the last call.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    last_used_at: Option<Timestamp>,
-    /// Calls that are being answered now.
-    in_flight: u32,
-}
-
-impl From<Stats> for StatsView {
-    fn from(
-        Stats {
-            calls,
-            errors,
-            average_ms,
-            last_used_at,
-            in_flight,
-        }: Stats,
-    ) -> Self {
-        Self {
-            calls,
-            errors,
-            average_ms,
-            last_used_at,
-            in_flight,
-        }
-    }
-}
-
-/// One page of services.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct ServiceListView {
-    /// In the order of their names.
-    items: Vec<ServiceView>,
-    /// Send it as `cursor` to read on; absent on the last page.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
-}
-
-impl From<List<Observed>> for ServiceListView {
-    fn from(List { items, next_cursor }: List<Observed>) -> Self {
-        Self {
-            items: items.into_iter().map(Into::into).collect(),
-            next_cursor,
-        }
-    }
-}
-
-/// How a service is.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct HealthView {
-    /// What was done.
-    lifecycle: Lifecycle,
-    /// What is seen.
-    health: Health,
-    /// Why it is not active or healthy.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    /// Whether it takes calls now.
-    ready: bool,
-    /// Everything that is seen.
-    status: ServiceStatus,
-}
-
-impl From<HealthReport> for HealthView {
-    fn from(HealthReport { ready, status }: HealthReport) -> Self {
-        let (lifecycle, health) = (status.lifecycle, status.health);
-        Self {
-            lifecycle,
-            health,
-            reason: status.reason.clone(),
-            ready,
-            status,
-        }
-    }
-}
+use view::{HealthView, ServiceListView, ServiceView, StatsView};
 
 /// Which services, and which page of them.
 #[derive(utoipa::IntoParams)]
@@ -325,7 +156,7 @@ pub(crate) async fn get(
 
 /// Replace a service's desired state
 ///
-/// `If-Match` with the ETag of an earlier answer refuses to overwrite what someone else wrote
+/// `If-Match` with the `ETag` of an earlier answer refuses to overwrite what someone else wrote
 /// meanwhile. `secret:` references in the body keep the values that they stand for.
 #[utoipa::path(
     put, path = "/api/v1/services/{service}", operation_id = "update_service", tag = "services",
@@ -533,7 +364,7 @@ fn draft(body: &serde_json::Value) -> Result<ServiceDraft, Failure> {
     ServiceDraft::from_json(body).map_err(|issues| Failure::invalid("The service", issues))
 }
 
-/// The service with its version as ETag.
+/// The service with its version as `ETag`.
 fn tagged(status: StatusCode, service: Observed) -> Response {
     let etag = format!("\"{}\"", service.resource.version);
     let mut response = (status, Answer(ServiceView::from(service))).into_response();

@@ -163,7 +163,7 @@ pub(crate) async fn get(
     Caller(caller): Caller,
     State(context): State<Context>,
 ) -> Result<Answer<StatusView>, Refusal> {
-    Ok(Answer(context.control.status(&caller).await?.into()))
+    Ok(Answer(context.control.status(&caller)?.into()))
 }
 
 /// Stop the server
@@ -209,13 +209,13 @@ pub(crate) async fn ready(
     _: Public,
     State(context): State<Context>,
 ) -> Result<Answer<ProbeView>, Refusal> {
-    context.control.ready().await?;
+    context.control.ready()?;
     Ok(Answer(ProbeView { status: "ok" }))
 }
 
 /// Read the metrics
 ///
-/// In the OpenMetrics text format. Programs on the same machine may read them without a key, unless
+/// In the `OpenMetrics` text format. Programs on the same machine may read them without a key, unless
 /// `metrics.access` says otherwise.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "get_metrics", tag = "server",

@@ -6,7 +6,7 @@ use vaxel_core::{
     policy::require,
     principal::{Permission, Principal},
 };
-use vaxel_store::CallRow;
+use vaxel_store::{CallQuery, CallRow, CallStats};
 
 use crate::{
     change::ServiceRef,
@@ -27,7 +27,25 @@ impl Control {
             Some(service) => Some(self.find_any(service).await?.id),
             None => None,
         };
-        let (items, next_cursor) = self.store().calls(service, filter, page).await?;
+        let CallFilter {
+            target,
+            outcome,
+            principal,
+            since,
+            until,
+        } = filter.clone();
+        let query = CallQuery {
+            service,
+            target,
+            outcome,
+            principal,
+            since,
+            until,
+        };
+        let (items, next_cursor) = self
+            .store()
+            .calls(query, page.limit, page.cursor.clone())
+            .await?;
         Ok(List { items, next_cursor })
     }
 
@@ -49,11 +67,31 @@ impl Control {
             ..Stats::default()
         };
         match self.store().call_stats(service).await {
-            Ok(kept) if kept.calls > 0 => Stats {
-                calls: kept.calls,
-                ..now
+            Ok(CallStats {
+                calls,
+                errors,
+                total_us,
+                last_at,
+            }) if calls > 0 => Stats {
+                calls,
+                errors,
+                average_ms: mean_ms(total_us, calls),
+                last_used_at: last_at,
+                in_flight: load.in_flight,
             },
-            Ok(_) | Err(_) => now,
+            Ok(_) => now,
+            Err(error) => {
+                tracing::warn!(%error, "the figures of a service's calls could not be read");
+                now
+            }
         }
     }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a mean needs no more than 52 bits"
+)]
+fn mean_ms(total_us: u64, calls: u64) -> f64 {
+    total_us as f64 / calls.max(1) as f64 / 1_000.0
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::json;
-use vaxel_auth::key::{ApiKey, KeyEntry};
+use vaxel_auth::key::{ApiKey, KeyEntry, StoredKey};
 use vaxel_core::{
     audit::AuditLine,
     failure::{Failure, Kind},
@@ -76,7 +76,7 @@ impl Control {
         let stored = KeyRow {
             id: Id::new(now),
             name,
-            prefix: made.prefix,
+            prefix: made.prefix.to_string(),
             digest: made.digest,
             permissions,
             created_at: now,
@@ -87,7 +87,13 @@ impl Control {
         let target = ("key", stored.id.to_string(), stored.name.clone());
         let mut audit = AuditLine::new(now, caller, "key.create", target);
         audit.detail = json!({ "permissions": permissions, "expires_at": stored.expires_at });
-        self.store().create_key(&stored, audit).await?;
+        let created = self.store().create_key(&stored, audit).await;
+        created.map_err(|error| match error {
+            vaxel_store::Error::Taken => {
+                conflict(format!("There is a key called `{}` already", stored.name))
+            }
+            other => other.into(),
+        })?;
         self.publish_keys().await?;
         self.announce(Event::Key {
             id: stored.id,
@@ -176,10 +182,14 @@ impl Control {
                     last_used: AtomicU64::new(0),
                 })
             });
+            let Ok(prefix) = row.prefix.parse() else {
+                tracing::error!(key.id = %row.id, "a stored key has no prefix and is left out");
+                continue;
+            };
             known.insert(row.id, Arc::clone(&caller));
             entries.push(KeyEntry {
-                key: vaxel_auth::key::StoredKey {
-                    prefix: row.prefix,
+                key: StoredKey {
+                    prefix,
                     digest: row.digest,
                 },
                 principal: caller,

@@ -118,7 +118,7 @@ impl Reconciler {
             match plan(Some(&resource), None) {
                 Action::Start => self.start(resource, catalog),
                 Action::Rest | Action::Stop | Action::Replace | Action::Retune => {
-                    self.rest(&resource)
+                    self.rest(&resource);
                 }
             }
         }
@@ -190,7 +190,7 @@ impl Reconciler {
             (Action::Rest, Some(resource)) if restart => self.tell(id, resource, restart),
             (Action::Rest, Some(_)) => {}
             (Action::Start | Action::Rest | Action::Replace | Action::Retune, None) => {
-                self.forget(id)
+                self.forget(id);
             }
         }
         Ok(())

@@ -18,7 +18,7 @@ use crate::{
 
 impl Control {
     /// The running server. `system:read`.
-    pub async fn status(&self, caller: &Principal) -> Result<ServerStatus, Failure> {
+    pub fn status(&self, caller: &Principal) -> Result<ServerStatus, Failure> {
         require(caller, Permission::SystemRead)?;
         let inner = &self.inner;
         let mut calls = CallTotals::default();
@@ -28,7 +28,7 @@ impl Control {
             calls.errors += load.errors;
             calls.in_flight += load.in_flight;
         }
-        let store = self.store().stats().await?;
+        let store = self.store().stats();
         Ok(ServerStatus {
             server: inner.context.config.server.clone(),
             pid: std::process::id(),
@@ -53,8 +53,8 @@ impl Control {
         Ok(self.inner.context.supervisor.logs(resource.name.as_str()))
     }
 
-    /// Whether the server takes calls: it is not ending, and the store answers. Open to everyone.
-    pub async fn ready(&self) -> Result<(), Failure> {
+    /// Whether the server takes calls: it is not ending. Open to everyone.
+    pub fn ready(&self) -> Result<(), Failure> {
         if self.inner.shutdown.is_cancelled() {
             let detail = "The server is ending";
             return Err(Failure::new(Kind::UpstreamUnavailable, detail).retry_after(5));

@@ -1,29 +1,26 @@
-//! Changes and queries of services.
+//! Changes of services; their queries are in `query`.
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use serde_json::json;
 use vaxel_core::{
     audit::AuditLine,
     failure::{Failure, Issue, Kind},
     id::{Id, SecretValue},
-    lifecycle::Lifecycle,
+    name::ServiceName,
     policy::require,
     principal::{Permission, Principal},
     service::{ServiceDraft, ServiceResource, ServiceSpec, Source},
-    status::{Health, ServiceStatus},
 };
-use vaxel_store::SecretRow;
+use vaxel_store::{Error as StoreError, SecretRow};
 
 use crate::{
     change::{Outcome, ServiceRef},
     control::{Control, conflict},
     event::Event,
-    query::{HealthReport, List, Observed, Page, ServiceFilter},
 };
 
-/// Longest wait of [`Control::health`].
-const HEALTH_WAIT_MAX: Duration = Duration::from_mins(5);
+mod query;
 
 impl Control {
     pub(crate) async fn create_service(
@@ -64,9 +61,11 @@ impl Control {
         };
         let mut audit = self.audit(caller, "service.create", &resource);
         audit.detail = json!({ "source": resource.spec.source.kind() });
-        self.store()
-            .create_service(&resource, secrets, audit)
-            .await?;
+        let created = self.store().create_service(&resource, secrets, audit).await;
+        created.map_err(|error| match error {
+            StoreError::Taken => conflict(in_use(&resource.name)),
+            other => other.into(),
+        })?;
         self.done(resource, "service.create").await
     }
 
@@ -113,9 +112,7 @@ impl Control {
         };
         let mut audit = self.audit(caller, "service.update", &next);
         audit.detail = json!({ "changed": differences(&old, &next), "revision": next.revision });
-        self.store()
-            .update_service(&next, old.version, secrets, audit)
-            .await?;
+        self.replace((&old, &next), secrets, audit).await?;
         self.done(next, "service.update").await
     }
 
@@ -199,127 +196,6 @@ impl Control {
         Ok(outcome)
     }
 
-    /// Which services there are, by name. `mcp:read`.
-    pub async fn services(
-        &self,
-        caller: &Principal,
-        filter: &ServiceFilter,
-        page: &Page,
-    ) -> Result<List<Observed>, Failure> {
-        require(caller, Permission::McpRead)?;
-        let mut items = Vec::new();
-        let mut cursor = page.cursor.clone();
-        // State and health are not in the store: read on until the page is full.
-        loop {
-            let missing = page.limit - u32::try_from(items.len()).unwrap_or(page.limit);
-            let (rows, next) = self.store().services(filter, (missing, cursor)).await?;
-            for resource in rows {
-                if self.is_seen_as(&resource, filter) {
-                    items.push(self.observe(resource).await);
-                }
-            }
-            cursor = next;
-            let full = items.len() >= usize::try_from(page.limit).unwrap_or(usize::MAX);
-            if full || cursor.is_none() {
-                return Ok(List {
-                    items,
-                    next_cursor: cursor,
-                });
-            }
-        }
-    }
-
-    /// One service. `mcp:read`.
-    pub async fn service(
-        &self,
-        caller: &Principal,
-        service: &ServiceRef,
-    ) -> Result<Observed, Failure> {
-        require(caller, Permission::McpRead)?;
-        let resource = self.find(service).await?;
-        Ok(self.observe(resource).await)
-    }
-
-    /// How a service is; with `wait` (at most five minutes) as soon as it is active, stopped or in
-    /// error. `mcp:read`.
-    pub async fn health(
-        &self,
-        caller: &Principal,
-        service: &ServiceRef,
-        wait: Option<Duration>,
-    ) -> Result<HealthReport, Failure> {
-        require(caller, Permission::McpRead)?;
-        let resource = self.find(service).await?;
-        let mut changes = self.inner.context.board.watch();
-        let settled =
-            async { while !self.is_settled(&resource) && changes.changed().await.is_ok() {} };
-        // Nobody waits: the answer is what is seen now.
-        let _ = tokio::time::timeout(wait.unwrap_or_default().min(HEALTH_WAIT_MAX), settled).await;
-        let status = self.status_of(&resource);
-        let ready = status.lifecycle == Lifecycle::Active
-            && matches!(
-                status.health,
-                Health::Healthy | Health::Degraded | Health::Unhealthy
-            )
-            && status.instances.iter().any(|one| one.started_at.is_some());
-        Ok(HealthReport { ready, status })
-    }
-
-    /// Whether nothing more is about to happen to the version that is stored.
-    fn is_settled(&self, resource: &ServiceResource) -> bool {
-        let Some(seen) = self.inner.context.board.find(resource.id) else {
-            return false;
-        };
-        let current = seen.version >= resource.version;
-        let state = seen.status.lifecycle;
-        current
-            && matches!(
-                state,
-                Lifecycle::Active | Lifecycle::Error | Lifecycle::Inactive
-            )
-    }
-
-    fn is_seen_as(&self, resource: &ServiceResource, filter: &ServiceFilter) -> bool {
-        if filter.state.is_none() && filter.health.is_none() {
-            return true;
-        }
-        let status = self.status_of(resource);
-        filter.state.is_none_or(|state| state == status.lifecycle)
-            && filter.health.is_none_or(|health| health == status.health)
-    }
-
-    /// The service, unless it is deleted.
-    pub(crate) async fn find(&self, service: &ServiceRef) -> Result<ServiceResource, Failure> {
-        let found = match service {
-            ServiceRef::Id(id) => self.store().service(*id).await?,
-            ServiceRef::Name(name) => self.store().service_by_name(name).await?,
-        };
-        found
-            .filter(|one| one.deleted_at.is_none())
-            .ok_or_else(|| service.unknown())
-    }
-
-    /// The service in the archive; by name the one that was deleted last.
-    async fn find_deleted(&self, service: &ServiceRef) -> Result<ServiceResource, Failure> {
-        let found = match service {
-            ServiceRef::Id(id) => self.store().service(*id).await?,
-            ServiceRef::Name(name) => self.store().deleted_service_by_name(name).await?,
-        };
-        match found {
-            Some(one) if one.deleted_at.is_some() => Ok(one),
-            Some(one) => Err(conflict(format!("`{}` is not deleted", one.name))),
-            None => Err(service.unknown()),
-        }
-    }
-
-    /// The service, also when it is deleted.
-    pub(crate) async fn find_any(&self, service: &ServiceRef) -> Result<ServiceResource, Failure> {
-        match self.find(service).await {
-            Ok(found) => Ok(found),
-            Err(unknown) => self.find_deleted(service).await.map_err(|_| unknown),
-        }
-    }
-
     /// Which of the secrets of `old` the `next` spec may refer to: all of them, as long as they go
     /// where they went before. Otherwise whoever may change an address could have them sent to it.
     async fn secrets_to_keep(
@@ -350,10 +226,30 @@ impl Control {
         action: &'static str,
     ) -> Result<Outcome, Failure> {
         let audit = self.audit(caller, action, &next);
-        self.store()
-            .update_service(&next, old.version, Vec::new(), audit)
-            .await?;
+        self.replace((old, &next), Vec::new(), audit).await?;
         self.done(next, action).await
+    }
+
+    /// Writes `next` in the place of `old`, unless someone else wrote meanwhile.
+    async fn replace(
+        &self,
+        (old, next): (&ServiceResource, &ServiceResource),
+        secrets: Vec<SecretRow>,
+        audit: AuditLine,
+    ) -> Result<(), Failure> {
+        let written = self
+            .store()
+            .update_service(next, old.version, secrets, audit)
+            .await;
+        match written {
+            Ok(()) => Ok(()),
+            Err(StoreError::Changed) => {
+                let current = self.store().service(old.id).await?;
+                Err(changed(current.as_ref().unwrap_or(old), old.version))
+            }
+            Err(StoreError::Taken) => Err(conflict(in_use(&next.name))),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn audit(
@@ -378,41 +274,6 @@ impl Control {
             action,
         });
         Ok(Outcome::Service(Box::new(self.observe(resource).await)))
-    }
-
-    pub(crate) async fn observe(&self, resource: ServiceResource) -> Observed {
-        let status = self.status_of(&resource);
-        let stats = self.stats_of(resource.id).await;
-        Observed {
-            resource,
-            status,
-            stats,
-        }
-    }
-
-    /// What is seen of a service; of one that nothing was done for yet, what will be done.
-    pub(crate) fn status_of(&self, resource: &ServiceResource) -> ServiceStatus {
-        let seen = self
-            .inner
-            .context
-            .board
-            .find(resource.id)
-            .map(|seen| seen.measured());
-        seen.unwrap_or_else(|| {
-            let asleep = resource.deleted_at.is_some() || !resource.enabled;
-            let state = if asleep {
-                Lifecycle::Inactive
-            } else {
-                Lifecycle::Draft
-            };
-            let mut status = ServiceStatus::new(state, resource.updated_at);
-            status.health = if asleep {
-                Health::Stopped
-            } else {
-                Health::Starting
-            };
-            status
-        })
     }
 }
 
@@ -448,7 +309,7 @@ fn accepted(
     sealed: Result<Vec<SecretRow>, Vec<Issue>>,
 ) -> Result<Vec<SecretRow>, Failure> {
     let name = &draft.name;
-    let in_use = format!("`{name}` is taken: another service has this name");
+    let in_use = in_use(name);
     match (taken, sealed) {
         (false, Ok(secrets)) => Ok(secrets),
         (true, Ok(_)) => Err(conflict(in_use)),
@@ -459,6 +320,10 @@ fn accepted(
             Err(Failure::invalid(&format!("The service `{name}`"), issues))
         }
     }
+}
+
+fn in_use(name: &ServiceName) -> String {
+    format!("`{name}` is taken: another service has this name")
 }
 
 /// Whether sealed values of `old` would reach the same program kind or host as before.
