@@ -25,5 +25,4 @@ pub mod audit;
 pub mod call; // the record that every call leaves
 
 pub mod backoff;
-pub mod balance;
-pub mod layering; // how configuration layers become one, with the origin of every value
+pub mod balance; // which instance gets the next call

@@ -46,6 +46,10 @@ mod tests {
             r#"{"type":"/errors/invalid","title":"Invalid input","status":422,"detail":"The service `x` has 1 problem","request_id":"r1","errors":[{"path":"name","message":"is missing"}]}"#
         );
         let busy = Failure::new(Kind::Busy, "later").retry_after(3);
-        assert!(String::from_utf8(super::render(&busy, "r")).unwrap().contains(r#""retry_after":3"#));
+        assert!(
+            String::from_utf8(super::render(&busy, "r"))
+                .unwrap()
+                .contains(r#""retry_after":3"#)
+        );
     }
 }

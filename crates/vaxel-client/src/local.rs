@@ -1,0 +1,55 @@
+//! Finds the Vaxel that runs on this machine, and its admin key.
+
+use std::{fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// What a running Vaxel writes into its data directory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunFile {
+    /// Process id.
+    pub pid: u32,
+    /// Base URL.
+    pub url: Url,
+    /// When it was started.
+    pub started_at: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// A Vaxel on this machine.
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// Base URL.
+    pub url: Url,
+    /// Process id.
+    pub pid: u32,
+    /// The admin key, when this user may read it.
+    pub key: Option<String>,
+}
+
+impl RunFile {
+    /// Name of the file in the data directory.
+    pub const NAME: &'static str = "run.json";
+}
+
+/// Name of the file with the admin key in the data directory.
+pub const ADMIN_KEY: &str = "admin.key";
+
+impl Local {
+    /// The Vaxel that uses `data_dir`, when its file says that one runs and its process is alive.
+    pub fn find(data_dir: &Path) -> Option<Self> {
+        let text = fs::read_to_string(data_dir.join(RunFile::NAME)).ok()?;
+        let run: RunFile = serde_json::from_str(&text).ok()?;
+        if !Path::new("/proc").join(run.pid.to_string()).exists() {
+            return None;
+        }
+        let key = fs::read_to_string(data_dir.join(ADMIN_KEY)).ok();
+        Some(Self {
+            url: run.url,
+            pid: run.pid,
+            key: key.map(|key| key.trim().to_owned()),
+        })
+    }
+}
