@@ -152,6 +152,7 @@ impl Control {
                 handle.abort();
             }
         }
+        self.inner.context.supervisor.shutdown().await;
         self.inner.context.store.close().await;
     }
 

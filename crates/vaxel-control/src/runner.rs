@@ -72,7 +72,8 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// A runner that knows the service's last `catalog`, so that its lists are there at once.
+    /// A runner that knows the service's last `catalog` and has published it already, so that its
+    /// lists are there at once.
     pub(crate) fn new(
         context: Arc<Context>,
         mut wanted: watch::Receiver<Wanted>,
@@ -80,8 +81,9 @@ impl Runner {
     ) -> Self {
         let current = wanted.borrow_and_update().clone();
         let (reports, inbox) = mpsc::channel(REPORTS);
-        let crew = Crew::new(&current.resource, catalog, context.clock.now());
-        Self {
+        let mut crew = Crew::new(&current.resource, catalog, context.clock.now());
+        crew.move_to(Lifecycle::Deploying, context.clock.now());
+        let mut runner = Self {
             context,
             wanted,
             current,
@@ -90,13 +92,13 @@ impl Runner {
             seats: HashMap::new(),
             reports,
             inbox,
-        }
+        };
+        runner.publish();
+        runner
     }
 
     /// Runs until the service is not wanted any more and nothing of it runs.
     pub(crate) async fn run(mut self) {
-        self.crew
-            .move_to(Lifecycle::Deploying, self.context.clock.now());
         self.deploy();
         self.publish();
         loop {

@@ -1,0 +1,79 @@
+"""A stdio MCP server of the legacy era, scripted by its arguments.
+
+    server.py ok                 answers, forever
+    server.py die-after FILE N   answers until a tool call, then exits with code 3, N times in all
+                                 (counted in FILE); afterwards it stays
+    server.py silent             never answers
+    server.py shout              writes to standard error, then exits with code 7
+"""
+import json
+import os
+import sys
+
+mode = sys.argv[1]
+
+
+def say(message):
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def deaths():
+    try:
+        with open(sys.argv[2]) as file:
+            return int(file.read() or 0)
+    except FileNotFoundError:
+        return 0
+
+
+def result_of(method, params):
+    if method == "initialize":
+        return {
+            "protocolVersion": params.get("protocolVersion", "2025-06-18"),
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "scripted", "version": "1"},
+        }
+    if method == "tools/list":
+        return {
+            "tools": [
+                {"name": "greet", "inputSchema": {"type": "object"}},
+                {"name": "env", "inputSchema": {"type": "object"}},
+                {"name": "pid", "inputSchema": {"type": "object"}},
+            ]
+        }
+    if method == "tools/call":
+        name = params["name"]
+        if name == "env":
+            text = os.environ.get(params["arguments"]["name"], "")
+        elif name == "pid":
+            text = str(os.getpid())
+        else:
+            text = "hello"
+        return {"content": [{"type": "text", "text": text}]}
+    if method == "ping":
+        return {}
+    return None
+
+
+if mode == "shout":
+    print("the configuration is missing", file=sys.stderr)
+    sys.exit(7)
+
+for line in sys.stdin:
+    if mode == "silent":
+        continue
+    message = json.loads(line)
+    if "id" not in message:
+        continue
+    method = message.get("method")
+    if method == "tools/call" and mode == "die-after" and deaths() < int(sys.argv[3]):
+        count = deaths() + 1
+        with open(sys.argv[2], "w") as file:
+            file.write(str(count))
+        sys.exit(3)
+    result = result_of(method, message.get("params", {}))
+    if result is None:
+        error = {"code": -32601, "message": "no such method"}
+        say({"jsonrpc": "2.0", "id": message["id"], "error": error})
+    else:
+        say({"jsonrpc": "2.0", "id": message["id"], "result": result})

@@ -1,0 +1,3 @@
+//! Stands in for `vaxel shim`.
+
+fn main() {}
