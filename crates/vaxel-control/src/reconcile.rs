@@ -246,6 +246,7 @@ impl Reconciler {
         let seen = Seen {
             version: resource.version,
             status,
+            catalog: None,
             probes: Vec::new(),
         };
         self.context.board.put(resource.id, seen);

@@ -250,6 +250,7 @@ impl Runner {
         let seen = Seen {
             version: resource.version,
             status: self.crew.status(),
+            catalog: self.crew.last_catalog(),
             probes: self.crew.probes(),
         };
         self.context.board.put(resource.id, seen);

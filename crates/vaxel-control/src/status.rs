@@ -8,6 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use vaxel_core::{
+    catalog::Catalog,
     id::{Id, Service},
     lifecycle::Lifecycle,
     status::ServiceStatus,
@@ -28,6 +29,8 @@ pub(crate) struct Seen {
     /// The version of the stored service that this is about.
     pub(crate) version: u64,
     pub(crate) status: ServiceStatus,
+    /// What it offered when it was last asked.
+    pub(crate) catalog: Option<Arc<Catalog>>,
     /// The processes of its replicas, to be asked what they use when someone wants to know.
     pub(crate) probes: Vec<(u16, ProcessHandle)>,
 }

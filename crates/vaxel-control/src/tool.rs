@@ -31,24 +31,27 @@ impl Control {
     ) -> Result<Offers, Failure> {
         require(caller, Permission::McpRead)?;
         let resource = self.find(service).await?;
-        let status = self.status_of(&resource);
-        let items = match kind {
-            OfferKind::Tools => {
-                let tools = self.inner.context.gateway.exposed_tools(Some(resource.id));
-                tools.into_iter().map(exposed).collect()
-            }
-            OfferKind::Prompts | OfferKind::Resources | OfferKind::Templates => {
-                let catalog = self.store().catalog(resource.id).await?;
-                let name_max = self.inner.context.config.name_max;
-                catalog.map_or_else(Vec::new, |catalog| {
-                    listed(&resource, &catalog, (kind, name_max))
-                })
-            }
+        let seen = self.inner.context.board.find(resource.id);
+        let stale = seen
+            .as_ref()
+            .is_none_or(|seen| seen.status.instances.is_empty() || seen.status.stale);
+        let catalog = match seen.and_then(|seen| seen.catalog.clone()) {
+            Some(catalog) => Some(catalog),
+            None => self.store().catalog(resource.id).await?.map(Arc::new),
         };
+        let Some(catalog) = catalog else {
+            return Ok(Offers {
+                items: Vec::new(),
+                stale: true,
+                fetched_at: None,
+            });
+        };
+        let name_max = self.inner.context.config.name_max;
+        let items = listed(&resource, &catalog, (kind, name_max));
         Ok(Offers {
             items,
-            stale: status.stale,
-            fetched_at: status.catalog_at,
+            stale,
+            fetched_at: Some(catalog.fetched_at),
         })
     }
 
@@ -222,7 +225,8 @@ fn listed(
             definition: Arc::clone(definition),
         }
     };
-    list.iter().map(offer).collect()
+    let shown = |item: &&Item| kind != OfferKind::Tools || resource.spec.tools.admits(&item.key);
+    list.iter().filter(shown).map(offer).collect()
 }
 
 fn mentions(offer: &Offer, text: &str) -> bool {

@@ -290,6 +290,11 @@ impl Crew {
         self.catalog.clone().filter(|_| !asleep)
     }
 
+    /// What the service offered when it was last asked.
+    pub(super) fn last_catalog(&self) -> Option<Arc<Catalog>> {
+        self.catalog.clone()
+    }
+
     /// Whether `catalog` offers something else than the last one.
     pub(super) fn differs(&self, catalog: &Catalog) -> bool {
         self.catalog

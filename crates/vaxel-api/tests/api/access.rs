@@ -1,0 +1,119 @@
+//! Who may ask what: every operation of the document, without a key and with a worthless one.
+
+use std::net::SocketAddr;
+
+use axum::{body::Body, http::StatusCode};
+use serde_json::{Value, json};
+use vaxel_api::{Api, MetricsAccess};
+use vaxel_core::principal::{Permission, Permissions};
+use vaxel_gateway::Peer;
+
+use crate::home::{As, open, open_with, request};
+
+/// Operations that take `Public`.
+const OPEN: &[&str] = &["get_liveness", "get_readiness"];
+
+/// A body that each operation reads, so that it is the permission that is missing and nothing else.
+fn body_of(operation: &str) -> Option<Value> {
+    match operation {
+        "create_service" | "update_service" => {
+            Some(json!({ "name": "other", "spec": { "source": { "builtin": "demo" } } }))
+        }
+        "create_key" => Some(json!({ "name": "x" })),
+        "call_tool" | "call_service_tool" => Some(json!({ "arguments": { "message": "x" } })),
+        _ => None,
+    }
+}
+
+fn operations() -> Vec<(String, String, String)> {
+    let document: Value = serde_json::from_str(&Api::openapi()).unwrap();
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap().to_owned();
+            let path = path
+                .replace("{service}", "demo")
+                .replace("{exposed}", "demo__echo")
+                .replace("{tool}", "echo")
+                .replace("{key}", "admin");
+            operations.push((name, method.to_uppercase(), path));
+        }
+    }
+    operations
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_refuses_who_shows_no_key_and_who_may_nothing() {
+    let home = open().await;
+    home.with_demo().await;
+    let operations = operations();
+    assert!(operations.len() > 25);
+    for (name, method, path) in operations {
+        let place = format!("{name}: {method} {path}");
+        let ask = async |who: As| match body_of(&name) {
+            Some(body) => home.ask_with(who, (&method, &path), &body).await,
+            None => home.ask(who, &method, &path).await,
+        };
+        let anonymous = ask(As::Nobody).await;
+        if OPEN.contains(&name.as_str()) {
+            assert_eq!(anonymous.status, StatusCode::OK, "{place}");
+            continue;
+        }
+        assert_eq!(anonymous.status, StatusCode::UNAUTHORIZED, "{place}");
+        assert_eq!(anonymous.header("www-authenticate"), "Bearer", "{place}");
+        assert_eq!(
+            anonymous.header("content-type"),
+            "application/problem+json",
+            "{place}"
+        );
+        assert_eq!(
+            anonymous.json()["type"],
+            "/errors/unauthenticated",
+            "{place}"
+        );
+        let powerless = ask(As::With(Permissions::NONE)).await;
+        assert_eq!(
+            powerless.status,
+            StatusCode::FORBIDDEN,
+            "{place}: {}",
+            powerless.text()
+        );
+        assert_eq!(powerless.json()["status"], 403, "{place}");
+    }
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_for_this_machine_for_keys_or_for_nobody() {
+    let from = |address: [u8; 4]| {
+        let mut request = request("GET", "/metrics").body(Body::empty()).unwrap();
+        request
+            .extensions_mut()
+            .insert(Peer(SocketAddr::from((address, 1))));
+        request
+    };
+    let (here, elsewhere) = ([127, 0, 0, 1], [192, 0, 2, 7]);
+    let scraper = As::With(Permissions::of(&[Permission::MetricsRead]));
+    let cases = [
+        (MetricsAccess::Loopback, here, As::Nobody, 200),
+        (MetricsAccess::Loopback, elsewhere, As::Nobody, 401),
+        (MetricsAccess::Loopback, elsewhere, scraper, 200),
+        (MetricsAccess::Key, here, As::Nobody, 401),
+        (MetricsAccess::Key, elsewhere, scraper, 200),
+        (MetricsAccess::Off, here, scraper, 404),
+    ];
+    for (access, address, who, expected) in cases {
+        let home = open_with(access).await;
+        let answer = home.send(who, from(address)).await;
+        assert_eq!(answer.status.as_u16(), expected, "{access:?} {address:?}");
+        if expected == 200 {
+            assert!(
+                answer
+                    .header("content-type")
+                    .starts_with("application/openmetrics-text")
+            );
+            assert!(answer.text().trim_end().ends_with("# EOF"));
+        }
+        home.control.stop().await;
+    }
+}
