@@ -60,7 +60,7 @@ impl Store {
 
     /// The newest lines, newest first.
     pub async fn audit_lines(&self, limit: u32) -> Result<Vec<AuditRow>, Error> {
-        self.read(move |tx| {
+        self.read("audit_lines", move |tx| {
             tx.query(&NEWEST, &values![i64::from(limit)], |row| {
                 Ok(AuditRow {
                     seq: row.count(0)?,

@@ -13,7 +13,7 @@ use vaxel_core::{
 
 use crate::{
     error::Error,
-    sqlite::Tx,
+    sqlite::Prepared,
     stmt::{Row, Stmt, Value, values},
     store::Store,
 };
@@ -116,21 +116,25 @@ static PAGE: Stmt = Stmt::new(
      AND ($6 IS NULL OR at >= $6) AND ($7 IS NULL OR at < $7) ORDER BY seq DESC LIMIT $8",
 );
 static LAST: Stmt = Stmt::new("SELECT max(seq) FROM calls");
+// Rows are numbered in the order in which calls ended, nearly that of their arrival: only the oldest
+// are looked at, whatever the number of rows.
 static SWEEP: Stmt = Stmt::new(
-    "DELETE FROM calls WHERE seq IN (SELECT seq FROM calls WHERE seq <= $1 OR at < $2 \
-     ORDER BY seq LIMIT $3)",
+    "DELETE FROM calls WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM calls ORDER BY seq \
+     LIMIT $3) oldest WHERE seq <= $1 OR at < $2)",
 );
 
 impl Store {
     /// Writes a batch of records in one transaction.
     pub async fn record_calls(&self, records: Vec<CallRecord>) -> Result<(), Error> {
         self.records()
-            .write(move |tx| {
+            .write("record_calls", move |tx| {
                 let mut sums: HashMap<Id<Service>, CallStats> = HashMap::new();
+                let mut row = tx.prepare(&INSERT)?;
                 for record in &records {
-                    insert(tx, record)?;
+                    insert(&mut row, record)?;
                     add(sums.entry(record.service).or_default(), record);
                 }
+                drop(row);
                 for (service, sum) in sums {
                     let key = Value::Blob(service.as_bytes().to_vec().into());
                     let last = sum.last_at.unwrap_or_default();
@@ -156,10 +160,11 @@ impl Store {
         cursor: Option<String>,
     ) -> Result<(Vec<CallRow>, Option<String>), Error> {
         self.records()
-            .read(move |tx| {
-                let before = cursor
-                    .and_then(|text| text.parse().ok())
-                    .unwrap_or(i64::MAX);
+            .read("calls", move |tx| {
+                let before = match cursor {
+                    Some(text) => text.parse().map_err(|_| Error::Cursor(text))?,
+                    None => i64::MAX,
+                };
                 let service = query.service.map(|id| id.as_bytes().to_vec());
                 let values = values![
                     before,
@@ -183,7 +188,7 @@ impl Store {
     /// Figures of one service's calls.
     pub async fn call_stats(&self, service: Id<Service>) -> Result<CallStats, Error> {
         self.records()
-            .read(move |tx| {
+            .read("call_stats", move |tx| {
                 let key = Value::Blob(service.as_bytes().to_vec().into());
                 let found = tx.find(&STATS, &[key], |row| {
                     Ok(CallStats {
@@ -207,7 +212,7 @@ impl Store {
         step: u32,
     ) -> Result<usize, Error> {
         self.records()
-            .write(move |tx| {
+            .write("sweep_calls", move |tx| {
                 let last = tx.find(&LAST, &[], |row| row.maybe_time(0))?.flatten();
                 let last = last.map_or(0, Timestamp::as_millis);
                 let surplus = last.saturating_sub(max_rows);
@@ -217,7 +222,7 @@ impl Store {
     }
 }
 
-fn insert(tx: &mut Tx<'_>, record: &CallRecord) -> Result<(), Error> {
+fn insert(row: &mut Prepared<'_>, record: &CallRecord) -> Result<(), Error> {
     let micros = u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX);
     let principal = record.principal.as_ref();
     let values = values![
@@ -241,7 +246,7 @@ fn insert(tx: &mut Tx<'_>, record: &CallRecord) -> Result<(), Error> {
         record.request.as_deref(),
         record.response.as_deref(),
     ];
-    tx.execute(&INSERT, &values).map(drop)
+    row.execute(&values).map(drop)
 }
 
 fn add(sum: &mut CallStats, record: &CallRecord) {

@@ -28,7 +28,8 @@ impl Store {
         let text = to_json(catalog)?;
         let at = catalog.fetched_at;
         self.write("put_catalog", move |tx| {
-            tx.execute(&PUT, &values![service, text, at]).map(drop)
+            tx.execute(&PUT, &values![service, text.as_str(), at])
+                .map(drop)
         })
         .await
     }
@@ -36,7 +37,9 @@ impl Store {
     /// The last known catalog of a service.
     pub async fn catalog(&self, service: Id<Service>) -> Result<Option<Catalog>, Error> {
         let text = self
-            .read(move |tx| tx.find(&GET, &values![service], |row| row.text(0)))
+            .read("catalog", move |tx| {
+                tx.find(&GET, &values![service], |row| row.text(0))
+            })
             .await?;
         text.map(|text| from_json("catalog", &text)).transpose()
     }
@@ -45,7 +48,9 @@ impl Store {
     /// its server again anyway.
     pub async fn all_catalogs(&self) -> Result<HashMap<Id<Service>, Catalog>, Error> {
         let rows = self
-            .read(|tx| tx.query(&ALL, &[], |row| Ok((row.id(0)?, row.text(1)?))))
+            .read("all_catalogs", |tx| {
+                tx.query(&ALL, &[], |row| Ok((row.id(0)?, row.text(1)?)))
+            })
             .await?;
         let readable = rows.into_iter().filter_map(|(service, text)| {
             let catalog = from_json("catalog", &text);

@@ -1,8 +1,17 @@
 //! What can go wrong in the store, by what a caller or operator can do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rusqlite::{ErrorCode, ffi};
 use vaxel_core::failure::{Failure, Kind};
+
+/// Extended codes of writes for which there was no room.
+const GROWING: [i32; 2] = [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE];
+/// Extended codes of rows that are there already.
+const UNIQUE: [i32; 2] = [
+    ffi::SQLITE_CONSTRAINT_UNIQUE,
+    ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
+];
 
 /// A store that cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -46,11 +55,21 @@ pub enum Error {
         detail: String,
     },
     /// No space is left.
-    #[error("nothing can be written: the disk is full")]
+    #[error(
+        "nothing can be written: the disk is full, or a quota or file-size limit is reached; make room and try again"
+    )]
     Full,
-    /// The queue of writes did not move in time.
-    #[error("the store did not take the write in time; it is overloaded or its disk hangs")]
+    /// The disk says that it failed.
+    #[error("the disk under the store failed ({0}); the system's log may say why")]
+    Disk(String),
+    /// The queue did not move in time; nothing was written.
+    #[error("the store did not take the request in time; it is overloaded or its disk hangs")]
     Busy,
+    /// Taken, but not answered in time.
+    #[error(
+        "the store did not answer in time, its disk may hang; look whether the change was made before you repeat it"
+    )]
+    Late,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -63,6 +82,9 @@ pub enum Error {
     /// A row that must be there is not.
     #[error("it is not there any more")]
     Missing,
+    /// A cursor that no page returned.
+    #[error("`{0}` is no cursor; use `next_cursor` of the page before, as it is")]
+    Cursor(String),
     /// A stored value is not what this version reads.
     #[error("a stored {what} cannot be read")]
     Unreadable {
@@ -71,9 +93,12 @@ pub enum Error {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Our own code in the transaction panicked; nothing of it was kept.
+    #[error("a transaction panicked")]
+    Panicked,
     /// Anything else that the engine says.
     #[error("the store failed: {0}")]
-    Engine(#[from] rusqlite::Error),
+    Engine(String),
 }
 
 impl Error {
@@ -87,29 +112,91 @@ impl Error {
         }
     }
 
+    /// The operating system's error about a path, sorted.
+    pub(crate) fn unusable(path: &Path, source: std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                Self::Full
+            }
+            _ => Self::Unusable {
+                path: path.to_owned(),
+                source,
+            },
+        }
+    }
+
+    /// The engine's error about a file that is being opened.
+    pub(crate) fn opening(file: &Path, error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+                Self::unusable(file, std::io::Error::other(error))
+            }
+            _ => Self::of(error).in_file(file),
+        }
+    }
+
+    /// Names the file, where the engine did not.
+    pub(crate) fn in_file(self, file: &Path) -> Self {
+        match self {
+            Self::Corrupt { detail, .. } => Self::Corrupt {
+                file: file.to_owned(),
+                detail,
+            },
+            other => other,
+        }
+    }
+
     /// The engine's error, sorted by what can be done about it.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "it is the function that `map_err` wants"
+    )]
     pub(crate) fn of(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode;
+        Self::sorted(&error)
+    }
+
+    pub(crate) fn sorted(error: &rusqlite::Error) -> Self {
+        let extended = error.sqlite_error().map_or(0, |raw| raw.extended_code);
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
-            Some(ErrorCode::ConstraintViolation) => Self::Taken,
+            // What a file-size limit or a quota looks like; and the shared memory file cannot grow.
+            Some(ErrorCode::SystemIoFailure) if GROWING.contains(&extended) => Self::Full,
+            Some(ErrorCode::SystemIoFailure) => Self::Disk(error.to_string()),
+            Some(ErrorCode::ConstraintViolation) if UNIQUE.contains(&extended) => Self::Taken,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
-            _ => Self::Engine(error),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt {
+                file: PathBuf::from("the database"),
+                detail: error.to_string(),
+            },
+            _ => Self::Engine(error.to_string()),
         }
+    }
+
+    /// Whether the store is to blame, not what was asked of it.
+    pub(crate) const fn is_the_stores(&self) -> bool {
+        !matches!(
+            self.kind(),
+            Kind::Conflict | Kind::VersionMismatch | Kind::NotFound | Kind::Invalid
+        )
     }
 
     const fn kind(&self) -> Kind {
         match self {
-            Self::Full | Self::Busy | Self::Closed => Kind::StoreUnavailable,
-            Self::Taken => Kind::Conflict,
-            Self::Changed => Kind::VersionMismatch,
-            Self::Missing => Kind::NotFound,
             Self::InUse { .. }
             | Self::Newer { .. }
             | Self::Unusable { .. }
             | Self::Corrupt { .. }
-            | Self::Unreadable { .. }
-            | Self::Engine(_) => Kind::Internal,
+            | Self::Full
+            | Self::Disk(_)
+            | Self::Busy
+            | Self::Late
+            | Self::Closed => Kind::StoreUnavailable,
+            Self::Taken => Kind::Conflict,
+            Self::Changed => Kind::VersionMismatch,
+            Self::Missing => Kind::NotFound,
+            Self::Cursor(_) => Kind::Invalid,
+            Self::Unreadable { .. } | Self::Panicked | Self::Engine(_) => Kind::Internal,
         }
     }
 }

@@ -79,7 +79,7 @@ impl Store {
 
     /// Every key, also revoked ones, oldest first.
     pub async fn keys(&self) -> Result<Vec<KeyRow>, Error> {
-        self.read(|tx| tx.query(&ALL, &[], read)).await
+        self.read("keys", |tx| tx.query(&ALL, &[], read)).await
     }
 
     /// Revokes a key; one that is revoked already stays as it is.
@@ -102,8 +102,9 @@ impl Store {
     /// Notes when keys were last used.
     pub async fn note_key_uses(&self, uses: Vec<(Id<Key>, Timestamp)>) -> Result<(), Error> {
         self.write("note_key_uses", move |tx| {
-            for (id, at) in uses {
-                tx.execute(&USED, &values![id, at])?;
+            let mut used = tx.prepare(&USED)?;
+            for (id, at) in &uses {
+                used.execute(&values![*id, *at])?;
             }
             Ok(())
         })

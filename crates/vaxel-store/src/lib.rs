@@ -10,6 +10,7 @@ mod stmt;
 mod sqlite;
 mod migrations;
 mod lock;
+mod counts;
 
 mod service; // one file per resource
 mod secret;
@@ -22,9 +23,13 @@ mod call;
 
 pub use audit::AuditRow;
 pub use call::{CallQuery, CallRow, CallStats};
+pub use counts::TransactionStats;
 pub use error::Error;
 pub use key::KeyRow;
 pub use outbox::Event;
 pub use secret::SecretRow;
 pub use service::{RevisionRow, ServiceQuery};
 pub use store::{Config, Stats, Store};
+
+#[cfg(test)]
+mod tests;

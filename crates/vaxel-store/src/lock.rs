@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
 use crate::error::Error;
 
@@ -19,10 +22,7 @@ pub(crate) struct DirLock {
 impl DirLock {
     pub(crate) fn take(dir: &Path) -> Result<Self, Error> {
         let path = dir.join("lock");
-        let unusable = |source: std::io::Error| Error::Unusable {
-            path: path.clone(),
-            source,
-        };
+        let unusable = |source: std::io::Error| Error::unusable(&path, source);
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -31,7 +31,10 @@ impl DirLock {
             .mode(0o600)
             .open(&path)
             .map_err(unusable)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if errno != Errno::WOULDBLOCK {
+                return Err(unusable(errno.into()));
+            }
             let mut pid = String::new();
             // Who it is is a help, no more.
             let _ = file.read_to_string(&mut pid);

@@ -65,7 +65,7 @@ pub(crate) fn apply(connection: &Connection, file: &Path, steps: &[&str]) -> Res
     let known = i64::try_from(steps.len()).unwrap_or(i64::MAX);
     let found: i64 = connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
-        .map_err(|error| corrupt(file, error))?;
+        .map_err(|error| Error::opening(file, error))?;
     if found > known {
         return Err(Error::Newer {
             file: file.to_owned(),
@@ -80,18 +80,9 @@ pub(crate) fn apply(connection: &Connection, file: &Path, steps: &[&str]) -> Res
     {
         let version = index + 1;
         let all = format!("BEGIN IMMEDIATE; {step}; PRAGMA user_version={version}; COMMIT;");
-        connection.execute_batch(&all).map_err(Error::of)?;
+        connection
+            .execute_batch(&all)
+            .map_err(|error| Error::opening(file, error))?;
     }
     Ok(())
-}
-
-fn corrupt(file: &Path, error: rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode;
-    match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Error::Corrupt {
-            file: file.to_owned(),
-            detail: error.to_string(),
-        },
-        _ => Error::of(error),
-    }
 }

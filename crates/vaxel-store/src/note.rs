@@ -25,7 +25,8 @@ impl Store {
     ) -> Result<(), Error> {
         let name = name.to_owned();
         self.write("write_demo_note", move |tx| {
-            tx.execute(&PUT, &values![name, text, at]).map(drop)
+            tx.execute(&PUT, &values![name.as_str(), text.as_str(), at])
+                .map(drop)
         })
         .await
     }
@@ -33,13 +34,15 @@ impl Store {
     /// The text of a note.
     pub async fn demo_note(&self, name: &str) -> Result<Option<String>, Error> {
         let name = name.to_owned();
-        self.read(move |tx| tx.find(&GET, &values![name], |row| row.text(0)))
-            .await
+        self.read("demo_note", move |tx| {
+            tx.find(&GET, &values![name], |row| row.text(0))
+        })
+        .await
     }
 
     /// The names of all notes, sorted.
     pub async fn demo_notes(&self) -> Result<Vec<String>, Error> {
-        self.read(|tx| tx.query(&NAMES, &[], |row| row.text(0)))
+        self.read("demo_notes", |tx| tx.query(&NAMES, &[], |row| row.text(0)))
             .await
     }
 }

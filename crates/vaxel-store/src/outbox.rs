@@ -44,7 +44,7 @@ pub(crate) fn append(tx: &mut Tx<'_>, line: &AuditLine) -> Result<(), Error> {
 impl Store {
     /// The changes after number `seq`, oldest first.
     pub async fn changes_after(&self, seq: u64, limit: u32) -> Result<Vec<Event>, Error> {
-        self.read(move |tx| {
+        self.read("changes_after", move |tx| {
             tx.query(&AFTER, &values![seq, i64::from(limit)], |row| {
                 Ok(Event {
                     seq: row.count(0)?,

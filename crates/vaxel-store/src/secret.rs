@@ -43,7 +43,7 @@ pub(crate) fn insert(tx: &mut Tx<'_>, secret: &SecretRow) -> Result<(), Error> {
 impl Store {
     /// Every sealed value of a service, also of its earlier revisions.
     pub async fn secrets(&self, service: Id<Service>) -> Result<Vec<SecretRow>, Error> {
-        self.read(move |tx| {
+        self.read("secrets", move |tx| {
             tx.query(&OF_SERVICE, &values![service], |row| {
                 Ok(SecretRow {
                     id: row.id(0)?,

@@ -62,9 +62,11 @@ static DELETED_BY_NAME: Stmt = Stmt::new(columns!(
     "WHERE name = $1 AND deleted_at IS NOT NULL ORDER BY deleted_at DESC LIMIT 1"
 ));
 static ALL: Stmt = Stmt::new(columns!("WHERE deleted_at IS NULL ORDER BY name"));
+// Tags are a JSON array: a whole tag, quotes included, is found as it stands, in its own case (which
+// LIKE would not mind here, but would on another engine).
 static PAGE: Stmt = Stmt::new(columns!(
     "WHERE (deleted_at IS NOT NULL) = $1 AND (name > $2 OR (name = $2 AND id > $3)) \
-     AND ($4 IS NULL OR search LIKE $4 ESCAPE '\\') AND ($5 IS NULL OR tags LIKE $5 ESCAPE '\\') \
+     AND ($4 IS NULL OR search LIKE $4 ESCAPE '\\') AND ($5 IS NULL OR replace(tags, $5, '') <> tags) \
      AND ($6 IS NULL OR environment = $6) AND ($7 IS NULL OR source = $7) \
      ORDER BY name, id LIMIT $8"
 ));
@@ -151,7 +153,7 @@ impl Store {
 
     /// A service, deleted or not.
     pub async fn service(&self, id: Id<Service>) -> Result<Option<ServiceResource>, Error> {
-        self.read(move |tx| tx.find(&BY_ID, &values![id], read))
+        self.read("service", move |tx| tx.find(&BY_ID, &values![id], read))
             .await
     }
 
@@ -161,8 +163,10 @@ impl Store {
         name: &ServiceName,
     ) -> Result<Option<ServiceResource>, Error> {
         let name = name.to_string();
-        self.read(move |tx| tx.find(&BY_NAME, &values![name], read))
-            .await
+        self.read("service_by_name", move |tx| {
+            tx.find(&BY_NAME, &values![name], read)
+        })
+        .await
     }
 
     /// The service of this name that was deleted last.
@@ -171,15 +175,19 @@ impl Store {
         name: &ServiceName,
     ) -> Result<Option<ServiceResource>, Error> {
         let name = name.to_string();
-        self.read(move |tx| tx.find(&DELETED_BY_NAME, &values![name], read))
-            .await
+        self.read("deleted_service_by_name", move |tx| {
+            tx.find(&DELETED_BY_NAME, &values![name], read)
+        })
+        .await
     }
 
     /// Every service that is not deleted, by name. A row that cannot be read is left out and logged:
     /// one bad service must not keep the others from starting.
     pub async fn all_services(&self) -> Result<Vec<ServiceResource>, Error> {
         let rows = self
-            .read(|tx| tx.query(&ALL, &[], |row| Ok((row.text(1)?, read(row)))))
+            .read("all_services", |tx| {
+                tx.query(&ALL, &[], |row| Ok((row.text(1)?, read(row))))
+            })
             .await?;
         let readable = rows.into_iter().filter_map(|(name, row)| match row {
             Ok(service) => Some(service),
@@ -193,8 +201,10 @@ impl Store {
 
     /// Id and version of every service that is not deleted.
     pub async fn service_versions(&self) -> Result<Vec<(Id<Service>, u64)>, Error> {
-        self.read(|tx| tx.query(&VERSIONS, &[], |row| Ok((row.id(0)?, row.count(1)?))))
-            .await
+        self.read("service_versions", |tx| {
+            tx.query(&VERSIONS, &[], |row| Ok((row.id(0)?, row.count(1)?)))
+        })
+        .await
     }
 
     /// A page of services by name, at most `limit`; `cursor` is what the page before returned.
@@ -204,12 +214,14 @@ impl Store {
         limit: u32,
         cursor: Option<String>,
     ) -> Result<(Vec<ServiceResource>, Option<String>), Error> {
-        self.read(move |tx| {
-            let (name, id) = cursor
-                .as_deref()
-                .and_then(|text| text.split_once('/'))
-                .unwrap_or(("", ""));
-            let tag = query.tag.map(|tag| like(&format!("\"{tag}\"")));
+        self.read("services", move |tx| {
+            let (name, id) = match cursor.as_deref() {
+                Some(text) => text
+                    .split_once('/')
+                    .ok_or_else(|| Error::Cursor(text.to_owned()))?,
+                None => ("", ""),
+            };
+            let tag = query.tag.as_ref().map(to_json).transpose()?;
             let values = values![
                 query.deleted,
                 name,
@@ -232,7 +244,7 @@ impl Store {
 
     /// The revisions of a service, newest first.
     pub async fn revisions(&self, service: Id<Service>) -> Result<Vec<RevisionRow>, Error> {
-        self.read(move |tx| {
+        self.read("revisions", move |tx| {
             tx.query(&REVISIONS, &values![service], |row| {
                 Ok(RevisionRow {
                     revision: row.count(0)?,

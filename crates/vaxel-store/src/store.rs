@@ -4,11 +4,12 @@ use std::{
     fs,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
 use crate::{
+    counts::TransactionStats,
     error::Error,
     lock::DirLock,
     migrations,
@@ -25,7 +26,7 @@ pub struct Config {
     pub readers: usize,
     /// Writes that may wait; further ones wait to be queued.
     pub queue: usize,
-    /// Longest wait to be queued; then the write is refused.
+    /// Longest wait to be queued, and then to be answered; after that the write is refused.
     pub write_timeout: Duration,
 }
 
@@ -48,8 +49,8 @@ pub struct Store {
 }
 
 struct Inner {
-    resources: Arc<Database>,
-    records: Arc<Database>,
+    resources: Database,
+    records: Database,
     dir: PathBuf,
     _lock: DirLock,
 }
@@ -63,10 +64,16 @@ pub struct Stats {
     pub schema: u64,
     /// Size on disk, bytes.
     pub bytes: u64,
-    /// Writes since the start.
+    /// Writes of resources since the start.
     pub writes: u64,
     /// Transactions that they were committed in.
     pub commits: u64,
+    /// Writes that wait now.
+    pub queued: u64,
+    /// The last one for which the store is to blame, and the transaction that met it.
+    pub last_error: Option<String>,
+    /// By name.
+    pub transactions: Vec<TransactionStats>,
 }
 
 impl Store {
@@ -78,7 +85,7 @@ impl Store {
         let open = |name: &str, durability, steps| {
             let file = config.dir.join(name);
             make_private_file(&file)?;
-            Database::open(&file, durability, steps, settings).map(Arc::new)
+            Database::open(&file, durability, steps, settings)
         };
         Ok(Self {
             inner: Arc::new(Inner {
@@ -109,25 +116,42 @@ impl Store {
             .filter_map(|name| fs::metadata(self.inner.dir.join(name)).ok())
             .map(|file| file.len())
             .sum();
-        let counts = &self.inner.resources.counts;
+        let Inner {
+            resources, records, ..
+        } = &*self.inner;
+        let (commits, writes) = resources.commits();
+        let mut transactions = resources.counts.by_name();
+        transactions.extend(records.counts.by_name());
+        let last_error = resources.counts.last_error();
         Stats {
             engine: "sqlite".to_owned(),
             schema: migrations::RESOURCES.len() as u64,
             bytes,
-            writes: counts.writes.load(Ordering::Relaxed),
-            commits: counts.commits.load(Ordering::Relaxed),
+            writes,
+            commits,
+            queued: (resources.queued() + records.queued()) as u64,
+            last_error: last_error.or_else(|| records.counts.last_error()),
+            transactions,
         }
     }
 
-    /// Every problem that the engine finds in its files; empty when they are sound.
+    /// Every problem that the engine finds in its files; empty when they are sound. Reads all of
+    /// them: for a doctor, not for a timer.
     pub async fn check(&self) -> Result<Vec<String>, Error> {
         static CHECK: Stmt = Stmt::new("PRAGMA integrity_check(20)");
         let mut problems = Vec::new();
-        for database in [&self.inner.resources, &self.inner.records] {
+        for (name, database) in [
+            ("vaxel.db", &self.inner.resources),
+            ("records.db", &self.inner.records),
+        ] {
             let found = database
-                .read(|tx| tx.query(&CHECK, &[], |row| row.text(0)))
-                .await?;
-            problems.extend(found.into_iter().filter(|line| line != "ok"));
+                .read("check", |tx| tx.query(&CHECK, &[], |row| row.text(0)))
+                .await;
+            match found {
+                Ok(lines) => problems.extend(lines.into_iter().filter(|line| line != "ok")),
+                Err(Error::Corrupt { detail, .. }) => problems.push(format!("{name}: {detail}")),
+                Err(error) => return Err(error),
+            }
         }
         Ok(problems)
     }
@@ -135,32 +159,26 @@ impl Store {
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         name: &'static str,
-        work: impl FnOnce(&mut Tx<'_>) -> Result<T, Error> + Send + 'static,
+        work: impl Fn(&mut Tx<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let written = self.inner.resources.write(work).await;
-        if let Err(error) = &written {
-            tracing::debug!(transaction = name, %error, "a write was refused");
-        }
-        written
+        self.inner.resources.write(name, work).await
     }
 
     pub(crate) async fn read<T: Send + 'static>(
         &self,
+        name: &'static str,
         work: impl FnOnce(&mut Tx<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.inner.resources.read(work).await
+        self.inner.resources.read(name, work).await
     }
 
-    pub(crate) fn records(&self) -> &Arc<Database> {
+    pub(crate) fn records(&self) -> &Database {
         &self.inner.records
     }
 }
 
 fn make_private_dir(dir: &Path) -> Result<(), Error> {
-    let unusable = |source| Error::Unusable {
-        path: dir.to_owned(),
-        source,
-    };
+    let unusable = |source| Error::unusable(dir, source);
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -170,10 +188,7 @@ fn make_private_dir(dir: &Path) -> Result<(), Error> {
 
 fn make_private_file(file: &Path) -> Result<(), Error> {
     use std::os::unix::fs::OpenOptionsExt;
-    let unusable = |source| Error::Unusable {
-        path: file.to_owned(),
-        source,
-    };
+    let unusable = |source| Error::unusable(file, source);
     let opened = fs::OpenOptions::new()
         .write(true)
         .create(true)
