@@ -23,6 +23,7 @@ mod runner;
 mod status;
 
 mod recorder; // facts on their way to the store
+mod metrics;
 mod demo;
 
 pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef};

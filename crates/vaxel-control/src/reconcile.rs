@@ -244,6 +244,7 @@ impl Reconciler {
         let mut status = ServiceStatus::new(Lifecycle::Inactive, self.context.clock.now());
         status.health = Health::Stopped;
         let seen = Seen {
+            name: resource.name.clone(),
             version: resource.version,
             status,
             catalog: None,

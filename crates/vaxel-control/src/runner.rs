@@ -248,6 +248,7 @@ impl Runner {
             });
         }
         let seen = Seen {
+            name: resource.name.clone(),
             version: resource.version,
             status: self.crew.status(),
             catalog: self.crew.last_catalog(),

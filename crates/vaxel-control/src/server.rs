@@ -41,7 +41,8 @@ impl Control {
             },
             records: RecordFacts {
                 queued: inner.records.queued.load(Ordering::Relaxed),
-                lost: inner.records.lost.load(Ordering::Relaxed),
+                lost: inner.records.lost.load(Ordering::Relaxed)
+                    + inner.context.gateway.records_lost(),
             },
         })
     }

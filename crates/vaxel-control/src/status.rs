@@ -11,6 +11,7 @@ use vaxel_core::{
     catalog::Catalog,
     id::{Id, Service},
     lifecycle::Lifecycle,
+    name::ServiceName,
     status::ServiceStatus,
 };
 use vaxel_supervisor::ProcessHandle;
@@ -26,6 +27,7 @@ pub(crate) struct Board {
 /// What is seen of one service.
 #[derive(Debug)]
 pub(crate) struct Seen {
+    pub(crate) name: ServiceName,
     /// The version of the stored service that this is about.
     pub(crate) version: u64,
     pub(crate) status: ServiceStatus,
@@ -92,6 +94,11 @@ impl Board {
     /// Every service that anything is known of.
     pub(crate) fn ids(&self) -> Vec<Id<Service>> {
         self.entries.read().keys().copied().collect()
+    }
+
+    /// Everything that is seen.
+    pub(crate) fn all(&self) -> Vec<Arc<Seen>> {
+        self.entries.read().values().cloned().collect()
     }
 
     /// Changes when any entry does.
