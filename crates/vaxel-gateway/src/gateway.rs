@@ -287,6 +287,11 @@ impl Gateway {
             .collect()
     }
 
+    /// Call records that were dropped since the start because their queue was full.
+    pub fn records_lost(&self) -> u64 {
+        self.shared.metrics.records_lost.get()
+    }
+
     /// What a service has to do; zero for one that is not there.
     pub fn load(&self, id: Id<Service>) -> Load {
         let snapshot = self.shared.snapshot.load();
