@@ -9,11 +9,11 @@ use prometheus_client::registry::Registry;
 use tokio::{runtime::Handle, task::JoinHandle};
 use tower::ServiceExt;
 use vaxel_control::Control;
-use vaxel_gateway::{Fallback, FallbackBody};
+use vaxel_gateway::{Fallback, FallbackBody, RequestId};
 
 use crate::{
     context::{Config, Context},
-    routes,
+    problem, routes,
 };
 
 /// What the management API stands on.
@@ -76,9 +76,13 @@ impl Fallback for Api {
         &self,
         request: http::Request<hyper::body::Incoming>,
     ) -> BoxFuture<'static, http::Response<FallbackBody>> {
+        let id = request
+            .extensions()
+            .get::<RequestId>()
+            .map(|id| id.0.to_string());
         let answer = self.router.clone().oneshot(request.map(Body::new));
         let task = Abandoned(self.runtime.spawn(answer));
-        Box::pin(finish(task))
+        Box::pin(finish(task, id.unwrap_or_default()))
     }
 }
 
@@ -92,15 +96,14 @@ impl Drop for Abandoned {
     }
 }
 
-async fn finish(mut task: Abandoned) -> http::Response<FallbackBody> {
-    match (&mut task.0).await {
-        Ok(Ok(response)) => response.map(|body| FallbackBody::new(body.map_err(Into::into))),
+async fn finish(mut task: Abandoned, id: String) -> http::Response<FallbackBody> {
+    let response = match (&mut task.0).await {
+        Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
         Err(error) => {
-            tracing::error!(%error, "a request of the management API broke off");
-            let mut response = http::Response::new(FallbackBody::default());
-            *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
-            response
+            tracing::error!(request.id = id, %error, "a request of the management API broke off");
+            problem::broken(&id)
         }
-    }
+    };
+    response.map(|body| FallbackBody::new(body.map_err(Into::into)))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Request},
-    http::{Extensions, header, request::Parts},
+    http::{Extensions, HeaderValue, StatusCode, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -88,31 +88,36 @@ impl<S: Send + Sync> FromRequest<S> for RawJson {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let kind = request.headers().get(header::CONTENT_TYPE).cloned();
-        let json = |kind: &str| {
-            let essence = kind.split(';').next().unwrap_or_default().trim();
-            essence.eq_ignore_ascii_case("application/json") || essence.ends_with("+json")
+        let bytes = match Bytes::from_request(request, state).await {
+            Ok(bytes) => bytes,
+            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                let detail = "The body is longer than this server reads (`limits.body`)";
+                return Err(Refusal(Failure::new(Kind::TooLarge, detail)));
+            }
+            Err(rejection) => {
+                let detail = "The body could not be read to its end";
+                let failure = Failure::new(Kind::Malformed, detail);
+                return Err(Refusal(failure.caused_by(rejection.to_string())));
+            }
         };
         // A browser can send other types across origins without asking first.
-        if !kind
-            .as_ref()
-            .and_then(|kind| kind.to_str().ok())
-            .is_some_and(json)
-        {
+        if !bytes.is_empty() && !is_json(kind.as_ref()) {
             let detail = "The body must be JSON: send `Content-Type: application/json`";
             return Err(Refusal(Failure::new(Kind::Malformed, detail)));
         }
-        match Bytes::from_request(request, state).await {
-            Ok(bytes) => Ok(Self(bytes)),
-            Err(rejection) if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE => {
-                let detail = "The body is longer than this server reads (`limits.body`)";
-                Err(Refusal(Failure::new(Kind::TooLarge, detail)))
-            }
-            Err(rejection) => Err(Refusal(
-                Failure::new(Kind::Malformed, "The body could not be read to its end")
-                    .caused_by(rejection.to_string()),
-            )),
-        }
+        Ok(Self(bytes))
     }
+}
+
+fn is_json(kind: Option<&HeaderValue>) -> bool {
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let essence = kind
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    essence == "application/json" || essence.ends_with("+json")
 }
 
 /// A body that is no JSON; the sentence says where.

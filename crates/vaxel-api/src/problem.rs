@@ -96,9 +96,21 @@ pub(crate) async fn render(request: Request, next: Next) -> Response {
         log(&failure, &id, &path);
         document(&failure, &id, &mut response);
     }
+    let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert("x-request-id", value);
+        headers.insert("x-request-id", value);
     }
+    if path.starts_with("/api/") && !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+/// The answer to a request whose handler broke off.
+pub(crate) fn broken(id: &str) -> Response {
+    let failure = Failure::internal("its handler broke off");
+    let mut response = status(failure.kind).into_response();
+    document(&failure, id, &mut response);
     response
 }
 

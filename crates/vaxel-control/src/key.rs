@@ -109,10 +109,15 @@ impl Control {
     ) -> Result<Outcome, Failure> {
         require(caller, Permission::KeysManage)?;
         let keys = self.store().keys().await?;
-        let live = |row: &&KeyRow| row.revoked_at.is_none();
+        let now = self.now();
+        let live =
+            |row: &&KeyRow| row.revoked_at.is_none() && row.expires_at.is_none_or(|end| end > now);
         let found = match key {
             KeyRef::Id(id) => keys.iter().find(|row| row.id == *id),
-            KeyRef::Name(name) => keys.iter().filter(live).find(|row| row.name == *name),
+            KeyRef::Name(name) => {
+                let named = |row: &&KeyRow| row.name == *name && row.revoked_at.is_none();
+                keys.iter().find(named)
+            }
         };
         let row = found.ok_or_else(|| {
             Failure::new(
@@ -136,7 +141,6 @@ impl Control {
                 row.name
             )));
         }
-        let now = self.now();
         let target = ("key", row.id.to_string(), row.name.clone());
         let audit = AuditLine::new(now, caller, "key.revoke", target);
         self.store().revoke_key(row.id, now, audit).await?;

@@ -1,6 +1,9 @@
 //! The management API over a real control plane: requests in, answers out.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests end the test that they cannot help")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests end the test that they cannot help"
+)]
 
 mod home; // read this first
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
-    catalog::Catalog,
+    catalog::{Catalog, Item},
     lifecycle::Lifecycle,
     name::ServiceName,
     service::{ServiceResource, ToolFilter},
@@ -408,19 +408,24 @@ fn server_name(catalog: &Catalog) -> Option<String> {
 }
 
 fn same_offer(left: &Catalog, right: &Catalog) -> bool {
-    let lists = |one: &Catalog| {
-        let items = [&one.tools, &one.prompts, &one.resources, &one.templates];
-        items.map(|list| {
-            list.iter()
-                .map(|item| (Arc::clone(&item.key), item.definition.get().to_owned()))
-                .collect::<Vec<_>>()
-        })
+    let same = |left: &Item, right: &Item| {
+        left.key == right.key && left.definition.get() == right.definition.get()
+    };
+    let same_list = |left: &[Item], right: &[Item]| {
+        left.len() == right.len()
+            && left
+                .iter()
+                .zip(right)
+                .all(|(left, right)| same(left, right))
     };
     left.revision == right.revision
         && left.instructions == right.instructions
         && left.capabilities.get() == right.capabilities.get()
         && left.server_info.get() == right.server_info.get()
-        && lists(left) == lists(right)
+        && same_list(&left.tools, &right.tools)
+        && same_list(&left.prompts, &right.prompts)
+        && same_list(&left.resources, &right.resources)
+        && same_list(&left.templates, &right.templates)
 }
 
 fn count(number: usize) -> u32 {

@@ -172,8 +172,8 @@ impl Home {
         });
         match deadline.await {
             Ok(status) => status,
-            Err(_) => panic!(
-                "{name} never was as expected: {:?}",
+            Err(late) => panic!(
+                "{late}: {name} never was as expected: {:?}",
                 self.get(name).await.status
             ),
         }

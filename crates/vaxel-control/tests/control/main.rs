@@ -1,10 +1,14 @@
 //! The control plane with a real store, a real data plane and real processes.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests end the test that they cannot help")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests end the test that they cannot help"
+)]
 
 mod home; // read this first
 
 mod changes;
 mod keys;
+mod many;
 mod running;
 mod values;
