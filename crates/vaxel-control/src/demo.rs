@@ -197,9 +197,7 @@ fn introduce(name: &str, arguments: Option<&Value>) -> Result<Value, BuiltinErro
 
 fn about(uri: &str) -> Result<Value, BuiltinError> {
     if uri != definitions::ABOUT_URI {
-        let mut unknown = error(INVALID_PARAMS, format!("Resource not found: {uri}"));
-        unknown.code = INVALID_PARAMS;
-        return Err(unknown);
+        return Err(error(INVALID_PARAMS, format!("Resource not found: {uri}")));
     }
     Ok(definitions::about())
 }
@@ -229,3 +227,6 @@ fn said(lost: &Failure) -> String {
 const fn error(code: i32, message: String) -> BuiltinError {
     BuiltinError { code, message }
 }
+
+#[cfg(test)]
+mod tests;

@@ -306,3 +306,26 @@ async fn calls_leave_records_and_figures() {
     assert!(stats.last_used_at.is_some());
     home.control.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_wait_at_the_end_are_written() {
+    let folder = folder();
+    let home = open(folder.path()).await;
+    home.create(demo("demo")).await.unwrap();
+    home.wait_for("demo", Lifecycle::Active).await;
+    for _ in 0..7 {
+        home.call("demo__echo", json!({"message": "x"}))
+            .await
+            .unwrap();
+    }
+    home.control.stop().await;
+    drop(home);
+    let home = open(folder.path()).await;
+    let stats = home
+        .control
+        .stats(&home.admin, &reference("demo"))
+        .await
+        .unwrap();
+    assert_eq!(stats.calls, 7);
+    home.control.stop().await;
+}
