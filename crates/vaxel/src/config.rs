@@ -169,7 +169,9 @@ impl FromStr for LogFormat {
             "auto" => Ok(Self::Auto),
             "human" => Ok(Self::Human),
             "json" => Ok(Self::Json),
-            other => Err(format!("`{other}` is not a format: write auto, human or json")),
+            other => Err(format!(
+                "`{other}` is not a format: write auto, human or json"
+            )),
         }
     }
 }
@@ -177,7 +179,10 @@ impl FromStr for LogFormat {
 /// Names of the AI Platform, and what they mean here. Their durations are milliseconds.
 const ALIASES: &[(&str, Option<&str>)] = &[
     ("MCP_HEALTH_CHECK_INTERVAL", Some("process.health_interval")),
-    ("GATEWAY_HEALTH_CHECK_INTERVAL", Some("process.health_interval")),
+    (
+        "GATEWAY_HEALTH_CHECK_INTERVAL",
+        Some("process.health_interval"),
+    ),
     ("MCP_AUTO_RESTART", Some("process.auto_restart")),
     ("MCP_MAX_RETRIES", Some("process.max_retries")),
     ("GATEWAY_TIMEOUT_MS", Some("calls.timeout")),
@@ -217,7 +222,9 @@ impl Merged {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_be_there => return,
             Err(error) => {
                 let message = format!("cannot be read ({error})");
-                return self.issues.push(Issue::new(path.display().to_string(), message));
+                return self
+                    .issues
+                    .push(Issue::new(path.display().to_string(), message));
             }
         };
         match text.parse::<toml::Table>() {
@@ -225,13 +232,16 @@ impl Merged {
                 self.add_table(&to_json(toml::Value::Table(table)), &Origin::File(path));
             }
             Err(error) => {
-                self.issues.push(Issue::new(path.display().to_string(), error.to_string()));
+                self.issues
+                    .push(Issue::new(path.display().to_string(), error.to_string()));
             }
         }
     }
 
     fn add_table(&mut self, table: &Value, origin: &Origin) {
-        let Value::Object(sections) = table else { return };
+        let Value::Object(sections) = table else {
+            return;
+        };
         for (section, keys) in sections {
             match keys {
                 Value::Object(keys) => {
@@ -246,15 +256,25 @@ impl Merged {
 
     fn add_env(&mut self, env: &BTreeMap<String, String>) {
         for (alias, key) in ALIASES {
-            let Some(text) = env.get(*alias) else { continue };
+            let Some(text) = env.get(*alias) else {
+                continue;
+            };
             let Some(key) = key else {
                 tracing::warn!(variable = alias, "this variable has no meaning here yet");
                 continue;
             };
             let is_duration = text.bytes().all(|byte| byte.is_ascii_digit())
                 && (key.ends_with("interval") || key.ends_with("timeout"));
-            let text = if is_duration { format!("{text}ms") } else { text.clone() };
-            self.set(key, self.typed(key, &text), Origin::Environment((*alias).to_owned()));
+            let text = if is_duration {
+                format!("{text}ms")
+            } else {
+                text.clone()
+            };
+            self.set(
+                key,
+                self.typed(key, &text),
+                Origin::Environment((*alias).to_owned()),
+            );
         }
         for (name, text) in env {
             if !name.starts_with("VAXEL_") || OTHER_VARIABLES.contains(&name.as_str()) {
@@ -262,7 +282,11 @@ impl Merged {
             }
             let rest = name["VAXEL_".len()..].to_ascii_lowercase();
             let path = rest.replacen('_', ".", 1);
-            self.set(&path, self.typed(&path, text), Origin::Environment(name.clone()));
+            self.set(
+                &path,
+                self.typed(&path, text),
+                Origin::Environment(name.clone()),
+            );
         }
     }
 
@@ -287,12 +311,15 @@ impl Merged {
 
     /// The value at a key path.
     pub fn get(&self, path: &str) -> Option<&Value> {
-        path.split('.').try_fold(&self.values, |value, key| value.get(key))
+        path.split('.')
+            .try_fold(&self.values, |value, key| value.get(key))
     }
 
     fn set(&mut self, path: &str, value: Value, origin: Origin) {
         let (section, key) = path.split_once('.').unwrap_or((path, ""));
-        let Value::Object(sections) = &mut self.values else { return };
+        let Value::Object(sections) = &mut self.values else {
+            return;
+        };
         if key.is_empty() {
             sections.insert(section.to_owned(), value);
         } else {
@@ -340,9 +367,12 @@ fn to_json(value: toml::Value) -> Value {
         toml::Value::Boolean(truth) => Value::Bool(truth),
         toml::Value::Datetime(at) => Value::String(at.to_string()),
         toml::Value::Array(items) => items.into_iter().map(to_json).collect(),
-        toml::Value::Table(table) => {
-            Value::Object(table.into_iter().map(|(key, value)| (key, to_json(value))).collect())
-        }
+        toml::Value::Table(table) => Value::Object(
+            table
+                .into_iter()
+                .map(|(key, value)| (key, to_json(value)))
+                .collect(),
+        ),
     }
 }
 
@@ -367,7 +397,9 @@ fn web_rules(
 
 /// A duration at `key`.
 fn span(fields: &mut Fields<'_>, key: &'static str) -> Duration {
-    fields.parsed::<Span>(key).map_or(Duration::ZERO, |span| span.0)
+    fields
+        .parsed::<Span>(key)
+        .map_or(Duration::ZERO, |span| span.0)
 }
 
 /// A size at `key`, bytes.

@@ -1,3 +1,39 @@
 //! Wires; what needs a test belongs elsewhere.
+mod cli; // read this first: every command
+mod output;
 
-fn main() {}
+mod up; // the server
+mod wire;
+mod config;
+mod paths;
+
+mod stdio; // the bridge for clients that only speak stdio
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // The shim is started for every process: it comes before everything else and needs no runtime.
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == "shim") {
+        let socket = args.next().unwrap_or_default();
+        return vaxel_supervisor::shim::main(&socket.to_string_lossy());
+    }
+    let cli = cli::Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("vaxel-control")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&anyhow::Error::new(error)),
+    };
+    let code = runtime.block_on(cli.run());
+    runtime.shutdown_background();
+    code
+}

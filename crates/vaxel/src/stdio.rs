@@ -54,7 +54,10 @@ pub async fn run(bridge: Bridge) -> anyhow::Result<()> {
     let egress = Egress::new(vaxel_egress::Config::default())?;
     let target = egress.origin(&bridge.endpoint)?;
     let mut base = HeaderMap::new();
-    base.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    base.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     let accept = HeaderValue::from_static("application/json, text/event-stream");
     base.insert(header::ACCEPT, accept);
     if let Some(key) = &bridge.key {
@@ -64,7 +67,12 @@ pub async fn run(bridge: Bridge) -> anyhow::Result<()> {
         base.insert(header::AUTHORIZATION, value);
     }
     let (out, lines) = mpsc::channel(LINES);
-    let shared = Arc::new(Shared { target, base, out, state: Mutex::default() });
+    let shared = Arc::new(Shared {
+        target,
+        base,
+        out,
+        state: Mutex::default(),
+    });
     let mut writing = JoinSet::new();
     writing.spawn(write(tokio::io::stdout(), lines));
     let mut work = JoinSet::new();
@@ -97,7 +105,13 @@ async fn write(mut stdout: Stdout, mut lines: mpsc::Receiver<Bytes>) {
     while let Some(line) = lines.recv().await {
         let line: Vec<u8> = line
             .iter()
-            .map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte })
+            .map(|byte| {
+                if matches!(byte, b'\n' | b'\r') {
+                    b' '
+                } else {
+                    *byte
+                }
+            })
             .chain([b'\n'])
             .collect();
         let written = stdout.write_all(&line).await;
@@ -115,7 +129,10 @@ async fn read(
     let mut lines = Lines::new(MESSAGE_MAX);
     let mut chunk = vec![0; 64 << 10];
     loop {
-        let count = stdin.read(&mut chunk).await.context("standard input broke")?;
+        let count = stdin
+            .read(&mut chunk)
+            .await
+            .context("standard input broke")?;
         if count == 0 {
             return Ok(());
         }
@@ -125,7 +142,9 @@ async fn read(
                 Line::Message(message) => shared.take(message, work).await,
                 Line::Garbage { .. } | Line::TooLong { .. } => {
                     let detail = "a line that is no JSON-RPC message, or too long a one";
-                    shared.write(response::error(b"", INVALID_REQUEST, detail, None)).await;
+                    shared
+                        .write(response::error(b"", INVALID_REQUEST, detail, None))
+                        .await;
                 }
             }
             while work.try_join_next().is_some() {}
@@ -171,7 +190,13 @@ impl Shared {
     /// Posts a request and writes everything that comes back.
     async fn exchange(&self, message: Bytes, id: Vec<u8>) {
         if let Err(error) = self.try_exchange(message).await {
-            self.write(response::error(&id, INTERNAL_ERROR, &error.to_string(), None)).await;
+            self.write(response::error(
+                &id,
+                INTERNAL_ERROR,
+                &error.to_string(),
+                None,
+            ))
+            .await;
         }
     }
 
@@ -190,7 +215,11 @@ impl Shared {
 
     async fn pass_on(&self, reply: Reply) -> anyhow::Result<()> {
         let status = reply.parts.status;
-        let kind = reply.parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let kind = reply
+            .parts
+            .headers
+            .get(header::CONTENT_TYPE)
+            .map(HeaderValue::as_bytes);
         if kind.is_some_and(|kind| kind.starts_with(b"text/event-stream")) {
             return self.pass_stream(reply).await;
         }
@@ -209,7 +238,9 @@ impl Shared {
         body.detach();
         let mut decoder = sse::Decoder::new(MESSAGE_MAX);
         while let Some(frame) = body.frame().await {
-            let Ok(data) = frame?.into_data() else { continue };
+            let Ok(data) = frame?.into_data() else {
+                continue;
+            };
             decoder.push(&data);
             while let Some(event) = decoder.next() {
                 let event = event?;
@@ -225,7 +256,10 @@ impl Shared {
     async fn tell(self: Arc<Self>, message: Bytes) {
         let told = async {
             let reply = self.post(message).await?;
-            reply.body.collect(MESSAGE_MAX, Instant::now() + ANSWER).await?;
+            reply
+                .body
+                .collect(MESSAGE_MAX, Instant::now() + ANSWER)
+                .await?;
             anyhow::Ok(())
         };
         if let Err(error) = told.await {
@@ -262,8 +296,14 @@ impl Shared {
         let envelope = Envelope::parse(message).ok()?;
         let (request, claims) = Request::read(message.clone(), &envelope).ok()?;
         let version = claims.version?;
-        map.insert(headers::MCP_PROTOCOL_VERSION, HeaderValue::from_str(&version).ok()?);
-        map.insert(headers::MCP_METHOD, HeaderValue::from_str(request.method_name()).ok()?);
+        map.insert(
+            headers::MCP_PROTOCOL_VERSION,
+            HeaderValue::from_str(&version).ok()?,
+        );
+        map.insert(
+            headers::MCP_METHOD,
+            HeaderValue::from_str(request.method_name()).ok()?,
+        );
         if request.method().addressed_by().is_some()
             && let Some(key) = request.key()
         {
@@ -296,7 +336,10 @@ impl Shared {
         let message = message.context("the session is unknown to Vaxel")?;
         let reply = self.post(message).await?;
         self.keep_session(&reply);
-        reply.body.collect(MESSAGE_MAX, Instant::now() + ANSWER).await?;
+        reply
+            .body
+            .collect(MESSAGE_MAX, Instant::now() + ANSWER)
+            .await?;
         Ok(())
     }
 
@@ -337,17 +380,28 @@ impl Shared {
             #[serde(borrow, rename = "requestId")]
             id: &'a serde_json::value::RawValue,
         }
-        let cancelled: Option<Cancelled<'_>> =
-            envelope.params.and_then(|params| serde_json::from_str(params.get()).ok());
+        let cancelled: Option<Cancelled<'_>> = envelope
+            .params
+            .and_then(|params| serde_json::from_str(params.get()).ok());
         if let Some(cancelled) = cancelled
-            && let Some(task) = self.state.lock().in_flight.remove(cancelled.id.get().as_bytes())
+            && let Some(task) = self
+                .state
+                .lock()
+                .in_flight
+                .remove(cancelled.id.get().as_bytes())
         {
             task.abort();
         }
     }
 
     async fn malformed(&self, error: &Malformed) {
-        self.write(response::error(b"", INVALID_REQUEST, &error.to_string(), None)).await;
+        self.write(response::error(
+            b"",
+            INVALID_REQUEST,
+            &error.to_string(),
+            None,
+        ))
+        .await;
     }
 
     async fn write(&self, message: Bytes) {
@@ -359,7 +413,12 @@ impl Shared {
     async fn end(&self, work: &mut JoinSet<()>) {
         let waiting = async {
             loop {
-                let open = self.state.lock().in_flight.values().any(|task| !task.is_finished());
+                let open = self
+                    .state
+                    .lock()
+                    .in_flight
+                    .values()
+                    .any(|task| !task.is_finished());
                 if !open {
                     return;
                 }

@@ -11,7 +11,9 @@ use super::{Config, LogFormat, Logs, Process, Records, Server, count, size, span
 
 pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config> {
     let mut gateway = vaxel_gateway::Config::default();
-    let server = fields.nested("server", |fields| server(fields, &mut gateway)).flatten();
+    let server = fields
+        .nested("server", |fields| server(fields, &mut gateway))
+        .flatten();
     fields.nested("limits", |fields| limits(fields, &mut gateway));
     let (server, rules) = server?;
     let mut tunables = Tunables::new(rules);
@@ -45,11 +47,12 @@ fn server(
     gateway: &mut vaxel_gateway::Config,
 ) -> Option<(Server, WebRules)> {
     let listen: Option<SocketAddr> = fields.string("listen").and_then(|text| {
-        text.parse().map_err(|_| {
-            let message = format!("`{text}` is not an address and port such as 127.0.0.1:3010");
-            fields.issue("listen", message);
-        })
-        .ok()
+        text.parse()
+            .map_err(|_| {
+                let message = format!("`{text}` is not an address and port such as 127.0.0.1:3010");
+                fields.issue("listen", message);
+            })
+            .ok()
     });
     gateway.auth = fields.boolean("auth").unwrap_or(true);
     if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && !gateway.auth) {
@@ -66,7 +69,14 @@ fn server(
     let workers = count(fields, "workers", 0);
     let listen = listen?;
     let rules = web_rules(fields, listen, hosts, origins)?;
-    Some((Server { listen, public_url, workers }, rules))
+    Some((
+        Server {
+            listen,
+            public_url,
+            workers,
+        },
+        rules,
+    ))
 }
 
 fn limits(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config) {
@@ -82,11 +92,7 @@ fn limits(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config) {
     gateway.streams_max = count(fields, "streams", 1);
 }
 
-fn calls(
-    fields: &mut Fields<'_>,
-    gateway: &mut vaxel_gateway::Config,
-    tunables: &mut Tunables,
-) {
+fn calls(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config, tunables: &mut Tunables) {
     tunables.call_timeout = span(fields, "timeout");
     tunables.concurrency = u32::try_from(count(fields, "concurrency", 1)).unwrap_or(u32::MAX);
     gateway.name_max = count(fields, "name_max", 24);
@@ -137,7 +143,10 @@ fn records(fields: &mut Fields<'_>, tunables: &mut Tunables) -> Records {
         Some("parameters") => tunables.keep = Keep::Parameters,
         Some("all") => tunables.keep = Keep::All,
         Some(other) => {
-            fields.issue("keep", format!("`{other}` is none of none, parameters, all"));
+            fields.issue(
+                "keep",
+                format!("`{other}` is none of none, parameters, all"),
+            );
         }
     }
     tunables.keep_max = size(fields, "cap");

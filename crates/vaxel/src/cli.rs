@@ -1,0 +1,216 @@
+//! Every command of `vaxel`.
+
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use url::Url;
+use vaxel_client::{Client, Local};
+
+use crate::{
+    output::{self, Style},
+    paths,
+    up::{self, UpArgs},
+};
+
+mod calls;
+mod call;
+mod config;
+mod connect;
+mod doctor;
+mod import;
+mod key;
+mod logs;
+mod server;
+mod service;
+mod tools;
+
+/// Runs, registers, guards and connects MCP servers and the services around them.
+#[derive(Parser)]
+#[command(
+    name = "vaxel",
+    version,
+    after_help = "Examples:\n  vaxel up\n  vaxel service add everything -- npx -y @modelcontextprotocol/server-everything\n  vaxel ls\n  vaxel call everything__echo --arg message=hello\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 no Vaxel answers, 4 no such thing, 5 the tool says that it failed"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, clap::Args)]
+struct Global {
+    /// Base URL of another Vaxel than the one on this machine
+    #[arg(long, global = true, env = "VAXEL_URL", value_name = "URL")]
+    url: Option<Url>,
+    /// API key to show there
+    #[arg(
+        long,
+        global = true,
+        env = "VAXEL_KEY",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
+    key: Option<String>,
+    /// Data directory [default: vaxel under the XDG data home]
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json_output: bool,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
+    color: When,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start Vaxel
+    #[command(after_help = "Example:\n  vaxel up --demo")]
+    Up(UpArgs),
+    /// Stop the running Vaxel
+    #[command(after_help = "Example:\n  vaxel down")]
+    Down,
+    /// Show the running Vaxel
+    #[command(after_help = "Example:\n  vaxel status")]
+    Status,
+    /// Add, show, change and remove services
+    #[command(subcommand)]
+    Service(service::Command),
+    /// List services
+    #[command(after_help = "Example:\n  vaxel ls --tag web")]
+    Ls(service::ListArgs),
+    /// Add the servers of an MCP client's configuration
+    #[command(after_help = "Example:\n  vaxel import ~/.config/Claude/claude_desktop_config.json")]
+    Import(import::Args),
+    /// List tools
+    #[command(after_help = "Example:\n  vaxel tools --service everything")]
+    Tools(tools::ListArgs),
+    /// Show one tool
+    #[command(subcommand)]
+    Tool(tools::Command),
+    /// Call a tool
+    #[command(
+        after_help = "Examples:\n  vaxel call everything__echo --arg message=hello\n  vaxel call everything__get-sum --arg a=2 --arg b=3\n  vaxel call everything__echo --json '{\"message\":\"hello\"}'\n  echo '{\"message\":\"hello\"}' | vaxel call everything__echo -"
+    )]
+    Call(call::Args),
+    /// Show what a service writes to its standard error
+    #[command(after_help = "Example:\n  vaxel logs everything -f")]
+    Logs(logs::Args),
+    /// List calls
+    #[command(after_help = "Example:\n  vaxel calls --service everything --outcome error")]
+    Calls(calls::Args),
+    /// Write Vaxel into an MCP client's configuration
+    #[command(after_help = "Examples:\n  vaxel connect cursor\n  vaxel connect claude --print")]
+    Connect(connect::Args),
+    /// Let a client that only speaks stdio use Vaxel; starts Vaxel when none runs
+    #[command(
+        after_help = "Example (in a client's configuration):\n  {\"command\": \"vaxel\", \"args\": [\"stdio\"]}"
+    )]
+    Stdio(server::StdioArgs),
+    /// Create, list and revoke API keys
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Show and check the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Find out what is wrong
+    #[command(after_help = "Example:\n  vaxel doctor")]
+    Doctor,
+    /// Print a script that completes commands in a shell
+    #[command(
+        after_help = "Example:\n  vaxel completions bash > ~/.local/share/bash-completion/completions/vaxel"
+    )]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What every command may use.
+struct Context {
+    global: Global,
+    data_dir: PathBuf,
+    style: Style,
+}
+
+impl Context {
+    /// The Vaxel that is meant: the one that was named, else the one on this machine.
+    fn client(&self) -> anyhow::Result<Client> {
+        let (url, key) = self.address()?;
+        Ok(Client::new(&url, key.as_deref())?)
+    }
+
+    fn address(&self) -> anyhow::Result<(Url, Option<String>)> {
+        if let Some(url) = &self.global.url {
+            return Ok((url.clone(), self.global.key.clone()));
+        }
+        let local = Local::find(&self.data_dir).with_context(|| {
+            format!(
+                "no Vaxel runs on {}; start one with `vaxel up`",
+                self.data_dir.display()
+            )
+        })?;
+        Ok((local.url, self.global.key.clone().or(local.key)))
+    }
+}
+
+impl Cli {
+    /// Runs the command.
+    pub async fn run(self) -> ExitCode {
+        let env = paths::environment();
+        let colour = match self.global.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => std::io::stdout().is_terminal() && !env.contains_key("NO_COLOR"),
+        };
+        let context = Context {
+            data_dir: paths::data_dir(self.global.data_dir.clone(), &env),
+            style: Style {
+                json: self.global.json_output,
+                colour,
+            },
+            global: self.global,
+        };
+        match dispatch(self.command, &context).await {
+            Ok(code) => code,
+            Err(error) => output::fail(&error),
+        }
+    }
+}
+
+async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(args) => return up::run(args, context.data_dir.clone()).await,
+        Command::Down => server::down(context).await?,
+        Command::Status => server::status(context).await?,
+        Command::Service(command) => return service::run(command, context).await,
+        Command::Ls(args) => service::list(&args, context).await?,
+        Command::Import(args) => import::run(&args, context).await?,
+        Command::Tools(args) => tools::list(&args, context).await?,
+        Command::Tool(command) => tools::run(&command, context).await?,
+        Command::Call(args) => return call::run(&args, context).await,
+        Command::Logs(args) => logs::run(&args, context).await?,
+        Command::Calls(args) => calls::run(&args, context).await?,
+        Command::Connect(args) => connect::run(&args, context).await?,
+        Command::Stdio(args) => server::stdio(&args, context).await?,
+        Command::Key(command) => key::run(command, context).await?,
+        Command::Config(command) => return config::run(&command, context),
+        Command::Doctor => return doctor::run(context).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "vaxel", &mut script);
+            output::raw(&String::from_utf8_lossy(&script));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,83 @@
+//! `vaxel config …`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::{
+    config::{MANUAL, Merged, Sources},
+    output, paths,
+};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Print every effective value and where it comes from
+    #[command(after_help = "Example:\n  vaxel config show")]
+    Show {
+        /// Configuration file [default: config.toml in the data directory]
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
+    /// Name every problem of the configuration
+    #[command(after_help = "Example:\n  vaxel config check vaxel.toml")]
+    Check {
+        /// Configuration file [default: config.toml in the data directory]
+        file: Option<PathBuf>,
+    },
+    /// Print the manual: every key with its default
+    #[command(after_help = "Example:\n  vaxel config manual > config.toml")]
+    Manual,
+}
+
+pub(super) fn run(command: &Command, context: &Context) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Show { config } => show(config.clone(), context),
+        Command::Check { file } => return Ok(check(file.clone(), context)),
+        Command::Manual => output::raw(MANUAL),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn merged(file: Option<PathBuf>, context: &Context) -> Merged {
+    Merged::of(&Sources {
+        file,
+        data_dir: context.data_dir.clone(),
+        env: paths::environment(),
+        flags: Vec::new(),
+    })
+}
+
+fn show(file: Option<PathBuf>, context: &Context) {
+    let merged = merged(file, context);
+    if context.style.json {
+        let entries: Vec<Value> = merged
+            .entries()
+            .map(|(key, value, origin)| {
+                json!({"key": key, "value": value, "origin": origin.to_string()})
+            })
+            .collect();
+        return output::json(&entries);
+    }
+    let mut table = output::table(&["KEY", "VALUE", "FROM"]);
+    for (key, value, origin) in merged.entries() {
+        table.add_row([key.to_owned(), value.to_string(), origin.to_string()]);
+    }
+    output::line(table);
+}
+
+fn check(file: Option<PathBuf>, context: &Context) -> ExitCode {
+    match merged(file, context).resolve(&context.data_dir) {
+        Ok(_) => {
+            output::note("The configuration has no problem");
+            ExitCode::SUCCESS
+        }
+        Err(issues) => {
+            for issue in &issues {
+                output::line(format!("{}: {}", issue.path, issue.message));
+            }
+            ExitCode::from(output::FAILED)
+        }
+    }
+}

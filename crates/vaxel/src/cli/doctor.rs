@@ -1,0 +1,243 @@
+//! `vaxel doctor`: looks at what usually goes wrong.
+
+use std::{
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use serde_json::{Value, json};
+use vaxel_client::Local;
+
+use super::{Context, service::all_pages};
+use crate::{
+    config::{Merged, Sources},
+    output, paths,
+};
+
+/// How a check came out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    Warning,
+    Error,
+}
+
+struct Check {
+    what: &'static str,
+    verdict: Verdict,
+    detail: String,
+}
+
+impl Check {
+    fn new(what: &'static str, verdict: Verdict, detail: impl Into<String>) -> Self {
+        Self {
+            what,
+            verdict,
+            detail: detail.into(),
+        }
+    }
+}
+
+pub(super) async fn run(context: &Context) -> anyhow::Result<ExitCode> {
+    let mut checks = vec![data_dir(&context.data_dir)];
+    let (configuration, listen) = configuration(context);
+    checks.push(configuration);
+    match Local::find(&context.data_dir) {
+        Some(local) => checks.extend(running(&local, context).await),
+        None => checks.extend(stopped(context, listen).await),
+    }
+    checks.extend(programs());
+    checks.extend(kernel());
+    report(&checks, context);
+    let bad = checks.iter().any(|check| check.verdict == Verdict::Error);
+    Ok(ExitCode::from(if bad { output::FAILED } else { 0 }))
+}
+
+fn report(checks: &[Check], context: &Context) {
+    let word = |verdict| match verdict {
+        Verdict::Ok => "ok",
+        Verdict::Warning => "degraded",
+        Verdict::Error => "error",
+    };
+    if context.style.json {
+        let list: Vec<Value> = checks
+            .iter()
+            .map(|one| json!({"check": one.what, "verdict": word(one.verdict), "detail": one.detail}))
+            .collect();
+        return output::json(&list);
+    }
+    let mut table = output::table(&["CHECK", "", "DETAIL"]);
+    for check in checks {
+        let row = vec![
+            comfy_table::Cell::new(check.what),
+            output::state(word(check.verdict), context.style),
+            comfy_table::Cell::new(&check.detail),
+        ];
+        table.add_row(row);
+    }
+    output::line(table);
+}
+
+fn data_dir(dir: &Path) -> Check {
+    const WHAT: &str = "data directory";
+    let shown = dir.display();
+    match std::fs::metadata(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Check::new(WHAT, Verdict::Ok, format!("{shown} does not exist yet"))
+        }
+        Err(error) => Check::new(
+            WHAT,
+            Verdict::Error,
+            format!("{shown} cannot be read ({error})"),
+        ),
+        Ok(facts) if facts.permissions().mode() & 0o077 != 0 => {
+            let detail = format!("{shown} can be read by others; chmod 700 {shown}");
+            Check::new(WHAT, Verdict::Warning, detail)
+        }
+        Ok(_) => Check::new(WHAT, Verdict::Ok, shown.to_string()),
+    }
+}
+
+fn configuration(context: &Context) -> (Check, Option<std::net::SocketAddr>) {
+    let merged = Merged::of(&Sources {
+        file: None,
+        data_dir: context.data_dir.clone(),
+        env: paths::environment(),
+        flags: Vec::new(),
+    });
+    match merged.resolve(&context.data_dir) {
+        Ok(config) => {
+            let check = Check::new("configuration", Verdict::Ok, "no problem");
+            (check, Some(config.server.listen))
+        }
+        Err(issues) => {
+            let detail = format!("{} problems; see `vaxel config check`", issues.len());
+            (Check::new("configuration", Verdict::Error, detail), None)
+        }
+    }
+}
+
+async fn running(local: &Local, context: &Context) -> Vec<Check> {
+    let mut checks = vec![Check::new(
+        "server",
+        Verdict::Ok,
+        format!("runs as process {} at {}", local.pid, local.url),
+    )];
+    let services = match context.client() {
+        Ok(client) => all_pages(&client, "/api/v1/services", &[]).await,
+        Err(error) => Err(error),
+    };
+    match services {
+        Err(error) => {
+            checks.push(Check::new(
+                "management API",
+                Verdict::Error,
+                error.to_string(),
+            ));
+        }
+        Ok(services) => {
+            let sick: Vec<String> = services
+                .iter()
+                .filter(|service| service["status"]["lifecycle"] == "error")
+                .map(|service| {
+                    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                    format!(
+                        "{}: {}",
+                        text(&service["name"]),
+                        text(&service["status"]["reason"])
+                    )
+                })
+                .collect();
+            checks.push(if sick.is_empty() {
+                Check::new(
+                    "services",
+                    Verdict::Ok,
+                    format!("{} in all", services.len()),
+                )
+            } else {
+                Check::new("services", Verdict::Error, sick.join("\n"))
+            });
+        }
+    }
+    checks
+}
+
+async fn stopped(context: &Context, listen: Option<std::net::SocketAddr>) -> Vec<Check> {
+    let mut checks = vec![Check::new(
+        "server",
+        Verdict::Warning,
+        "does not run; `vaxel up` starts it",
+    )];
+    if let Some(listen) = listen {
+        checks.push(match TcpListener::bind(listen) {
+            Ok(_) => Check::new("address", Verdict::Ok, format!("{listen} is free")),
+            Err(error) => Check::new(
+                "address",
+                Verdict::Error,
+                format!("{listen} cannot be used ({error})"),
+            ),
+        });
+    }
+    if context.data_dir.join("vaxel.db").exists() {
+        checks.push(database(context).await);
+    }
+    checks
+}
+
+async fn database(context: &Context) -> Check {
+    const WHAT: &str = "database";
+    let store = match vaxel_store::Store::open(&vaxel_store::Config::new(&context.data_dir)) {
+        Ok(store) => store,
+        Err(error) => return Check::new(WHAT, Verdict::Error, error.to_string()),
+    };
+    let check = match store.check().await {
+        Ok(problems) if problems.is_empty() => Check::new(WHAT, Verdict::Ok, "sound"),
+        Ok(problems) => Check::new(WHAT, Verdict::Error, problems.join("\n")),
+        Err(error) => Check::new(WHAT, Verdict::Error, error.to_string()),
+    };
+    store.close().await;
+    check
+}
+
+fn programs() -> Vec<Check> {
+    let env = paths::environment();
+    let path = env.get("PATH").cloned().unwrap_or_default();
+    let find = |name: &str| {
+        path.split(':')
+            .map(|dir| PathBuf::from(dir).join(name))
+            .find(|file| file.is_file())
+    };
+    [
+        ("node", "Node servers"),
+        ("npx", "`npx` servers"),
+        ("python3", "Python servers"),
+        ("uvx", "`uvx` servers"),
+    ]
+    .into_iter()
+    .map(|(name, needed)| match find(name) {
+        Some(file) => Check::new(name, Verdict::Ok, file.display().to_string()),
+        None => Check::new(
+            name,
+            Verdict::Warning,
+            format!("not in PATH; {needed} need it"),
+        ),
+    })
+    .collect()
+}
+
+fn kernel() -> Vec<Check> {
+    let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    let landlock = if modules.split(',').any(|module| module.trim() == "landlock") {
+        Check::new(
+            "landlock",
+            Verdict::Ok,
+            "services cannot reach the data directory",
+        )
+    } else {
+        let detail = "not seen in this kernel; services may be able to reach the data directory";
+        Check::new("landlock", Verdict::Warning, detail)
+    };
+    vec![landlock]
+}

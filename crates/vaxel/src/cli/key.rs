@@ -1,0 +1,98 @@
+//! `vaxel key …`.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+use vaxel_client::segment;
+
+use super::Context;
+use crate::output;
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Create a key; it is shown once
+    #[command(after_help = "Example:\n  vaxel key create laptop --role client --expires 90d")]
+    Create {
+        /// Name
+        name: String,
+        /// admin, client or monitor
+        #[arg(long, default_value = "client", conflicts_with = "permission")]
+        role: String,
+        /// Single permission, such as mcp:read
+        #[arg(long)]
+        permission: Vec<String>,
+        /// Time until it is refused, such as 90d
+        #[arg(long)]
+        expires: Option<String>,
+    },
+    /// List keys
+    #[command(after_help = "Example:\n  vaxel key ls")]
+    Ls,
+    /// Revoke a key
+    #[command(after_help = "Example:\n  vaxel key revoke laptop")]
+    Revoke {
+        /// Name or id
+        name: String,
+    },
+}
+
+pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<()> {
+    let client = context.client()?;
+    match command {
+        Command::Create {
+            name,
+            role,
+            permission,
+            expires,
+        } => {
+            let mut draft = json!({ "name": name });
+            if permission.is_empty() {
+                draft["role"] = role.into();
+            } else {
+                draft["permissions"] = permission.into();
+            }
+            if let Some(expires) = expires {
+                draft["expires_in"] = expires.into();
+            }
+            let key: Value = client.post("/api/v1/keys", &draft).await?;
+            if context.style.json {
+                output::json(&key);
+            } else {
+                output::note("This key is shown once:");
+                output::line(key["key"].as_str().unwrap_or_default());
+            }
+        }
+        Command::Ls => list(&client.get("/api/v1/keys").await?, context),
+        Command::Revoke { name } => {
+            client
+                .delete(&format!("/api/v1/keys/{}", segment(&name)))
+                .await?;
+            output::note(format!("Revoked {name}"));
+        }
+    }
+    Ok(())
+}
+
+fn list(page: &Value, context: &Context) {
+    if context.style.json {
+        return output::json(&page["items"]);
+    }
+    let mut table = output::table(&["NAME", "PREFIX", "PERMISSIONS", "LAST USED", "STATE"]);
+    for item in page["items"].as_array().into_iter().flatten() {
+        let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
+        let permissions = item["permissions"].as_array().cloned().unwrap_or_default();
+        let permissions: Vec<&str> = permissions.iter().filter_map(Value::as_str).collect();
+        let state = match (item["revoked_at"].as_str(), item["expires_at"].as_str()) {
+            (Some(_), _) => "revoked".to_owned(),
+            (None, Some(at)) => format!("until {at}"),
+            (None, None) => "valid".to_owned(),
+        };
+        table.add_row([
+            text("name"),
+            text("prefix"),
+            permissions.join(" "),
+            text("last_used_at"),
+            state,
+        ]);
+    }
+    output::line(table);
+}

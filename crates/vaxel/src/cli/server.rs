@@ -1,0 +1,155 @@
+//! `vaxel down`, `vaxel status`, `vaxel stdio`.
+
+use std::{fs::File, process::Stdio, time::Duration};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::Value;
+use vaxel_client::{Client, Local};
+
+use super::Context;
+use crate::{
+    output, paths,
+    stdio::{self, Bridge},
+};
+
+/// Longest wait for a Vaxel to start or stop.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(25);
+
+#[derive(Args)]
+pub(super) struct StdioArgs {
+    /// Only this service, under its own tool names
+    #[arg(long)]
+    service: Option<String>,
+}
+
+pub(super) async fn down(context: &Context) -> anyhow::Result<()> {
+    let pid = Local::find(&context.data_dir).map(|local| local.pid);
+    let client = context.client()?;
+    client
+        .post::<Value>("/api/v1/shutdown", &Value::Null)
+        .await?;
+    let gone = async {
+        match pid.filter(|_| context.global.url.is_none()) {
+            Some(pid) => {
+                let process = std::path::PathBuf::from(format!("/proc/{pid}"));
+                while process.exists() {
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+            None => {
+                while client.text("/health/live").await.is_ok() {
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+        }
+    };
+    if tokio::time::timeout(PATIENCE, gone).await.is_err() {
+        bail!(
+            "Vaxel was told to stop but still runs after {} s",
+            PATIENCE.as_secs()
+        );
+    }
+    output::note("Vaxel has stopped");
+    Ok(())
+}
+
+pub(super) async fn status(context: &Context) -> anyhow::Result<()> {
+    let status: Value = context.client()?.get("/api/v1/status").await?;
+    if context.style.json {
+        output::json(&status);
+    } else {
+        output::raw(&serde_saphyr::to_string(&status)?);
+    }
+    Ok(())
+}
+
+pub(super) async fn stdio(args: &StdioArgs, context: &Context) -> anyhow::Result<()> {
+    if context.global.url.is_none() && Local::find(&context.data_dir).is_none() {
+        start_in_background(context).await?;
+    }
+    let (base, key) = context.address()?;
+    let path = args
+        .service
+        .as_ref()
+        .map_or_else(|| "mcp".to_owned(), |name| format!("mcp/{name}"));
+    let endpoint = base
+        .join(&path)
+        .context("the base URL has no place for a path")?;
+    stdio::run(Bridge { endpoint, key }).await
+}
+
+/// Starts `vaxel up` so that it outlives this process, and waits until it answers.
+async fn start_in_background(context: &Context) -> anyhow::Result<()> {
+    use std::os::unix::process::CommandExt;
+    std::fs::create_dir_all(context.data_dir.join("logs"))
+        .with_context(|| format!("{} cannot be made", context.data_dir.display()))?;
+    let log = context.data_dir.join("logs/vaxel.log");
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .with_context(|| format!("{} cannot be written", log.display()))?;
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command
+        .arg("up")
+        .arg("--data-dir")
+        .arg(&context.data_dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .process_group(0);
+    let mut child = command.spawn().context("Vaxel cannot be started")?;
+    let answering = async {
+        loop {
+            if let Some(local) = Local::find(&context.data_dir)
+                && let Ok(client) = Client::new(&local.url, None)
+                && client.text("/health/live").await.is_ok()
+            {
+                return Ok(());
+            }
+            if let Some(exit) = child.try_wait()? {
+                // Somebody else may have been faster.
+                if Local::find(&context.data_dir).is_none() {
+                    bail!(
+                        "Vaxel did not start ({exit}); see {}",
+                        context.data_dir.join("logs/vaxel.log").display()
+                    );
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let answered = tokio::time::timeout(PATIENCE, answering).await;
+    answered.context("Vaxel did not start in time")?
+}
+
+/// Lets a person change a text in their editor.
+pub(super) fn in_editor(text: &str) -> anyhow::Result<String> {
+    let env = paths::environment();
+    let editor = env
+        .get("VISUAL")
+        .or_else(|| env.get("EDITOR"))
+        .map_or("vi", String::as_str);
+    let file = std::env::temp_dir().join(format!("vaxel-{}.yaml", std::process::id()));
+    crate::wire::write_private(&file, text)?;
+    let mut words = editor.split_whitespace();
+    let program = words.next().unwrap_or("vi");
+    let edited = std::process::Command::new(program)
+        .args(words)
+        .arg(&file)
+        .status()
+        .with_context(|| format!("the editor `{editor}` cannot be started; set $EDITOR"))
+        .and_then(|exit| {
+            if exit.success() {
+                std::fs::read_to_string(&file).context("the edited file is gone")
+            } else {
+                bail!("the editor ended with {exit}; nothing was changed")
+            }
+        });
+    // What cannot be removed holds no secret: sealed values are references.
+    let _ = std::fs::remove_file(&file);
+    edited
+}

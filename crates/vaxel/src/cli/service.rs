@@ -1,0 +1,446 @@
+//! `vaxel service …` and `vaxel ls`.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+use vaxel_client::{Client, segment};
+
+use super::Context;
+use crate::output;
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Add a service
+    #[command(
+        after_help = "Examples:\n  vaxel service add everything -- npx -y @modelcontextprotocol/server-everything\n  vaxel service add github --url https://api.example.com/mcp --header 'Authorization=Bearer …'\n  vaxel service add files --env DEBUG=1 --tag local -- npx -y @modelcontextprotocol/server-filesystem /tmp"
+    )]
+    Add(AddArgs),
+    /// List services
+    #[command(after_help = "Example:\n  vaxel service ls --state error")]
+    Ls(ListArgs),
+    /// Show a service
+    #[command(after_help = "Example:\n  vaxel service show everything")]
+    Show {
+        /// Name or id
+        name: String,
+    },
+    /// Change a service in your editor
+    #[command(after_help = "Example:\n  EDITOR=vi vaxel service edit everything")]
+    Edit {
+        /// Name or id
+        name: String,
+    },
+    /// Remove services; `restore` brings them back
+    #[command(after_help = "Example:\n  vaxel service rm everything")]
+    Rm {
+        /// Names or ids
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Bring a removed service back
+    #[command(after_help = "Example:\n  vaxel service restore everything")]
+    Restore {
+        /// Name or id
+        name: String,
+    },
+    /// Start a stopped service
+    #[command(after_help = "Example:\n  vaxel service start everything")]
+    Start {
+        /// Name or id
+        name: String,
+    },
+    /// Stop a service
+    #[command(after_help = "Example:\n  vaxel service stop everything")]
+    Stop {
+        /// Name or id
+        name: String,
+    },
+    /// End the instances of a service and start them again
+    #[command(after_help = "Example:\n  vaxel service restart everything")]
+    Restart {
+        /// Name or id
+        name: String,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct AddArgs {
+    /// Name: a-z, 0-9, `-` and `_`, at most 32 characters
+    name: String,
+    /// MCP endpoint of a remote server
+    #[arg(long, conflicts_with = "command")]
+    url: Option<String>,
+    /// Program and arguments of a stdio server, after `--`
+    #[arg(last = true)]
+    command: Vec<String>,
+    /// Environment variable of the program; sealed at rest
+    #[arg(long, value_name = "K=V")]
+    env: Vec<String>,
+    /// Working directory of the program
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<String>,
+    /// Header sent to a remote server; sealed at rest
+    #[arg(long, value_name = "K=V")]
+    header: Vec<String>,
+    /// MCP era to speak
+    #[arg(long, value_parser = ["auto", "legacy", "modern"], default_value = "auto")]
+    era: String,
+    /// Processes that share the calls
+    #[arg(long, default_value_t = 1)]
+    replicas: u16,
+    /// Tag, for filters
+    #[arg(long)]
+    tag: Vec<String>,
+    /// dev, staging, prod or own
+    #[arg(long)]
+    environment: Option<String>,
+    /// One sentence for people
+    #[arg(long)]
+    description: Option<String>,
+    /// Do not start it
+    #[arg(long)]
+    disabled: bool,
+    /// Do not wait until it is ready
+    #[arg(long)]
+    no_wait: bool,
+    /// Longest wait
+    #[arg(long, default_value = "90s", value_parser = seconds)]
+    timeout: Duration,
+}
+
+#[derive(Args)]
+pub(super) struct ListArgs {
+    /// Part of name, description, command or URL
+    text: Option<String>,
+    /// With this tag
+    #[arg(long)]
+    tag: Option<String>,
+    /// In this environment
+    #[arg(long)]
+    environment: Option<String>,
+    /// In this state: active, inactive, error, …
+    #[arg(long)]
+    state: Option<String>,
+    /// What was removed
+    #[arg(long)]
+    deleted: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<vaxel_core::quantity::Span>()
+        .map(|span| span.0)
+        .map_err(|error| error.to_string())
+}
+
+pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
+    let client = context.client()?;
+    match command {
+        Command::Add(args) => return add(&args, &client, context).await,
+        Command::Ls(args) => list(&args, context).await?,
+        Command::Show { name } => show(&name, &client, context).await?,
+        Command::Edit { name } => edit(&name, &client).await?,
+        Command::Rm { names } => {
+            for name in names {
+                client.delete(&path(&name, "")).await?;
+                output::note(format!(
+                    "Removed {name}; `vaxel service restore {name}` brings it back"
+                ));
+            }
+        }
+        Command::Restore { name } => act(&name, "restore", &client, context).await?,
+        Command::Start { name } => act(&name, "start", &client, context).await?,
+        Command::Stop { name } => act(&name, "stop", &client, context).await?,
+        Command::Restart { name } => act(&name, "restart", &client, context).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn path(name: &str, rest: &str) -> String {
+    format!("/api/v1/services/{}{rest}", segment(name))
+}
+
+async fn add(args: &AddArgs, client: &Client, context: &Context) -> anyhow::Result<ExitCode> {
+    let mut spec = Map::new();
+    spec.insert("source".to_owned(), source(args)?);
+    spec.insert("replicas".to_owned(), args.replicas.into());
+    spec.insert("era".to_owned(), args.era.as_str().into());
+    if let Some(description) = &args.description {
+        spec.insert("description".to_owned(), description.as_str().into());
+    }
+    let mut draft = json!({
+        "name": args.name, "enabled": !args.disabled, "tags": args.tag, "spec": spec,
+    });
+    if let Some(environment) = &args.environment {
+        draft["environment"] = environment.as_str().into();
+    }
+    let created: Value = client.post("/api/v1/services", &draft).await?;
+    if args.no_wait || args.disabled {
+        if context.style.json {
+            output::json(&created);
+        } else {
+            output::note(format!("Added {}", args.name));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    wait_until_ready(&args.name, args.timeout, client, context).await
+}
+
+fn source(args: &AddArgs) -> anyhow::Result<Value> {
+    match (&args.url, args.command.split_first()) {
+        (Some(url), _) => {
+            if !args.env.is_empty() || args.cwd.is_some() {
+                bail!("--env and --cwd belong to a program; a remote server takes --header");
+            }
+            Ok(json!({"mcp": {"url": url, "headers": pairs(&args.header, "--header")?}}))
+        }
+        (None, Some((program, rest))) => {
+            if !args.header.is_empty() {
+                bail!("--header belongs to a remote server (--url); a program takes --env");
+            }
+            let env = pairs(&args.env, "--env")?;
+            let mut process = json!({"command": program, "args": rest, "env": env});
+            if let Some(cwd) = &args.cwd {
+                process["cwd"] = cwd.as_str().into();
+            }
+            Ok(json!({ "process": process }))
+        }
+        (None, None) => bail!(
+            "say what to run or reach: `vaxel service add {0} -- COMMAND ARGS…` or \
+             `vaxel service add {0} --url URL`",
+            args.name
+        ),
+    }
+}
+
+fn pairs(texts: &[String], flag: &str) -> anyhow::Result<Map<String, Value>> {
+    texts
+        .iter()
+        .map(|text| {
+            let (key, value) = text
+                .split_once('=')
+                .with_context(|| format!("{flag} takes NAME=VALUE, not `{text}`"))?;
+            Ok((key.to_owned(), value.into()))
+        })
+        .collect()
+}
+
+async fn wait_until_ready(
+    name: &str,
+    timeout: Duration,
+    client: &Client,
+    context: &Context,
+) -> anyhow::Result<ExitCode> {
+    let spinner = output::can_show_progress().then(|| {
+        let spinner = indicatif::ProgressBar::new_spinner();
+        spinner.set_message(format!("starting {name}"));
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        spinner
+    });
+    let patient = client
+        .clone()
+        .with_timeout(timeout + Duration::from_secs(10));
+    let question = path(name, &format!("/health?wait={}s", timeout.as_secs()));
+    let health: anyhow::Result<Value> = patient.get(&question).await.map_err(Into::into);
+    if let Some(spinner) = spinner {
+        spinner.finish_and_clear();
+    }
+    let health = health?;
+    if health["ready"] == true {
+        let service: Value = client.get(&path(name, "")).await?;
+        if context.style.json {
+            output::json(&service);
+        } else {
+            let tools = service["status"]["tools"].as_u64().unwrap_or(0);
+            output::note(format!(
+                "{name} is ready with {tools} tools; next: vaxel tools --service {name}"
+            ));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if context.style.json {
+        output::json(&health);
+    }
+    let state = health["lifecycle"].as_str().unwrap_or("not ready");
+    let reason = health["reason"]
+        .as_str()
+        .unwrap_or("it gave no answer in time");
+    output::note(format!("error: {name} is {state}: {reason}"));
+    let logs: Value = client
+        .get(&path(name, "/logs?tail=10"))
+        .await
+        .unwrap_or_default();
+    for line in logs["items"].as_array().into_iter().flatten() {
+        output::note(format!("  {}", line["text"].as_str().unwrap_or_default()));
+    }
+    output::note(format!(
+        "It stays registered: change it with `vaxel service edit {name}`, or remove it with \
+         `vaxel service rm {name}`"
+    ));
+    Ok(ExitCode::from(output::FAILED))
+}
+
+pub(super) async fn list(args: &ListArgs, context: &Context) -> anyhow::Result<()> {
+    let client = context.client()?;
+    let mut query: Vec<String> = Vec::new();
+    let filters = [
+        ("text", &args.text),
+        ("tag", &args.tag),
+        ("environment", &args.environment),
+        ("state", &args.state),
+    ];
+    for (key, value) in filters {
+        query.extend(
+            value
+                .as_ref()
+                .map(|value| format!("{key}={}", segment(value))),
+        );
+    }
+    if args.deleted {
+        query.push("deleted=true".to_owned());
+    }
+    let items = all_pages(&client, "/api/v1/services", &query).await?;
+    if context.style.json {
+        output::json(&items);
+        return Ok(());
+    }
+    if items.is_empty() {
+        output::note("There are no services; `vaxel service add` adds one");
+        return Ok(());
+    }
+    let mut table = output::table(&[
+        "NAME", "SOURCE", "STATE", "HEALTH", "TOOLS", "CALLS", "UPTIME",
+    ]);
+    for item in &items {
+        let status = &item["status"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        table.add_row(vec![
+            comfy_table::Cell::new(text(&item["name"])),
+            comfy_table::Cell::new(source_kind(item)),
+            output::state(&text(&status["lifecycle"]), context.style),
+            output::state(&text(&status["health"]), context.style),
+            output::number(&status["tools"]),
+            output::number(&item["stats"]["calls"]),
+            comfy_table::Cell::new(uptime(status)),
+        ]);
+    }
+    output::line(table);
+    Ok(())
+}
+
+/// Every page of a list.
+pub(super) async fn all_pages(
+    client: &Client,
+    path: &str,
+    query: &[String],
+) -> anyhow::Result<Vec<Value>> {
+    let mut items = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut query = query.to_vec();
+        query.extend(cursor.map(|cursor| format!("cursor={}", segment(&cursor))));
+        let separator = if query.is_empty() { "" } else { "?" };
+        let page: Value = client
+            .get(&format!("{path}{separator}{}", query.join("&")))
+            .await?;
+        items.extend(page["items"].as_array().cloned().unwrap_or_default());
+        cursor = page["next_cursor"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            return Ok(items);
+        }
+    }
+}
+
+fn source_kind(item: &Value) -> String {
+    let kinds = item["spec"]["source"].as_object();
+    kinds
+        .and_then(|kinds| kinds.keys().next().cloned())
+        .unwrap_or_default()
+}
+
+fn uptime(status: &Value) -> String {
+    let started = status["instances"][0]["started_at"].as_str();
+    let started = started.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    started.map_or_else(String::new, |started| {
+        let millis = jiff::Timestamp::now().duration_since(started).as_millis();
+        output::ago(u64::try_from(millis).unwrap_or(0))
+    })
+}
+
+async fn show(name: &str, client: &Client, context: &Context) -> anyhow::Result<()> {
+    let service: Value = client.get(&path(name, "")).await?;
+    if context.style.json {
+        output::json(&service);
+    } else {
+        output::raw(&yaml(&service)?);
+    }
+    Ok(())
+}
+
+async fn act(name: &str, action: &str, client: &Client, context: &Context) -> anyhow::Result<()> {
+    let service: Value = client
+        .post(&path(name, &format!("/{action}")), &Value::Null)
+        .await?;
+    if context.style.json {
+        output::json(&service);
+    } else {
+        let done = match action {
+            "stop" => "Stopping",
+            "restore" => "Restored",
+            "restart" => "Restarting",
+            _ => "Starting",
+        };
+        output::note(format!("{done} {name}"));
+    }
+    Ok(())
+}
+
+fn yaml(value: &Value) -> anyhow::Result<String> {
+    Ok(serde_saphyr::to_string(value)?)
+}
+
+/// The parts of a service that a person can change.
+async fn edit(name: &str, client: &Client) -> anyhow::Result<()> {
+    let service: Value = client.get(&path(name, "")).await?;
+    let version = service["version"].as_u64();
+    let editable = json!({
+        "name": service["name"], "enabled": service["enabled"], "tags": service["tags"],
+        "environment": service["environment"], "spec": service["spec"],
+    });
+    let before = format!(
+        "# Change what you like, save and leave the editor; an empty file changes nothing.\n\
+         # `secret:` stands for a value that is kept sealed; replace it to set another one.\n{}",
+        yaml(&editable)?
+    );
+    let mut text = before.clone();
+    loop {
+        text = crate::cli::server::in_editor(&text)?;
+        if text.trim().is_empty() || text == before {
+            output::note("Nothing was changed");
+            return Ok(());
+        }
+        let problem = match serde_saphyr::from_str::<Value>(&text) {
+            Err(error) => format!("it is no YAML: {error}"),
+            Ok(draft) => match client.put::<Value>(&path(name, ""), &draft, version).await {
+                Ok(_) => {
+                    output::note(format!("Changed {name}"));
+                    return Ok(());
+                }
+                Err(vaxel_client::Error::Problem(problem)) if problem.status == 422 => {
+                    let lines = problem.errors.iter();
+                    let lines: Vec<String> = lines
+                        .map(|one| format!("{}: {}", one.path, one.message))
+                        .collect();
+                    lines.join("\n# ")
+                }
+                Err(error) => return Err(error.into()),
+            },
+        };
+        if !output::can_show_progress() {
+            bail!("the service was not changed: {problem}");
+        }
+        let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        text = format!("# Not accepted:\n# {problem}\n{}\n", kept.join("\n"));
+    }
+}

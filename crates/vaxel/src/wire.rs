@@ -1,0 +1,222 @@
+//! Puts the parts together: the one place that knows them all.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use tokio::{runtime::Runtime, sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use vaxel_api::Api;
+use vaxel_auth::seal::{RootKey, Sealer};
+use vaxel_control::{Control, ProcessConfig, RecordsConfig, ServerFacts};
+use vaxel_core::{secret::Secret, time::Clock};
+use vaxel_egress::Egress;
+use vaxel_gateway::Gateway;
+use vaxel_store::Store;
+use vaxel_supervisor::Supervisor;
+
+use crate::{config::Config, paths};
+
+/// A running server.
+pub struct Running {
+    /// The data plane.
+    pub gateway: Gateway,
+    /// The control plane.
+    pub control: Control,
+    /// Base URL.
+    pub url: String,
+    /// The bound address.
+    pub listen: SocketAddr,
+    /// The first admin key, when it was made just now.
+    pub admin_key: Option<Secret<String>>,
+    /// How many services were found.
+    pub services: usize,
+    serving: JoinHandle<std::io::Result<()>>,
+    stop: CancellationToken,
+    data_plane: Runtime,
+}
+
+/// Starts everything; it serves when this returns.
+pub async fn start(config: &Config) -> anyhow::Result<Running> {
+    let clock = Clock::system();
+    let listener = bind(config.server.listen)?;
+    let listen = listener
+        .local_addr()
+        .context("the bound address is unknown")?;
+    let url = config
+        .server
+        .public_url
+        .clone()
+        .unwrap_or_else(|| format!("http://{listen}"));
+    let store = Store::open(&config.store)?;
+    let root = RootKey::load_or_create(&config.data_dir.join("root.key"))?;
+    let data_plane = data_plane(config.server.workers)?;
+    let (records, record_queue) = mpsc::channel(config.records.queue);
+    let mut registry = Registry::default();
+    let gateway = Gateway::new(
+        config.gateway.clone(),
+        vaxel_gateway::Deps {
+            clock: clock.clone(),
+            egress: Egress::new(config.egress.clone())?,
+            sealer: Sealer::new(&root, "legacy sessions"),
+            records,
+            runtime: data_plane.handle().clone(),
+            tunables: config.tunables.clone(),
+        },
+        &mut registry,
+    );
+    let supervisor = supervisor(config, clock.clone())?;
+    let deps = vaxel_control::Deps {
+        clock: clock.clone(),
+        store,
+        supervisor,
+        gateway: gateway.clone(),
+        sealer: Sealer::new(&root, "service values"),
+        records: record_queue,
+    };
+    let facts = ServerFacts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: clock.now(),
+        listen,
+        url: url.clone(),
+        data_dir: config.data_dir.clone(),
+        auth: config.gateway.auth,
+        notes: Vec::new(),
+    };
+    let (control, started) = Control::start(control_config(config, facts), deps).await?;
+    let api = Api::new(
+        vaxel_api::Config {
+            base: url.clone(),
+            body_max: config.gateway.body_max,
+            metrics: config.metrics,
+        },
+        vaxel_api::Deps {
+            control: control.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            registry: Arc::new(registry),
+        },
+    );
+    let stop = CancellationToken::new();
+    let serving = {
+        let (gateway, stop) = (gateway.clone(), stop.clone());
+        let serve = async move { gateway.serve(listener, Arc::new(api), stop).await };
+        tokio::runtime::Handle::current().spawn(serve)
+    };
+    Ok(Running {
+        gateway,
+        control,
+        url,
+        listen,
+        admin_key: started.admin_key,
+        services: started.services,
+        serving,
+        stop,
+        data_plane,
+    })
+}
+
+impl Running {
+    /// Resolves when the listener ended by itself, which it never should.
+    pub async fn ended(&mut self) -> anyhow::Error {
+        match (&mut self.serving).await {
+            Ok(Ok(())) => anyhow::anyhow!("the listener ended"),
+            Ok(Err(error)) => anyhow::Error::new(error).context("the listener failed"),
+            Err(error) => anyhow::Error::new(error).context("the listener broke off"),
+        }
+    }
+
+    /// Ends everything in order: no new requests, then services, then the store.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the listener broke off");
+        }
+        self.control.stop().await;
+        self.data_plane.shutdown_background();
+    }
+}
+
+fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(listen).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "{listen} is in use by another program; stop it, or give Vaxel another address with \
+             --listen"
+        ),
+        std::io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("{listen} may not be used by this user; take a port above 1023")
+        }
+        _ => anyhow::Error::new(error).context(format!("{listen} cannot be listened at")),
+    })
+}
+
+fn data_plane(workers: usize) -> anyhow::Result<Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if workers > 0 {
+        builder.worker_threads(workers);
+    }
+    builder
+        .thread_name("vaxel-data")
+        .enable_all()
+        .build()
+        .context("no threads can be started")
+}
+
+fn supervisor(config: &Config, clock: Clock) -> anyhow::Result<Supervisor> {
+    let program = std::env::current_exe().context("the path of this binary is unknown")?;
+    let env = paths::environment();
+    let config = vaxel_supervisor::Config {
+        program,
+        shim_args: vec!["shim".into()],
+        base_env: paths::base_env(&env),
+        start_timeout: config.process.start_timeout,
+        stop_grace: config.process.stop_grace,
+        log_dir: config.data_dir.join("logs"),
+        log_max_bytes: config.logs.file_max,
+        log_files: config.logs.files,
+        log_line_max: config.logs.line_max,
+        log_tail: config.logs.tail,
+    };
+    if let Err(error) = vaxel_supervisor::adopt_orphans() {
+        tracing::warn!(%error, "orphans of a killed shim cannot be adopted");
+    }
+    Ok(Supervisor::new(config, clock))
+}
+
+fn control_config(config: &Config, server: ServerFacts) -> vaxel_control::Config {
+    vaxel_control::Config {
+        server,
+        process: ProcessConfig {
+            start_timeout: config.process.start_timeout,
+            auto_restart: config.process.auto_restart,
+            backoff: config.process.backoff,
+            health_interval: config.process.health_interval,
+            ..ProcessConfig::default()
+        },
+        catalog_ttl: config.catalog_ttl,
+        records: RecordsConfig {
+            retention: config.records.retention,
+            max_rows: config.records.max_rows,
+        },
+        name_max: config.gateway.name_max,
+        grace: config.gateway.shutdown_grace,
+    }
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+pub fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let fresh = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)
+    };
+    write().with_context(|| format!("{} cannot be written", path.display()))
+}

@@ -1,0 +1,1 @@
+//! A first run from nothing.

@@ -1,0 +1,3 @@
+//! The system, through its real doors.
+
+mod first_run;
