@@ -113,6 +113,11 @@ async fn metrics_are_for_this_machine_for_keys_or_for_nobody() {
                     .starts_with("application/openmetrics-text")
             );
             assert!(answer.text().trim_end().ends_with("# EOF"));
+            assert!(
+                answer.text().contains("vaxel_store_size_bytes"),
+                "{}",
+                answer.text()
+            );
         }
         home.control.stop().await;
     }

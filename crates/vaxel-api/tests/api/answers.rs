@@ -323,3 +323,41 @@ async fn the_status_says_where_everything_is() {
     );
     home.control.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_read_to_its_end_and_followed() {
+    let home = open().await;
+    let admin = As::admin();
+    home.with_demo().await;
+    let logs = home.supervisor.logs("demo");
+    logs.append(vaxel_supervisor::Stream::Stderr, 0, "first\nsecond");
+    let tail = home
+        .ask(admin, "GET", "/api/v1/services/demo/logs?tail=1")
+        .await
+        .json();
+    assert_eq!(tail["items"][0]["text"], "second");
+    assert_eq!(tail["items"][0]["stream"], "stderr");
+
+    let follow = request("GET", "/api/v1/services/demo/logs?tail=2&follow=true");
+    let mut stream = home
+        .stream(admin, follow.body(Body::empty()).unwrap())
+        .await;
+    let mut seen = String::new();
+    while !seen.contains("second") {
+        seen.push_str(&stream.next().await);
+    }
+    assert!(seen.contains("first"), "{seen}");
+    logs.append(vaxel_supervisor::Stream::Vaxel, 0, "third");
+    while !seen.contains("third") {
+        seen.push_str(&stream.next().await);
+    }
+    // More than a follower may have waiting: what it missed is counted.
+    for line in 0..2_000 {
+        logs.append(vaxel_supervisor::Stream::Stderr, 0, &format!("line {line}"));
+    }
+    while !seen.contains("event: lost") {
+        seen.push_str(&stream.next().await);
+    }
+    assert!(seen.contains("data: {\"count\":"), "{seen}");
+    home.control.stop().await;
+}

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    http::{HeaderMap, Method, Request, StatusCode, header},
+    http::{HeaderMap, Method, Request, Response, StatusCode, header},
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -33,6 +33,7 @@ use vaxel_supervisor::Supervisor;
 pub(crate) struct Home {
     api: Api,
     pub(crate) control: Control,
+    pub(crate) supervisor: Supervisor,
     _folder: TempDir,
 }
 
@@ -82,7 +83,7 @@ pub(crate) async fn open() -> Home {
 
 pub(crate) async fn open_with(metrics: MetricsAccess) -> Home {
     let folder = tempfile::tempdir().unwrap();
-    let (control, registry) = control(folder.path()).await;
+    let (control, supervisor, registry) = control(folder.path()).await;
     let config = Config {
         base: "http://127.0.0.1:3010".to_owned(),
         body_max: 64 * 1024,
@@ -96,11 +97,12 @@ pub(crate) async fn open_with(metrics: MetricsAccess) -> Home {
     Home {
         api: Api::new(config, deps),
         control,
+        supervisor,
         _folder: folder,
     }
 }
 
-async fn control(folder: &Path) -> (Control, Registry) {
+async fn control(folder: &Path) -> (Control, Supervisor, Registry) {
     let clock = Clock::system();
     let data = folder.join("data");
     let store = Store::open(&vaxel_store::Config::new(&data)).unwrap();
@@ -117,8 +119,9 @@ async fn control(folder: &Path) -> (Control, Registry) {
         tunables: vaxel_gateway::Tunables::new(web),
     };
     let gateway = Gateway::new(vaxel_gateway::Config::default(), deps, &mut registry);
+    let supervisor = Supervisor::without_cgroups(supervisor(&data), clock.clone());
     let deps = vaxel_control::Deps {
-        supervisor: Supervisor::without_cgroups(supervisor(&data), clock.clone()),
+        supervisor: supervisor.clone(),
         sealer: Sealer::new(&root, "service values"),
         clock: clock.clone(),
         store,
@@ -142,7 +145,8 @@ async fn control(folder: &Path) -> (Control, Registry) {
         grace: Duration::from_secs(5),
     };
     let (control, _) = Control::start(config, deps).await.unwrap();
-    (control, registry)
+    control.register_metrics(&mut registry);
+    (control, supervisor, registry)
 }
 
 /// No process is started in these tests.
@@ -158,6 +162,18 @@ fn supervisor(data: &Path) -> vaxel_supervisor::Config {
         log_files: 2,
         log_line_max: 4_096,
         log_tail: 100,
+    }
+}
+
+/// An answer that does not end.
+pub(crate) struct Stream(Body);
+
+impl Stream {
+    /// The next piece of it.
+    pub(crate) async fn next(&mut self) -> String {
+        let next = tokio::time::timeout(Duration::from_secs(20), self.0.frame()).await;
+        let frame = next.expect("the stream went on").unwrap().unwrap();
+        String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
     }
 }
 
@@ -181,7 +197,22 @@ impl Home {
     }
 
     /// Any request, as the gateway hands it over.
-    pub(crate) async fn send(&self, who: As, mut request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, who: As, request: Request<Body>) -> Answer {
+        let (parts, body) = self.response(who, request).await.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    /// A request whose answer does not end.
+    pub(crate) async fn stream(&self, who: As, request: Request<Body>) -> Stream {
+        Stream(self.response(who, request).await.into_body())
+    }
+
+    async fn response(&self, who: As, mut request: Request<Body>) -> Response<Body> {
         let identity = match who {
             As::Nobody => Err(Arc::new(Failure::new(
                 Kind::Unauthenticated,
@@ -202,14 +233,7 @@ impl Home {
             extensions.insert(Peer(SocketAddr::from(([192, 0, 2, 1], 40_000))));
         }
         extensions.insert(RequestId(Id::new(Clock::system().now())));
-        let response = self.api.router().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        }
+        self.api.router().oneshot(request).await.unwrap()
     }
 
     /// The demo server, in service.

@@ -1,3 +1,10 @@
-//! Stands in for `vaxel shim`.
+//! Stands in for `vaxel shim` in the tests of this crate.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1) {
+        Some(socket) => vaxel_supervisor::shim::main(&socket),
+        None => ExitCode::FAILURE,
+    }
+}
