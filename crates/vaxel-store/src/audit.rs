@@ -23,6 +23,8 @@ pub struct AuditRow {
     pub action: String,
     /// `service`, `key`, …
     pub target_kind: String,
+    /// Id of the target.
+    pub target_id: String,
     /// Name of the target.
     pub target_name: String,
     /// What changed, JSON.
@@ -34,8 +36,8 @@ static APPEND: Stmt = Stmt::new(
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
 );
 static NEWEST: Stmt = Stmt::new(
-    "SELECT seq, at, actor, action, target_kind, target_name, detail FROM audit \
-     ORDER BY seq DESC LIMIT $1",
+    "SELECT seq, at, actor, action, target_kind, target_id, target_name, detail FROM audit \
+     WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
 );
 
 pub(crate) fn append(tx: &mut Tx<'_>, line: &AuditLine) -> Result<(), Error> {
@@ -58,21 +60,33 @@ impl Store {
         self.write("audit", move |tx| append(tx, &line)).await
     }
 
-    /// The newest lines, newest first.
-    pub async fn audit_lines(&self, limit: u32) -> Result<Vec<AuditRow>, Error> {
+    /// The newest lines, newest first; of those before number `before`, when it is given.
+    pub async fn audit_lines(
+        &self,
+        limit: u32,
+        before: Option<u64>,
+    ) -> Result<Vec<AuditRow>, Error> {
         self.read("audit_lines", move |tx| {
-            tx.query(&NEWEST, &values![i64::from(limit)], |row| {
-                Ok(AuditRow {
-                    seq: row.count(0)?,
-                    at: row.time(1)?,
-                    actor: row.text(2)?,
-                    action: row.text(3)?,
-                    target_kind: row.text(4)?,
-                    target_name: row.text(5)?,
-                    detail: row.text(6)?,
-                })
-            })
+            tx.query(
+                &NEWEST,
+                &values![before.unwrap_or(u64::MAX), i64::from(limit)],
+                |row| {
+                    Ok(AuditRow {
+                        seq: row.count(0)?,
+                        at: row.time(1)?,
+                        actor: row.text(2)?,
+                        action: row.text(3)?,
+                        target_kind: row.text(4)?,
+                        target_id: row.text(5)?,
+                        target_name: row.text(6)?,
+                        detail: row.text(7)?,
+                    })
+                },
+            )
         })
         .await
     }
 }
+
+#[cfg(test)]
+pub(crate) static STATEMENTS: &[&Stmt] = &[&APPEND, &NEWEST];

@@ -1,7 +1,7 @@
 //! Records of calls: written in batches off the way of the calls, in a file of their own.
 //!
-//! The cost of one row is paid by every call, so ids are stored as their bytes and the only index is
-//! the row's own number, which grows with time: the newest rows are found from the end.
+//! The cost of one row is paid by every call, so ids are stored as their bytes, and beside the row's
+//! own number, which grows with time, there is one index only.
 
 use std::collections::HashMap;
 
@@ -107,14 +107,25 @@ static COUNT: Stmt = Stmt::new(
 );
 static STATS: Stmt =
     Stmt::new("SELECT calls, errors, total_us, last_at FROM call_stats WHERE service = $1");
-static PAGE: Stmt = Stmt::new(
-    "SELECT seq, id, at, duration_us, service, service_name, method, target, principal, \
-     principal_name, outcome, error, request_bytes, response_bytes, client_revision, \
-     upstream_revision, door, trace_id, request, response FROM calls \
-     WHERE seq < $1 AND ($2 IS NULL OR service = $2) AND ($3 IS NULL OR target = $3) \
-     AND ($4 IS NULL OR outcome = $4) AND ($5 IS NULL OR principal_name = $5) \
-     AND ($6 IS NULL OR at >= $6) AND ($7 IS NULL OR at < $7) ORDER BY seq DESC LIMIT $8",
-);
+
+macro_rules! page {
+    ($service:literal) => {
+        concat!(
+            "SELECT seq, id, at, duration_us, service, service_name, method, target, principal, \
+             principal_name, outcome, error, request_bytes, response_bytes, client_revision, \
+             upstream_revision, door, trace_id, request, response FROM calls WHERE seq < $1 AND ",
+            $service,
+            " AND ($3 IS NULL OR target = $3) AND ($4 IS NULL OR outcome = $4) \
+             AND ($5 IS NULL OR principal_name = $5) AND ($6 IS NULL OR at >= $6) \
+             AND ($7 IS NULL OR at < $7) ORDER BY seq DESC LIMIT $8"
+        )
+    };
+}
+
+static PAGE: Stmt = Stmt::new(page!("$2 IS NULL"));
+// A text of its own, so that the index is used: a service that is seldom called is found without
+// reading the calls of all others.
+static PAGE_OF_SERVICE: Stmt = Stmt::new(page!("service = $2"));
 static LAST: Stmt = Stmt::new("SELECT max(seq) FROM calls");
 // Rows are numbered in the order in which calls ended, nearly that of their arrival: only the oldest
 // are looked at, whatever the number of rows.
@@ -165,6 +176,10 @@ impl Store {
                     Some(text) => text.parse().map_err(|_| Error::Cursor(text))?,
                     None => i64::MAX,
                 };
+                let page = match query.service {
+                    Some(_) => &PAGE_OF_SERVICE,
+                    None => &PAGE,
+                };
                 let service = query.service.map(|id| id.as_bytes().to_vec());
                 let values = values![
                     before,
@@ -176,7 +191,7 @@ impl Store {
                     query.until,
                     i64::from(limit) + 1,
                 ];
-                let mut found = tx.query(&PAGE, &values, read)?;
+                let mut found = tx.query(page, &values, read)?;
                 let more = found.len() > limit as usize;
                 found.truncate(limit as usize);
                 let next = found.last().filter(|_| more).map(|row| row.seq.to_string());
@@ -213,9 +228,8 @@ impl Store {
     ) -> Result<usize, Error> {
         self.records()
             .write("sweep_calls", move |tx| {
-                let last = tx.find(&LAST, &[], |row| row.maybe_time(0))?.flatten();
-                let last = last.map_or(0, Timestamp::as_millis);
-                let surplus = last.saturating_sub(max_rows);
+                let last = tx.find(&LAST, &[], |row| row.maybe_count(0))?.flatten();
+                let surplus = last.unwrap_or(0).saturating_sub(max_rows);
                 tx.execute(&SWEEP, &values![surplus, before, i64::from(step)])
             })
             .await
@@ -291,3 +305,14 @@ fn bytes_id<T>(row: &Row<'_>, at: usize) -> Result<Id<T>, Error> {
 fn id_of<T>(bytes: &[u8]) -> Result<Id<T>, Error> {
     Id::from_slice(bytes).ok_or_else(|| Error::unreadable("id", "it has not 16 bytes"))
 }
+
+#[cfg(test)]
+pub(crate) static STATEMENTS: &[&Stmt] = &[
+    &INSERT,
+    &COUNT,
+    &STATS,
+    &PAGE,
+    &LAST,
+    &SWEEP,
+    &PAGE_OF_SERVICE,
+];

@@ -59,3 +59,6 @@ impl Store {
         Ok(readable.collect())
     }
 }
+
+#[cfg(test)]
+pub(crate) static STATEMENTS: &[&Stmt] = &[&PUT, &GET, &ALL];

@@ -128,3 +128,6 @@ fn read(row: &Row<'_>) -> Result<KeyRow, Error> {
         last_used_at: row.maybe_time(8)?,
     })
 }
+
+#[cfg(test)]
+pub(crate) static STATEMENTS: &[&Stmt] = &[&INSERT, &ALL, &REVOKE, &USED];

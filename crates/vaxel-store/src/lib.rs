@@ -19,6 +19,8 @@ mod catalog;
 mod audit;
 mod outbox;
 mod note;
+mod session;
+mod meta;
 mod call;
 
 pub use audit::AuditRow;
@@ -29,6 +31,7 @@ pub use key::KeyRow;
 pub use outbox::Event;
 pub use secret::SecretRow;
 pub use service::{RevisionRow, ServiceQuery};
+pub use session::SessionRow;
 pub use store::{Config, Stats, Store};
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use rusqlite::Connection;
 use crate::error::Error;
 
 /// Steps of `vaxel.db`.
-pub(crate) const RESOURCES: &[&str] = &["
+pub(crate) const RESOURCES: &[&str] = &[
+    "
 CREATE TABLE services (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, version BIGINT NOT NULL, revision BIGINT NOT NULL,
     enabled BIGINT NOT NULL, tags TEXT NOT NULL, environment TEXT NOT NULL, owner TEXT NOT NULL,
@@ -42,10 +43,19 @@ CREATE TABLE outbox (
     target_id TEXT NOT NULL
 );
 CREATE TABLE notes (name TEXT PRIMARY KEY, text TEXT NOT NULL, updated_at BIGINT NOT NULL);
-"];
+",
+    "
+CREATE TABLE sessions (
+    id TEXT PRIMARY KEY, principal TEXT, log_level TEXT, subscriptions TEXT NOT NULL,
+    ended_at BIGINT, seen_at BIGINT NOT NULL
+);
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+",
+];
 
 /// Steps of `records.db`.
-pub(crate) const RECORDS: &[&str] = &["
+pub(crate) const RECORDS: &[&str] = &[
+    "
 CREATE TABLE calls (
     seq INTEGER PRIMARY KEY, id BLOB NOT NULL, at BIGINT NOT NULL, duration_us BIGINT NOT NULL,
     service BLOB NOT NULL, service_name TEXT NOT NULL, method TEXT NOT NULL, target TEXT NOT NULL,
@@ -57,7 +67,11 @@ CREATE TABLE call_stats (
     service BLOB PRIMARY KEY, calls BIGINT NOT NULL, errors BIGINT NOT NULL,
     total_us BIGINT NOT NULL, last_at BIGINT NOT NULL
 );
-"];
+",
+    "
+CREATE INDEX calls_by_service ON calls (service);
+",
+];
 
 /// Brings a database to the newest schema, or refuses one that is newer. `user_version` holds the
 /// number of steps that were applied.

@@ -46,3 +46,6 @@ impl Store {
             .await
     }
 }
+
+#[cfg(test)]
+pub(crate) static STATEMENTS: &[&Stmt] = &[&PUT, &GET, &NAMES];

@@ -56,3 +56,6 @@ impl Store {
         .await
     }
 }
+
+#[cfg(test)]
+pub(crate) static STATEMENTS: &[&Stmt] = &[&INSERT, &OF_SERVICE];

@@ -91,6 +91,10 @@ static REVISIONS: Stmt = Stmt::new(
 );
 static HAS_REVISION: Stmt =
     Stmt::new("SELECT revision FROM revisions WHERE service = $1 AND revision = $2");
+static PURGE: Stmt = Stmt::new("DELETE FROM services WHERE id = $1 AND deleted_at IS NOT NULL");
+static PURGE_REVISIONS: Stmt = Stmt::new("DELETE FROM revisions WHERE service = $1");
+static PURGE_SECRETS: Stmt = Stmt::new("DELETE FROM secrets WHERE service = $1");
+static PURGE_CATALOG: Stmt = Stmt::new("DELETE FROM catalogs WHERE service = $1");
 
 impl Store {
     /// Adds a service with its first revision and its sealed values.
@@ -144,6 +148,25 @@ impl Store {
             }
             for secret in &secrets {
                 secret::insert(tx, secret)?;
+            }
+            audit::append(tx, &audit)?;
+            outbox::append(tx, &audit)
+        })
+        .await
+    }
+
+    /// Removes a deleted service for good, with its revisions, sealed values and catalog. Its audit
+    /// lines and records of calls stay.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when no such service is in the archive.
+    pub async fn purge_service(&self, id: Id<Service>, audit: AuditLine) -> Result<(), Error> {
+        self.write("purge_service", move |tx| {
+            if tx.execute(&PURGE, &values![id])? == 0 {
+                return Err(Error::Missing);
+            }
+            for rest in [&PURGE_REVISIONS, &PURGE_SECRETS, &PURGE_CATALOG] {
+                tx.execute(rest, &values![id])?;
             }
             audit::append(tx, &audit)?;
             outbox::append(tx, &audit)
@@ -335,3 +358,22 @@ pub(crate) fn from_json<T: serde::de::DeserializeOwned>(
 ) -> Result<T, Error> {
     serde_json::from_str(text).map_err(|error| Error::unreadable(what, error))
 }
+
+#[cfg(test)]
+pub(crate) static STATEMENTS: &[&Stmt] = &[
+    &BY_ID,
+    &BY_NAME,
+    &DELETED_BY_NAME,
+    &ALL,
+    &PAGE,
+    &VERSIONS,
+    &INSERT,
+    &UPDATE,
+    &ADD_REVISION,
+    &REVISIONS,
+    &HAS_REVISION,
+    &PURGE,
+    &PURGE_REVISIONS,
+    &PURGE_SECRETS,
+    &PURGE_CATALOG,
+];

@@ -106,6 +106,13 @@ impl Row<'_> {
         self.int(at)
             .map(|number| u64::try_from(number).unwrap_or(0))
     }
+    pub(crate) fn maybe_count(&self, at: usize) -> Result<Option<u64>, Error> {
+        let number: Option<i64> = self
+            .0
+            .get(at)
+            .map_err(|error| Error::unreadable("number", error))?;
+        Ok(number.map(|number| u64::try_from(number).unwrap_or(0)))
+    }
     pub(crate) fn truth(&self, at: usize) -> Result<bool, Error> {
         self.int(at).map(|number| number != 0)
     }
@@ -138,6 +145,10 @@ impl Row<'_> {
             .get(at)
             .map_err(|error| Error::unreadable("time", error))?;
         Ok(millis.map(|millis| Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))))
+    }
+    pub(crate) fn maybe_id<T>(&self, at: usize) -> Result<Option<Id<T>>, Error> {
+        let id = self.maybe_text(at)?.map(|text| text.parse()).transpose();
+        id.map_err(|error| Error::unreadable("id", error))
     }
     pub(crate) fn id<T>(&self, at: usize) -> Result<Id<T>, Error> {
         self.text(at)?

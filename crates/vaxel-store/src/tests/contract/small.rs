@@ -1,0 +1,165 @@
+//! Change events, audit lines, catalogs, notes, sessions and facts.
+
+use std::{collections::HashMap, time::Duration};
+
+use serde_json::{json, value::to_raw_value};
+use vaxel_core::{
+    catalog::{Catalog, Item},
+    id::Id,
+};
+
+use super::contract;
+use crate::{
+    session::SessionRow,
+    store::Store,
+    tests::{NOW, line, service},
+};
+
+contract!(
+    changes_are_numbered_in_the_order_of_commits,
+    the_number_of_a_trimmed_change_is_never_used_again,
+    audit_lines_are_paged_from_the_newest,
+    a_catalog_takes_the_place_of_the_one_before,
+    a_note_takes_the_place_of_the_one_before,
+    an_ended_session_stays_ended,
+    a_fact_takes_the_place_of_the_one_before,
+);
+
+async fn changes_are_numbered_in_the_order_of_commits(store: &Store) {
+    assert_eq!(store.last_change().await.unwrap(), 0);
+    for name in ["a", "b", "c"] {
+        let service = service(name);
+        let line = line(&service, "service.create");
+        store
+            .create_service(&service, Vec::new(), line)
+            .await
+            .unwrap();
+    }
+    let events = store.changes_after(0, 10).await.unwrap();
+    let numbers: Vec<_> = events.iter().map(|event| event.seq).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    assert_eq!(store.last_change().await.unwrap(), 3);
+    assert_eq!(store.changes_after(1, 1).await.unwrap(), events[1..2]);
+}
+
+async fn the_number_of_a_trimmed_change_is_never_used_again(store: &Store) {
+    let create = async |name| {
+        let service = service(name);
+        let line = line(&service, "service.create");
+        store
+            .create_service(&service, Vec::new(), line)
+            .await
+            .unwrap();
+    };
+    for name in ["a", "b", "c", "d"] {
+        create(name).await;
+    }
+    assert_eq!(
+        store.trim_changes(NOW, 10).await.unwrap(),
+        0,
+        "none is older"
+    );
+    let later = NOW.plus(Duration::from_secs(1));
+    assert_eq!(store.trim_changes(later, 2).await.unwrap(), 2);
+    assert_eq!(store.trim_changes(later, 2).await.unwrap(), 1);
+    assert_eq!(store.trim_changes(later, 2).await.unwrap(), 0);
+    assert_eq!(store.last_change().await.unwrap(), 4);
+    create("e").await;
+    assert_eq!(store.last_change().await.unwrap(), 5);
+}
+
+async fn audit_lines_are_paged_from_the_newest(store: &Store) {
+    for name in ["a", "b", "c"] {
+        let mut line = line(&service(name), "service.start");
+        line.detail = json!({ "why": name });
+        store.audit(line).await.unwrap();
+    }
+    let newest = store.audit_lines(2, None).await.unwrap();
+    let names: Vec<_> = newest.iter().map(|row| row.target_name.as_str()).collect();
+    assert_eq!(names, ["c", "b"]);
+    assert_eq!(newest[0].detail, r#"{"why":"c"}"#);
+    let older = store.audit_lines(2, Some(newest[1].seq)).await.unwrap();
+    assert_eq!(older.len(), 1);
+    assert_eq!(older[0].target_name, "a");
+    assert_eq!(store.last_change().await.unwrap(), 0, "a line is no change");
+}
+
+fn catalog(tool: &str) -> Catalog {
+    let raw = |value| to_raw_value(&value).expect("it is JSON");
+    Catalog {
+        fetched_at: NOW,
+        revision: "2026-07-28".to_owned(),
+        capabilities: raw(json!({})),
+        server_info: raw(json!({ "name": "x" })),
+        instructions: None,
+        tools: vec![Item {
+            key: tool.into(),
+            definition: raw(json!({ "name": tool, "kept": [1.0, null] })).into(),
+        }],
+        prompts: Vec::new(),
+        resources: Vec::new(),
+        templates: Vec::new(),
+    }
+}
+
+async fn a_catalog_takes_the_place_of_the_one_before(store: &Store) {
+    let (one, other) = (Id::new(NOW), Id::new(NOW));
+    assert!(store.catalog(one).await.unwrap().is_none());
+    store.put_catalog(one, &catalog("old")).await.unwrap();
+    store.put_catalog(one, &catalog("new")).await.unwrap();
+    store.put_catalog(other, &catalog("other")).await.unwrap();
+    let found = store.catalog(one).await.unwrap().unwrap();
+    let definition = found.tool("new").unwrap().definition.get();
+    assert_eq!(definition, r#"{"kept":[1.0,null],"name":"new"}"#);
+    let all: HashMap<_, _> = store.all_catalogs().await.unwrap();
+    assert_eq!(all.len(), 2);
+    assert!(all[&other].tool("other").is_some());
+}
+
+async fn a_note_takes_the_place_of_the_one_before(store: &Store) {
+    for text in ["old", "new \0 ü"] {
+        store
+            .write_demo_note("a", text.to_owned(), NOW)
+            .await
+            .unwrap();
+    }
+    let text = store.demo_note("a").await.unwrap();
+    assert_eq!(text.as_deref(), Some("new \0 ü"));
+    assert_eq!(store.demo_note("b").await.unwrap(), None);
+    assert_eq!(store.demo_notes().await.unwrap(), ["a"]);
+}
+
+async fn an_ended_session_stays_ended(store: &Store) {
+    let mut session = SessionRow {
+        id: Id::new(NOW),
+        principal: Some(Id::new(NOW)),
+        log_level: Some("debug".to_owned()),
+        subscriptions: vec!["file:///a".to_owned()],
+        ended_at: None,
+        seen_at: NOW,
+    };
+    store.put_session(&session).await.unwrap();
+    let found = store.session(session.id).await.unwrap();
+    assert_eq!(found.as_ref(), Some(&session));
+    session.ended_at = Some(NOW);
+    store.put_session(&session).await.unwrap();
+    let late = SessionRow {
+        ended_at: None,
+        ..session.clone()
+    };
+    store.put_session(&late).await.unwrap();
+    let found = store.session(session.id).await.unwrap().unwrap();
+    assert_eq!(found.ended_at, Some(NOW));
+    assert_eq!(store.forget_sessions(NOW).await.unwrap(), 0);
+    let later = NOW.plus(Duration::from_secs(1));
+    assert_eq!(store.forget_sessions(later).await.unwrap(), 1);
+    assert_eq!(store.session(session.id).await.unwrap(), None);
+}
+
+async fn a_fact_takes_the_place_of_the_one_before(store: &Store) {
+    assert_eq!(store.meta("instance").await.unwrap(), None);
+    store.put_meta("instance", "one".to_owned()).await.unwrap();
+    store.put_meta("instance", "two".to_owned()).await.unwrap();
+    let kept = store.meta("instance").await.unwrap();
+    assert_eq!(kept.as_deref(), Some("two"));
+}

@@ -1,0 +1,200 @@
+//! What a data directory can be in, and the sentence that a person reads then.
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{FileExt, PermissionsExt},
+        process::CommandExt,
+    },
+    path::Path,
+    process::Command,
+};
+
+use rusqlite::Connection;
+use vaxel_core::failure::{Failure, Kind};
+
+use super::{NOW, fresh, open, put};
+use crate::{
+    error::Error,
+    migrations,
+    store::{Config, Store},
+};
+
+/// Where a child finds its directory.
+const DIR: &str = "VAXEL_TEST_DIR";
+
+fn refused(dir: &Path) -> Error {
+    match Store::open(&Config::new(dir)) {
+        Ok(_) => panic!("{} was opened", dir.display()),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn a_second_store_on_one_directory_is_refused_and_told_who_has_it() {
+    let (dir, store) = fresh();
+    let error = refused(dir.path());
+    let Error::InUse { pid, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*pid, std::process::id().to_string());
+    let failure = Failure::from(error);
+    assert_eq!(failure.kind, Kind::StoreUnavailable);
+    assert!(
+        failure.detail.contains("is in use by another Vaxel"),
+        "{failure}"
+    );
+    drop(store);
+    open(dir.path());
+}
+
+#[test]
+fn a_database_of_a_newer_vaxel_is_refused_and_stays_as_it_was() {
+    for name in ["vaxel.db", "records.db"] {
+        let (dir, store) = fresh();
+        drop(store);
+        let file = dir.path().join(name);
+        let raw = Connection::open(&file).unwrap();
+        raw.execute_batch("PRAGMA user_version = 4711").unwrap();
+        drop(raw);
+        let error = refused(dir.path());
+        let Error::Newer { found: 4711, .. } = error else {
+            panic!("{error:?}");
+        };
+        let said = error.to_string();
+        assert!(
+            said.contains(name) && said.contains("newer Vaxel"),
+            "{said}"
+        );
+        let raw = Connection::open(&file).unwrap();
+        let version: i64 = raw
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(version, 4711);
+    }
+}
+
+#[tokio::test]
+async fn every_older_schema_is_brought_up_to_date_with_what_it_holds() {
+    for version in 1..migrations::RESOURCES.len() {
+        let dir = tempfile::tempdir().unwrap();
+        let raw = Connection::open(dir.path().join("vaxel.db")).unwrap();
+        for step in &migrations::RESOURCES[..version] {
+            raw.execute_batch(step).unwrap();
+        }
+        raw.execute_batch(&format!(
+            "PRAGMA user_version = {version}; INSERT INTO notes VALUES ('old', 'text', 0);"
+        ))
+        .unwrap();
+        drop(raw);
+        let store = open(dir.path());
+        assert_eq!(store.demo_notes().await.unwrap(), ["old"]);
+        store.put_meta("step", "works".to_owned()).await.unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_is_no_database_is_called_damaged_by_its_name() {
+    for name in ["vaxel.db", "records.db"] {
+        let (dir, store) = fresh();
+        drop(store);
+        fs::write(dir.path().join(name), b"certainly no database".repeat(400)).unwrap();
+        let error = refused(dir.path());
+        assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains(name) && said.contains("damaged"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_found_by_the_check() {
+    let (dir, store) = fresh();
+    for number in 0..200 {
+        let name = format!("{number}");
+        store
+            .write_demo_note(&name, "x".repeat(500), NOW)
+            .await
+            .unwrap();
+    }
+    assert_eq!(store.check().await.unwrap(), Vec::<String>::new());
+    store.close().await;
+    drop(store);
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path().join("vaxel.db"))
+        .unwrap();
+    let pages = file.metadata().unwrap().len() / 4096;
+    for page in pages - 10..pages {
+        file.write_all_at(&[0xAB; 512], page * 4096).unwrap();
+    }
+    let problems = open(dir.path()).check().await.unwrap();
+    assert!(!problems.is_empty());
+}
+
+#[tokio::test]
+async fn all_files_are_for_their_owner_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("new/folder");
+    let store = open(&inner);
+    store.write("put", |tx| put(tx, "a", "")).await.unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&inner), 0o700);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&inner).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+        names.push(path.file_name().unwrap().to_string_lossy().into_owned());
+    }
+    names.sort();
+    for name in ["lock", "records.db", "vaxel.db", "vaxel.db-wal"] {
+        assert!(names.iter().any(|found| found == name), "{names:?}");
+    }
+}
+
+/// Run by the test below as a person without rights, in the directory that it may not use.
+#[test]
+#[ignore = "the other half of a test that drops root"]
+fn child_opens_a_directory_without_permission() {
+    let Some(dir) = std::env::var_os(DIR) else {
+        return;
+    };
+    let error = refused(Path::new(&dir));
+    assert!(matches!(error, Error::Unusable { .. }), "{error:?}");
+    let said = error.to_string();
+    assert!(said.contains("cannot be used"), "{said}");
+    assert!(said.contains("ermission"), "{said}");
+}
+
+#[test]
+fn a_directory_without_permission_is_refused_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let closed = dir.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    if !rustix::process::geteuid().is_root() {
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+        let error = refused(&closed);
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(matches!(error, Error::Unusable { .. }), "{error:?}");
+        return;
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // A copy, because the way to the original may be closed to others.
+    let program = dir.path().join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let output = Command::new(&program)
+        .args(["--ignored", "--exact", "--nocapture"])
+        .arg("tests::opening::child_opens_a_directory_without_permission")
+        .env(DIR, &closed)
+        .uid(65_534)
+        .gid(65_534)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
