@@ -79,7 +79,7 @@ impl Cgroups {
             match made {
                 Ok(group) => cgroup.groups.push(group),
                 Err(error) => {
-                    tracing::debug!(?version, %error, "No control group for a process; it is watched instead")
+                    tracing::debug!(?version, %error, "No control group for a process; it is watched instead");
                 }
             }
         }

@@ -32,7 +32,7 @@ mod tools;
     version,
     after_help = "Examples:\n  vaxel up\n  vaxel service add everything -- npx -y @modelcontextprotocol/server-everything\n  vaxel ls\n  vaxel call everything__echo --arg message=hello\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 3 no Vaxel answers, 4 no such thing, 5 the tool says that it failed"
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
@@ -166,7 +166,7 @@ impl Context {
 
 impl Cli {
     /// Runs the command.
-    pub async fn run(self) -> ExitCode {
+    pub(crate) async fn run(self) -> ExitCode {
         let env = paths::environment();
         let colour = match self.global.color {
             When::Always => true,

@@ -23,11 +23,11 @@ use vaxel_core::{
 mod read;
 
 /// The manual; also the lowest layer.
-pub const MANUAL: &str = include_str!("config/config.default.toml");
+pub(crate) const MANUAL: &str = include_str!("config/config.default.toml");
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The manual.
     Default,
     /// A file.
@@ -51,20 +51,20 @@ impl fmt::Display for Origin {
 
 /// What the layers are made of.
 #[derive(Debug, Default)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// `--config`; a missing file is then a problem.
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// Where `config.toml` may be.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// The environment of the process.
-    pub env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, String>,
     /// Flags, by key path.
-    pub flags: Vec<(&'static str, &'static str, Value)>,
+    pub(crate) flags: Vec<(&'static str, &'static str, Value)>,
 }
 
 /// The merged layers.
 #[derive(Debug)]
-pub struct Merged {
+pub(crate) struct Merged {
     values: Value,
     origins: BTreeMap<String, Origin>,
     issues: Vec<Issue>,
@@ -72,88 +72,88 @@ pub struct Merged {
 
 /// Settings of a server; see the manual for each.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// Where everything is kept.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// Listener, authentication, addresses.
-    pub server: Server,
+    pub(crate) server: Server,
     /// Settings of the data plane.
-    pub gateway: vaxel_gateway::Config,
+    pub(crate) gateway: vaxel_gateway::Config,
     /// What SIGHUP may change.
-    pub tunables: vaxel_gateway::Tunables,
+    pub(crate) tunables: vaxel_gateway::Tunables,
     /// Outgoing connections.
-    pub egress: vaxel_egress::Config,
+    pub(crate) egress: vaxel_egress::Config,
     /// Processes.
-    pub process: Process,
+    pub(crate) process: Process,
     /// Store.
-    pub store: vaxel_store::Config,
+    pub(crate) store: vaxel_store::Config,
     /// Call records.
-    pub records: Records,
+    pub(crate) records: Records,
     /// Logs.
-    pub logs: Logs,
+    pub(crate) logs: Logs,
     /// Who may read metrics.
-    pub metrics: vaxel_api::MetricsAccess,
+    pub(crate) metrics: vaxel_api::MetricsAccess,
     /// A catalog is read again after this.
-    pub catalog_ttl: Duration,
+    pub(crate) catalog_ttl: Duration,
 }
 
 /// `[server]`
 #[derive(Debug, Clone)]
-pub struct Server {
+pub(crate) struct Server {
     /// Address and port.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Base of the URLs that are named.
-    pub public_url: Option<String>,
+    pub(crate) public_url: Option<String>,
     /// Threads of the data plane.
-    pub workers: usize,
+    pub(crate) workers: usize,
 }
 
 /// `[process]`
 #[derive(Debug, Clone)]
-pub struct Process {
+pub(crate) struct Process {
     /// To the first MCP answer.
-    pub start_timeout: Duration,
+    pub(crate) start_timeout: Duration,
     /// Between the steps of stopping.
-    pub stop_grace: Duration,
+    pub(crate) stop_grace: Duration,
     /// Whether ended processes are started again.
-    pub auto_restart: bool,
+    pub(crate) auto_restart: bool,
     /// How waits grow.
-    pub backoff: vaxel_core::backoff::Backoff,
+    pub(crate) backoff: vaxel_core::backoff::Backoff,
     /// Between signs of life.
-    pub health_interval: Duration,
+    pub(crate) health_interval: Duration,
 }
 
 /// `[records]`
 #[derive(Debug, Clone)]
-pub struct Records {
+pub(crate) struct Records {
     /// Records that may wait.
-    pub queue: usize,
+    pub(crate) queue: usize,
     /// Older ones are deleted.
-    pub retention: Duration,
+    pub(crate) retention: Duration,
     /// More than this are deleted.
-    pub max_rows: u64,
+    pub(crate) max_rows: u64,
 }
 
 /// `[logs]`
 #[derive(Debug, Clone)]
-pub struct Logs {
+pub(crate) struct Logs {
     /// Filter.
-    pub level: String,
+    pub(crate) level: String,
     /// Output.
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
     /// Longest line, bytes.
-    pub line_max: usize,
+    pub(crate) line_max: usize,
     /// Size at which a file is rotated, bytes.
-    pub file_max: u64,
+    pub(crate) file_max: u64,
     /// Older files kept.
-    pub files: u32,
+    pub(crate) files: u32,
     /// Lines in memory.
-    pub tail: usize,
+    pub(crate) tail: usize,
 }
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Human on a terminal, JSON otherwise.
     Auto,
     /// For people.
@@ -195,7 +195,7 @@ const OTHER_VARIABLES: &[&str] = &["VAXEL_URL", "VAXEL_KEY", "VAXEL_DATA_DIR", "
 
 impl Merged {
     /// Merges all layers.
-    pub fn of(sources: &Sources) -> Self {
+    pub(crate) fn of(sources: &Sources) -> Self {
         let manual: toml::Table = MANUAL.parse().expect("the embedded manual is valid TOML");
         let mut merged = Self {
             values: Value::Object(Map::new()),
@@ -310,7 +310,7 @@ impl Merged {
     }
 
     /// The value at a key path.
-    pub fn get(&self, path: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, path: &str) -> Option<&Value> {
         path.split('.')
             .try_fold(&self.values, |value, key| value.get(key))
     }
@@ -334,14 +334,14 @@ impl Merged {
     }
 
     /// Every key path with its value and origin, in the order of their names.
-    pub fn entries(&self) -> impl Iterator<Item = (&str, &Value, &Origin)> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Value, &Origin)> {
         self.origins
             .iter()
             .filter_map(|(path, origin)| Some((path.as_str(), self.get(path)?, origin)))
     }
 
     /// The settings, or every problem. `data_dir` is where everything is kept.
-    pub fn resolve(&self, data_dir: &Path) -> Result<Config, Vec<Issue>> {
+    pub(crate) fn resolve(&self, data_dir: &Path) -> Result<Config, Vec<Issue>> {
         let mut issues = self.issues.clone();
         let config = Fields::read(&self.values, "", &mut issues, |fields| {
             read::config(fields, data_dir)

@@ -10,51 +10,51 @@ use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 use serde::Serialize;
 
 /// Failed.
-pub const FAILED: u8 = 1;
+pub(crate) const FAILED: u8 = 1;
 /// No Vaxel answers.
-pub const UNREACHABLE: u8 = 3;
+pub(crate) const UNREACHABLE: u8 = 3;
 /// There is no such thing.
-pub const NOT_FOUND: u8 = 4;
+pub(crate) const NOT_FOUND: u8 = 4;
 /// The tool says that it failed.
-pub const TOOL_ERROR: u8 = 5;
+pub(crate) const TOOL_ERROR: u8 = 5;
 
 /// How output looks.
 #[derive(Debug, Clone, Copy)]
-pub struct Style {
+pub(crate) struct Style {
     /// JSON instead of tables.
-    pub json: bool,
+    pub(crate) json: bool,
     /// Colours.
-    pub colour: bool,
+    pub(crate) colour: bool,
 }
 
 /// Writes a line. A reader that has gone away is no mistake of ours.
-pub fn line(text: impl Display) {
+pub(crate) fn line(text: impl Display) {
     let mut out = std::io::stdout().lock();
     // `vaxel ls | head` closes the pipe early.
     let _ = writeln!(out, "{text}");
 }
 
 /// Writes text as it is.
-pub fn raw(text: &str) {
+pub(crate) fn raw(text: &str) {
     let mut out = std::io::stdout().lock();
     // As above.
     let _ = write!(out, "{text}").and_then(|()| out.flush());
 }
 
 /// Writes a line for people, beside the output.
-pub fn note(text: impl Display) {
+pub(crate) fn note(text: impl Display) {
     let mut out = std::io::stderr().lock();
     // As above.
     let _ = writeln!(out, "{text}");
 }
 
 /// Writes `value` as JSON.
-pub fn json(value: &impl Serialize) {
+pub(crate) fn json(value: &impl Serialize) {
     line(serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
 /// Says what went wrong; the code tells scripts.
-pub fn fail(error: &anyhow::Error) -> ExitCode {
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     let mut out = std::io::stderr().lock();
     // Nobody may be reading.
     let _ = write!(out, "error: {error}");
@@ -80,20 +80,20 @@ pub fn fail(error: &anyhow::Error) -> ExitCode {
 }
 
 /// Whether standard error is a terminal that progress can be shown on.
-pub fn can_show_progress() -> bool {
+pub(crate) fn can_show_progress() -> bool {
     std::io::stderr().is_terminal()
 }
 
 /// Whether standard output is a terminal.
-pub fn is_terminal() -> bool {
+pub(crate) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
 /// A table with these column heads.
-pub fn table(heads: &[&str]) -> Table {
+pub(crate) fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(heads.iter().map(|head| Cell::new(head)).collect::<Vec<_>>());
+    table.load_style(presets::NOTHING);
+    table.set_header(heads.iter().map(Cell::new).collect::<Vec<_>>());
     if !is_terminal() {
         table.set_width(10_000);
     }
@@ -101,12 +101,12 @@ pub fn table(heads: &[&str]) -> Table {
 }
 
 /// A number, on the right.
-pub fn number(value: impl Display) -> Cell {
+pub(crate) fn number(value: impl Display) -> Cell {
     Cell::new(value).set_alignment(CellAlignment::Right)
 }
 
 /// A state or health in its colour.
-pub fn state(text: &str, style: Style) -> Cell {
+pub(crate) fn state(text: &str, style: Style) -> Cell {
     let cell = Cell::new(text);
     if !style.colour {
         return cell;
@@ -122,7 +122,7 @@ pub fn state(text: &str, style: Style) -> Cell {
 }
 
 /// A duration as people say it: `5s`, `3m`, `2h`, `4d`.
-pub fn ago(millis: u64) -> String {
+pub(crate) fn ago(millis: u64) -> String {
     let seconds = millis / 1_000;
     match seconds {
         0..=59 => format!("{seconds}s"),

@@ -4,14 +4,14 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// The environment, as text.
-pub fn environment() -> BTreeMap<String, String> {
+pub(crate) fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
 }
 
 /// The data directory: what was given, else `$VAXEL_DATA_DIR`, else `vaxel` under the XDG data home.
-pub fn data_dir(given: Option<PathBuf>, env: &BTreeMap<String, String>) -> PathBuf {
+pub(crate) fn data_dir(given: Option<PathBuf>, env: &BTreeMap<String, String>) -> PathBuf {
     let set = |name: &str| env.get(name).filter(|value| !value.is_empty());
     given
         .or_else(|| set("VAXEL_DATA_DIR").map(PathBuf::from))
@@ -24,14 +24,14 @@ pub fn data_dir(given: Option<PathBuf>, env: &BTreeMap<String, String>) -> PathB
 }
 
 /// The home directory.
-pub fn home(env: &BTreeMap<String, String>) -> PathBuf {
+pub(crate) fn home(env: &BTreeMap<String, String>) -> PathBuf {
     env.get("HOME")
         .map_or_else(|| PathBuf::from("/"), PathBuf::from)
 }
 
 /// The variables that every child gets: what programs need to find each other and the network, and
 /// nothing that belongs to Vaxel.
-pub fn base_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub(crate) fn base_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     const KEPT: &[&str] = &[
         "PATH",
         "HOME",

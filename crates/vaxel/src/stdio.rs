@@ -42,15 +42,15 @@ const LINES: usize = 256;
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// Where the bridge leads.
-pub struct Bridge {
+pub(crate) struct Bridge {
     /// The MCP endpoint.
-    pub endpoint: Url,
+    pub(crate) endpoint: Url,
     /// The key that is shown there; absent when the server asks for none.
-    pub key: Option<String>,
+    pub(crate) key: Option<String>,
 }
 
 /// Bridges until standard input ends and every answer was written.
-pub async fn run(bridge: Bridge) -> anyhow::Result<()> {
+pub(crate) async fn run(bridge: Bridge) -> anyhow::Result<()> {
     let egress = Egress::new(vaxel_egress::Config::default())?;
     let target = egress.origin(&bridge.endpoint)?;
     let mut base = HeaderMap::new();

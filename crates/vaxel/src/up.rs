@@ -23,7 +23,7 @@ use crate::{
 
 /// Flags of `vaxel up`.
 #[derive(Debug, Clone, Args)]
-pub struct UpArgs {
+pub(crate) struct UpArgs {
     /// Address and port to listen at [default: 127.0.0.1:3010]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
@@ -39,7 +39,7 @@ pub struct UpArgs {
 }
 
 /// Everything that decides the configuration.
-pub fn sources(
+pub(crate) fn sources(
     args: &UpArgs,
     data_dir: &std::path::Path,
     env: &BTreeMap<String, String>,
@@ -60,7 +60,7 @@ pub fn sources(
 }
 
 /// Runs the server until it is told to stop.
-pub async fn run(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<ExitCode> {
     let clock = Clock::system();
     let begun = clock.instant();
     let env = paths::environment();

@@ -22,26 +22,26 @@ use vaxel_supervisor::Supervisor;
 use crate::{config::Config, paths};
 
 /// A running server.
-pub struct Running {
+pub(crate) struct Running {
     /// The data plane.
-    pub gateway: Gateway,
+    pub(crate) gateway: Gateway,
     /// The control plane.
-    pub control: Control,
+    pub(crate) control: Control,
     /// Base URL.
-    pub url: String,
+    pub(crate) url: String,
     /// The bound address.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// The first admin key, when it was made just now.
-    pub admin_key: Option<Secret<String>>,
+    pub(crate) admin_key: Option<Secret<String>>,
     /// How many services were found.
-    pub services: usize,
+    pub(crate) services: usize,
     serving: JoinHandle<std::io::Result<()>>,
     stop: CancellationToken,
     data_plane: Runtime,
 }
 
 /// Starts everything; it serves when this returns.
-pub async fn start(config: &Config) -> anyhow::Result<Running> {
+pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
     let clock = Clock::system();
     let listener = bind(config.server.listen)?;
     let listen = listener
@@ -121,7 +121,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Running> {
 
 impl Running {
     /// Resolves when the listener ended by itself, which it never should.
-    pub async fn ended(&mut self) -> anyhow::Error {
+    pub(crate) async fn ended(&mut self) -> anyhow::Error {
         match (&mut self.serving).await {
             Ok(Ok(())) => anyhow::anyhow!("the listener ended"),
             Ok(Err(error)) => anyhow::Error::new(error).context("the listener failed"),
@@ -130,7 +130,7 @@ impl Running {
     }
 
     /// Ends everything in order: no new requests, then services, then the store.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the listener broke off");
@@ -207,7 +207,7 @@ fn control_config(config: &Config, server: ServerFacts) -> vaxel_control::Config
 }
 
 /// Writes a file that only its owner can read, whole or not at all.
-pub fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
     let fresh = path.with_extension("new");
     let write = || -> std::io::Result<()> {

@@ -11,7 +11,7 @@ use crate::output;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Exposed name, service__tool
+    /// Exposed name, `service__tool`
     tool: String,
     /// `-` reads the arguments as JSON from standard input
     #[arg(value_parser = ["-"], conflicts_with_all = ["arg", "json"])]

@@ -14,7 +14,7 @@ pub(super) struct Args {
     /// Of this tool, under the service's own name
     #[arg(long)]
     tool: Option<String>,
-    /// ok, tool_error, error, timeout, cancelled, denied or unavailable
+    /// `ok`, `tool_error`, `error`, `timeout`, `cancelled`, `denied` or `unavailable`
     #[arg(long)]
     outcome: Option<String>,
     /// By the key of this name

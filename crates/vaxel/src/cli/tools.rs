@@ -21,7 +21,7 @@ pub(super) enum Command {
     /// Show a tool with its schema
     #[command(after_help = "Example:\n  vaxel tool show everything__echo")]
     Show {
-        /// Exposed name, service__tool
+        /// Exposed name, `service__tool`
         name: String,
     },
 }

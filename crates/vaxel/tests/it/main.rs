@@ -1,3 +1,2 @@
-//! The system, through its real doors.
-
-mod first_run;
+//! Vaxel as a whole: the rules of its house, and the binary with real programs on both sides.
+mod tidy;
