@@ -114,9 +114,10 @@ pub(crate) fn broken(id: &str) -> Response {
     response
 }
 
-/// Failures are logged here, once; those that only say that the caller was wrong are not.
+/// Failures are logged here, once: those of ours. That a caller or a service was wrong is in the
+/// answer and in the record of the call.
 fn log(failure: &Failure, id: &str, path: &str) {
-    if facts(failure.kind).status >= 500 {
+    if matches!(failure.kind, Kind::Internal | Kind::StoreUnavailable) {
         let cause = failure.cause.as_deref().map(tracing::field::display);
         tracing::error!(request.id = id, path, cause, "a request failed: {failure}");
     }
