@@ -215,3 +215,25 @@ impl From<Error> for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_can_do_about_is_said_and_what_is_ours_is_not() {
+        let said = |error: Error| {
+            let failure = Failure::from(error);
+            (failure.kind, failure.detail.into_owned())
+        };
+        let (kind, detail) = said(Error::Full);
+        assert_eq!(kind, Kind::StoreUnavailable);
+        assert!(detail.starts_with("Nothing can be written"), "{detail}");
+        assert_eq!(said(Error::Changed).0, Kind::VersionMismatch);
+        assert_eq!(said(Error::Taken).0, Kind::Conflict);
+        assert_eq!(said(Error::Missing).0, Kind::NotFound);
+        let (kind, detail) = said(Error::Engine("no such table: services".to_owned()));
+        assert_eq!(kind, Kind::Internal);
+        assert!(!detail.contains("table"), "{detail}");
+    }
+}

@@ -249,7 +249,7 @@ impl Store {
                 query.deleted,
                 name,
                 id,
-                query.text.map(|text| like(&text.to_lowercase())),
+                query.text.map(|text| like(&searchable(&text))),
                 tag,
                 query.environment,
                 query.source,
@@ -300,7 +300,8 @@ fn add_revision(
 
 fn row_values<'a>(service: &'a ServiceResource, spec: &'a str) -> Result<[Value<'a>; 14], Error> {
     let description = service.spec.description.as_deref().unwrap_or_default();
-    let search = format!("{} {description} {}", service.name, service.spec.source).to_lowercase();
+    let search = format!("{} {description} {}", service.name, service.spec.source);
+    let search = searchable(&search);
     Ok(values![
         service.id,
         service.name.as_str(),
@@ -337,6 +338,11 @@ fn read(row: &Row<'_>) -> Result<ServiceResource, Error> {
         updated_at: row.time(10)?,
         deleted_at: row.maybe_time(11)?,
     })
+}
+
+/// `text` as it is searched. LIKE reads no further than a NUL, so there is none.
+fn searchable(text: &str) -> String {
+    text.to_lowercase().replace('\0', " ")
 }
 
 /// A pattern that finds `text` anywhere.

@@ -42,14 +42,13 @@ struct Commits {
     writes: AtomicU64,
 }
 
-/// A transaction that is gone.
-enum Lost {
-    /// It never began: others keep the database busy, say.
-    Unbegun(rusqlite::Error),
-    /// One of the statements around the callers' work failed.
-    Framing(rusqlite::Error),
-    /// The engine gave it up while a caller's statement failed.
-    Inside,
+/// A transaction that is gone: a statement around the callers' work failed. That is also how it
+/// shows when the engine gave it up inside a caller's work, because then no savepoint is left.
+struct Lost {
+    /// Whether it had begun. One that could not (others keep the database busy, say) cannot for
+    /// each write alone either.
+    begun: bool,
+    error: rusqlite::Error,
 }
 
 /// One caller's write.
@@ -210,16 +209,17 @@ fn commit(connection: &Connection, batch: &mut [Box<dyn Write>], counts: &Commit
         Ok(()) => return,
         Err(lost) => lost,
     };
-    tracing::error!(writes = batch.len(), reason = %lost.error(), "a transaction of the store was lost");
-    if batch.len() == 1 || matches!(lost, Lost::Unbegun(_)) {
+    // What each caller meets is told to that caller; this is for whoever looks at the disk.
+    tracing::warn!(writes = batch.len(), reason = %lost.error, "a transaction of the store was lost");
+    if batch.len() == 1 || !lost.begun {
         for write in batch {
-            write.fail(lost.error());
+            write.fail(Error::sorted(&lost.error));
         }
         return;
     }
     for write in batch {
         if let Err(lost) = together(connection, slice::from_mut(write), counts) {
-            write.fail(lost.error());
+            write.fail(Error::sorted(&lost.error));
         }
     }
 }
@@ -230,11 +230,13 @@ fn together(
     batch: &mut [Box<dyn Write>],
     counts: &Commits,
 ) -> Result<(), Lost> {
-    frame(connection, "BEGIN IMMEDIATE").map_err(Lost::Unbegun)?;
+    let lost = |begun| move |error| Lost { begun, error };
+    frame(connection, "BEGIN IMMEDIATE").map_err(lost(false))?;
     let done = batch
         .iter_mut()
         .try_for_each(|write| in_savepoint(connection, write.as_mut()))
-        .and_then(|()| frame(connection, "COMMIT").map_err(Lost::Framing));
+        .and_then(|()| frame(connection, "COMMIT"))
+        .map_err(lost(true));
     if done.is_ok() {
         counts.transactions.fetch_add(1, Ordering::Relaxed);
         counts
@@ -248,25 +250,10 @@ fn together(
     done
 }
 
-fn in_savepoint(connection: &Connection, write: &mut dyn Write) -> Result<(), Lost> {
-    frame(connection, "SAVEPOINT caller").map_err(Lost::Framing)?;
-    let worked = write.attempt(&mut Tx { connection });
-    if connection.is_autocommit() {
-        write.fail(Lost::Inside.error());
-        return Err(Lost::Inside);
+fn in_savepoint(connection: &Connection, write: &mut dyn Write) -> rusqlite::Result<()> {
+    frame(connection, "SAVEPOINT caller")?;
+    if !write.attempt(&mut Tx { connection }) {
+        frame(connection, "ROLLBACK TO caller")?;
     }
-    if !worked {
-        frame(connection, "ROLLBACK TO caller").map_err(Lost::Framing)?;
-    }
-    frame(connection, "RELEASE caller").map_err(Lost::Framing)
-}
-
-impl Lost {
-    /// What a caller is told, once for each.
-    fn error(&self) -> Error {
-        match self {
-            Self::Unbegun(error) | Self::Framing(error) => Error::sorted(error),
-            Self::Inside => Error::Full,
-        }
-    }
+    frame(connection, "RELEASE caller")
 }

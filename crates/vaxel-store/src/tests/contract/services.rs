@@ -274,7 +274,7 @@ proptest! {
             create(&store, &one).await.unwrap();
             let query = ServiceQuery { text: Some(text.clone()), ..ServiceQuery::default() };
             let (found, _) = store.services(query, 10, None).await.unwrap();
-            let all = format!("one {description} {}", one.spec.source).to_lowercase();
+            let all = format!("one {description} {}", one.spec.source).to_lowercase().replace('\0', " ");
             prop_assert_eq!(found.len() == 1, all.contains(&text.to_lowercase()));
             Ok(())
         })?;
