@@ -60,8 +60,11 @@ impl Signals {
 
     /// The instances of `id` should be started anew.
     pub(crate) fn restart(&self, id: Id<Service>) {
-        self.pending.lock().restart.insert(id);
-        self.changed(id);
+        let mut pending = self.pending.lock();
+        pending.restart.insert(id);
+        pending.changed.insert(id);
+        drop(pending);
+        self.ring.notify_one();
     }
 
     fn take(&self) -> Pending {

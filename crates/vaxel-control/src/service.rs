@@ -22,6 +22,9 @@ use crate::{
 
 mod query;
 
+/// Action of [`crate::Change::RestartService`] in the audit.
+const RESTART: &str = "service.restart";
+
 impl Control {
     pub(crate) async fn create_service(
         &self,
@@ -190,10 +193,7 @@ impl Control {
             )));
         }
         let next = self.touched(&old);
-        let id = next.id;
-        let outcome = self.write(caller, (&old, next), "service.restart").await?;
-        self.inner.signals.restart(id);
-        Ok(outcome)
+        self.write(caller, (&old, next), RESTART).await
     }
 
     /// Which of the secrets of `old` the `next` spec may refer to: all of them, as long as they go
@@ -268,7 +268,12 @@ impl Control {
         resource: ServiceResource,
         action: &'static str,
     ) -> Result<Outcome, Failure> {
-        self.inner.signals.changed(resource.id);
+        // One signal, not two: nobody may see the new version before its instances are new.
+        if action == RESTART {
+            self.inner.signals.restart(resource.id);
+        } else {
+            self.inner.signals.changed(resource.id);
+        }
         self.announce(Event::Service {
             id: resource.id,
             action,
