@@ -4,7 +4,7 @@
 //! `records.db` holds call records, of which a crash may cost the last second. Every write is one
 //! named transaction that also holds its audit line and its change event. Statements are values with
 //! `$1`-style parameters, so that a second engine can take the same text.
-pub mod store; // read this first
+mod store; // read this first
 mod error;
 mod stmt;
 mod sqlite;

@@ -97,7 +97,8 @@ impl Store {
         })
     }
 
-    /// Writes what is queued and ends. Later writes are refused.
+    /// Writes what is queued and ends; later reads and writes are refused. The directory is free for
+    /// another Vaxel when the last handle is gone.
     pub async fn close(&self) {
         let inner = Arc::clone(&self.inner);
         let closing = tokio::task::spawn_blocking(move || {
