@@ -1,6 +1,11 @@
 //! What the store promises, tried on real files.
 
-mod contract;
+mod contract; // one body for every engine:
+mod services;
+mod keys;
+mod calls;
+mod small;
+
 mod crash;
 mod group_commit;
 mod opening;

@@ -1,10 +1,5 @@
 //! What every engine must do, one body each.
 
-mod calls;
-mod keys;
-mod services;
-mod small;
-
 use crate::store::Store;
 
 /// Runs each of these bodies on every engine; a second engine adds a second module here.
@@ -25,7 +20,7 @@ macro_rules! contract {
 pub(super) use contract;
 
 /// How many audit lines and change events there are.
-async fn traces(store: &Store) -> (usize, usize) {
+pub(super) async fn traces(store: &Store) -> (usize, usize) {
     let lines = store.audit_lines(1_000, None).await.unwrap();
     let events = store.changes_after(0, 1_000).await.unwrap();
     (lines.len(), events.len())

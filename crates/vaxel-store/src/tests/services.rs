@@ -8,7 +8,7 @@ use vaxel_core::{
     service::{ProcessSource, ServiceResource, Source},
 };
 
-use super::{contract, traces};
+use super::contract::{contract, traces};
 use crate::{
     error::Error,
     secret::SecretRow,

@@ -8,7 +8,7 @@ use vaxel_core::{
     id::Id,
 };
 
-use super::contract;
+use super::contract::contract;
 use crate::{
     session::SessionRow,
     store::Store,

@@ -8,7 +8,7 @@ use vaxel_core::{
     principal::{Principal, Role},
 };
 
-use super::{contract, traces};
+use super::contract::{contract, traces};
 use crate::{error::Error, key::KeyRow, store::Store, tests::NOW};
 
 contract!(

@@ -9,7 +9,7 @@ use vaxel_core::{
     time::Timestamp,
 };
 
-use super::contract;
+use super::contract::contract;
 use crate::{
     call::{CallQuery, CallStats},
     error::Error,
