@@ -1,32 +1,60 @@
 //! Server-sent events (WHATWG HTML, "Server-sent events"): written as MCP sends them, read from
 //! chunks that may be cut anywhere.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 /// One message as an event.
 ///
 /// JSON that is sent has no raw line feed in its strings; one that stands between tokens is carried
-/// by a `data` line of its own, as the format asks.
+/// by a `data` line of its own, as the format asks. An `id` that no event can carry (it holds a line
+/// end or NUL) is left out.
 pub fn event(data: &[u8], id: Option<&str>) -> Bytes {
-    let mut out = Vec::with_capacity(data.len() + 32);
-    if let Some(id) = id {
+    let mut out = Vec::with_capacity(data.len() + 64);
+    if let Some(id) = id.filter(|id| !id.contains(['\n', '\r', '\0'])) {
         out.extend_from_slice(b"id: ");
         out.extend_from_slice(id.as_bytes());
         out.push(b'\n');
     }
     out.extend_from_slice(b"event: message\n");
-    for line in data.split(|byte| matches!(byte, b'\n' | b'\r')) {
-        out.extend_from_slice(b"data: ");
-        out.extend_from_slice(line);
-        out.push(b'\n');
+    let mut rest = data;
+    while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
+        data_line(&mut out, &rest[..at]);
+        let end = if rest[at..].starts_with(b"\r\n") {
+            2
+        } else {
+            1
+        };
+        rest = &rest[at + end..];
     }
+    data_line(&mut out, rest);
     out.push(b'\n');
     out.into()
 }
 
+fn data_line(out: &mut Vec<u8>, line: &[u8]) {
+    out.extend_from_slice(b"data: ");
+    out.extend_from_slice(line);
+    out.push(b'\n');
+}
+
 /// A comment: shows that the stream is alive, means nothing.
 pub fn comment(text: &str) -> Bytes {
-    Bytes::from(format!(": {text}\n\n"))
+    let mut out = String::with_capacity(text.len() + 4);
+    for line in text.split(['\n', '\r']) {
+        out.push_str(": ");
+        out.push_str(line);
+        out.push('\n');
+    }
+    out.push('\n');
+    out.into()
+}
+
+/// Tells a legacy client how long to wait before it asks again (MCP 2025-11-25, Transports,
+/// "Sending Messages to the Server", on polling).
+pub fn retry(wait: Duration) -> Bytes {
+    Bytes::from(format!("retry: {}\n\n", wait.as_millis()))
 }
 
 /// One event.
@@ -50,10 +78,6 @@ pub struct TooLong {
 
 /// Takes chunks, gives events.
 #[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "four independent facts about the position"
-)]
 pub struct Decoder {
     buffer: BytesMut,
     /// How much of the buffer is known to hold no line end.
@@ -61,12 +85,59 @@ pub struct Decoder {
     /// A line feed right after it belongs to the carriage return before.
     after_return: bool,
     begun: bool,
-    data: BytesMut,
-    has_data: bool,
+    data: Data,
     kind: String,
     id: Option<String>,
+    last_id: String,
+    retry: Option<Duration>,
     limit: usize,
     failed: bool,
+}
+
+/// The `data` lines of the event that is being read. Nearly every event has one, which then stays
+/// the slice that it came in.
+#[derive(Debug, Default)]
+enum Data {
+    #[default]
+    None,
+    Line(Bytes),
+    Joined(BytesMut),
+}
+
+impl Data {
+    fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Line(line) => line.len(),
+            Self::Joined(lines) => lines.len(),
+        }
+    }
+
+    fn add(&mut self, line: Bytes) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::Line(line),
+            Self::Line(first) => {
+                let mut lines = BytesMut::with_capacity(first.len() + 1 + line.len());
+                lines.extend_from_slice(&first);
+                lines.extend_from_slice(b"\n");
+                lines.extend_from_slice(&line);
+                Self::Joined(lines)
+            }
+            Self::Joined(mut lines) => {
+                lines.extend_from_slice(b"\n");
+                lines.extend_from_slice(&line);
+                Self::Joined(lines)
+            }
+        };
+    }
+
+    fn finish(self) -> Option<Bytes> {
+        match self {
+            Self::None => None,
+            Self::Line(line) => Some(line),
+            Self::Joined(lines) => Some(lines.freeze()),
+        }
+    }
 }
 
 impl Decoder {
@@ -77,18 +148,21 @@ impl Decoder {
             scanned: 0,
             after_return: false,
             begun: false,
-            data: BytesMut::new(),
-            has_data: false,
+            data: Data::None,
             kind: String::new(),
             id: None,
+            last_id: String::new(),
+            retry: None,
             limit,
             failed: false,
         }
     }
 
-    /// Takes the next chunk.
+    /// Takes the next chunk; after an error it is not kept.
     pub fn push(&mut self, chunk: &[u8]) {
-        self.buffer.extend_from_slice(chunk);
+        if !self.failed {
+            self.buffer.extend_from_slice(chunk);
+        }
     }
 
     /// The next whole event; `None` when more chunks are needed. After an error there is nothing
@@ -107,7 +181,7 @@ impl Decoder {
                     return Some(Ok(event));
                 }
             } else {
-                self.field(&line);
+                self.field(line);
             }
             if self.data.len() > self.limit {
                 return Some(Err(self.fail()));
@@ -119,10 +193,21 @@ impl Decoder {
         None
     }
 
+    /// The id that a reconnect names in `Last-Event-ID`; empty when the server gave none. An event
+    /// without data counts too.
+    pub fn last_id(&self) -> &str {
+        &self.last_id
+    }
+
+    /// How long the server asks to wait before a reconnect, when it did.
+    pub const fn retry(&self) -> Option<Duration> {
+        self.retry
+    }
+
     fn fail(&mut self) -> TooLong {
         self.failed = true;
         self.buffer = BytesMut::new();
-        self.data = BytesMut::new();
+        self.data = Data::None;
         TooLong { limit: self.limit }
     }
 
@@ -149,23 +234,26 @@ impl Decoder {
         Some(line)
     }
 
-    fn field(&mut self, line: &[u8]) {
-        let (name, value) = match memchr::memchr(b':', line) {
+    fn field(&mut self, mut line: Bytes) {
+        let (end, mut start) = match memchr::memchr(b':', &line) {
             Some(0) => return, // a comment
-            Some(at) => (&line[..at], &line[at + 1..]),
-            None => (line, &b""[..]),
+            Some(at) => (at, at + 1),
+            None => (line.len(), line.len()),
         };
-        let value = value.strip_prefix(b" ").unwrap_or(value);
-        match name {
+        if line.get(start) == Some(&b' ') {
+            start += 1;
+        }
+        match &line[..end] {
             b"data" => {
-                if std::mem::replace(&mut self.has_data, true) {
-                    self.data.extend_from_slice(b"\n");
-                }
-                self.data.extend_from_slice(value);
+                line.advance(start);
+                self.data.add(line);
             }
-            b"event" => self.kind = String::from_utf8_lossy(value).into_owned(),
-            b"id" if !value.contains(&0) => {
-                self.id = Some(String::from_utf8_lossy(value).into_owned());
+            b"event" => self.kind = String::from_utf8_lossy(&line[start..]).into_owned(),
+            b"id" if !line[start..].contains(&0) => {
+                self.id = Some(String::from_utf8_lossy(&line[start..]).into_owned());
+            }
+            b"retry" => {
+                self.retry = milliseconds(&line[start..]).or(self.retry);
             }
             _ => {}
         }
@@ -174,69 +262,20 @@ impl Decoder {
     fn dispatch(&mut self) -> Option<Event> {
         let kind = std::mem::take(&mut self.kind);
         let id = self.id.take();
-        if !std::mem::replace(&mut self.has_data, false) {
-            return None;
+        if let Some(id) = &id {
+            self.last_id.clone_from(id);
         }
-        Some(Event {
-            data: self.data.split().freeze(),
-            kind,
-            id,
-        })
+        let data = std::mem::take(&mut self.data).finish()?;
+        Some(Event { data, kind, id })
     }
+}
+
+/// ASCII digits only, as the format asks.
+fn milliseconds(value: &[u8]) -> Option<Duration> {
+    let digits = value.iter().all(u8::is_ascii_digit);
+    let text = digits.then(|| std::str::from_utf8(value).ok()).flatten()?;
+    text.parse().ok().map(Duration::from_millis)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn decode(chunks: &[&[u8]]) -> Vec<String> {
-        let mut decoder = Decoder::new(1_000);
-        let mut events = Vec::new();
-        for chunk in chunks {
-            decoder.push(chunk);
-            while let Some(Ok(event)) = decoder.next() {
-                events.push(String::from_utf8_lossy(&event.data).into_owned());
-            }
-        }
-        events
-    }
-
-    #[test]
-    fn every_line_end_ends_a_line() {
-        let text = b"\xEF\xBB\xBFdata: a\r\ndata:b\r\n\r\n: note\rdata: c\r\rdata\n\nevent: x\n\n";
-        assert_eq!(decode(&[text]), ["a\nb", "c", ""]);
-    }
-
-    #[test]
-    fn an_event_that_never_ends_is_cut_off() {
-        let mut decoder = Decoder::new(100);
-        decoder.push(&[b'd'; 200]);
-        assert_eq!(decoder.next(), Some(Err(TooLong { limit: 100 })));
-        assert_eq!(decoder.next(), None);
-    }
-
-    proptest! {
-        #[test]
-        fn chunks_may_be_cut_anywhere(
-            messages in proptest::collection::vec("[a-z{}\" \n\r:]{0,30}", 1..5),
-            cuts in proptest::collection::vec(0_usize..300, 0..10),
-        ) {
-            let whole: Vec<u8> =
-                messages.iter().flat_map(|text| event(text.as_bytes(), Some("7"))).collect();
-            let mut cuts: Vec<usize> = cuts.into_iter().map(|at| at.min(whole.len())).collect();
-            cuts.extend([0, whole.len()]);
-            cuts.sort_unstable();
-            let chunks: Vec<&[u8]> =
-                cuts.windows(2).map(|pair| &whole[pair[0]..pair[1]]).collect();
-            prop_assert_eq!(decode(&chunks), decode(&[&whole]));
-            prop_assert_eq!(decode(&chunks).len(), messages.len());
-        }
-
-        #[test]
-        fn hostile_bytes_never_panic(chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50), 0..10)) {
-            let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
-            decode(&chunks);
-        }
-    }
-}
+mod tests;
