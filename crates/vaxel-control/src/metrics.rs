@@ -55,47 +55,46 @@ impl Collector for Facts {
             "Starts after an unwanted end, of the instances that are there",
         );
         each(&mut encoder, of_restarts, gauge, named(&seen, restarts))?;
-        let load = |kind: &std::sync::atomic::AtomicU64| kind.load(Ordering::Relaxed);
         let store = inner.context.store.stats();
-        let queued = load(&inner.records.queued);
-        let refused = load(&inner.records.lost);
-        one(
-            &mut encoder,
+        let queued = inner.records.queued.load(Ordering::Relaxed);
+        let refused = inner.records.lost.load(Ordering::Relaxed);
+        let counter = MetricType::Counter;
+        let facts = [
             (
                 "vaxel_call_records_queued",
                 "Call records that wait to be written",
+                gauge,
+                queued,
             ),
-            gauge,
-            queued,
-        )?;
-        let counter = MetricType::Counter;
-        one(
-            &mut encoder,
             (
                 "vaxel_call_records_refused",
                 "Call records that the store refused",
+                counter,
+                refused,
             ),
-            counter,
-            refused,
-        )?;
-        one(
-            &mut encoder,
-            ("vaxel_store_writes", "Changes written"),
-            counter,
-            store.writes,
-        )?;
-        one(
-            &mut encoder,
-            ("vaxel_store_commits", "Transactions they were committed in"),
-            counter,
-            store.commits,
-        )?;
-        one(
-            &mut encoder,
-            ("vaxel_store_size_bytes", "Size of the store on disk"),
-            gauge,
-            store.bytes,
-        )
+            (
+                "vaxel_store_writes",
+                "Changes written",
+                counter,
+                store.writes,
+            ),
+            (
+                "vaxel_store_commits",
+                "Transactions they were committed in",
+                counter,
+                store.commits,
+            ),
+            (
+                "vaxel_store_size_bytes",
+                "Size of the store on disk",
+                gauge,
+                store.bytes,
+            ),
+        ];
+        for (name, help, kind, value) in facts {
+            one(&mut encoder, (name, help), kind, value)?;
+        }
+        Ok(())
     }
 }
 

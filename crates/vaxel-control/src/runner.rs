@@ -23,8 +23,11 @@ use crate::{
     status::{Board, Seen},
 };
 
+mod attend;
 mod crew;
 mod instance;
+mod offer;
+mod path;
 mod report;
 mod target;
 
@@ -171,6 +174,7 @@ impl Runner {
             | News::Spawned(_)
             | News::Shaky(_)
             | News::Steady
+            | News::Parted(_)
             | News::Down(_) => None,
         };
         let fresh = offered.filter(|catalog| self.crew.differs(catalog));

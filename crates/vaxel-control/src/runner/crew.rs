@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
-    catalog::{Catalog, Item},
+    catalog::Catalog,
     lifecycle::Lifecycle,
     name::ServiceName,
     service::{ServiceResource, ToolFilter},
@@ -16,7 +16,11 @@ use vaxel_gateway::Link;
 use vaxel_mcp::revision::Era;
 use vaxel_supervisor::ProcessHandle;
 
-use super::report::{News, Seat};
+use super::{
+    offer::{same_offer, server_name},
+    path::lifecycle_path,
+    report::{News, Seat},
+};
 
 pub(super) struct Crew {
     name: ServiceName,
@@ -158,6 +162,12 @@ impl Crew {
                 status.last_error = Some(reason);
             }
             News::Steady => status.health = Health::Healthy,
+            News::Parted(reason) => {
+                status.health = Health::Unhealthy;
+                status.last_error = Some(reason);
+                member.link = None;
+                self.changed = true;
+            }
             News::Down(setback) => {
                 let over = setback.hopeless;
                 status.health = if over {
@@ -345,46 +355,6 @@ pub(crate) fn stopped(name: &ServiceName) -> String {
     format!("it is stopped; `vaxel service start {name}` starts it")
 }
 
-/// The states between `from` (left out) and `to` (included), along the arrows, as few as possible.
-fn lifecycle_path(from: Lifecycle, to: Lifecycle) -> Vec<Lifecycle> {
-    use Lifecycle::{
-        Active, Deactivating, Deploying, Draft, Error, Inactive, Updating, Validating,
-    };
-    if from == to {
-        return Vec::new();
-    }
-    let all = [
-        Draft,
-        Validating,
-        Deploying,
-        Active,
-        Updating,
-        Deactivating,
-        Inactive,
-        Error,
-    ];
-    let mut paths = vec![vec![from]];
-    for _ in all {
-        let mut longer = Vec::new();
-        for path in paths {
-            let last = path[path.len() - 1];
-            for next in all {
-                if !last.can_become(next) || path.contains(&next) {
-                    continue;
-                }
-                let mut path = path.clone();
-                path.push(next);
-                if next == to {
-                    return path.split_off(1);
-                }
-                longer.push(path);
-            }
-        }
-        paths = longer;
-    }
-    Vec::new()
-}
-
 const fn era_name(era: Era) -> &'static str {
     match era {
         Era::Legacy => "legacy",
@@ -392,63 +362,6 @@ const fn era_name(era: Era) -> &'static str {
     }
 }
 
-fn server_name(catalog: &Catalog) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Server {
-        name: String,
-        #[serde(default)]
-        version: String,
-    }
-    let server: Server = serde_json::from_str(catalog.server_info.get()).ok()?;
-    Some(
-        format!("{} {}", server.name, server.version)
-            .trim_end()
-            .to_owned(),
-    )
-}
-
-fn same_offer(left: &Catalog, right: &Catalog) -> bool {
-    let same = |left: &Item, right: &Item| {
-        left.key == right.key && left.definition.get() == right.definition.get()
-    };
-    let same_list = |left: &[Item], right: &[Item]| {
-        left.len() == right.len()
-            && left
-                .iter()
-                .zip(right)
-                .all(|(left, right)| same(left, right))
-    };
-    left.revision == right.revision
-        && left.instructions == right.instructions
-        && left.capabilities.get() == right.capabilities.get()
-        && left.server_info.get() == right.server_info.get()
-        && same_list(&left.tools, &right.tools)
-        && same_list(&left.prompts, &right.prompts)
-        && same_list(&left.resources, &right.resources)
-        && same_list(&left.templates, &right.templates)
-}
-
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use Lifecycle::{
-        Active, Deactivating, Deploying, Draft, Error, Inactive, Updating, Validating,
-    };
-
-    #[test]
-    fn every_move_follows_the_arrows() {
-        assert_eq!(lifecycle_path(Draft, Deploying), [Validating, Deploying]);
-        assert_eq!(
-            lifecycle_path(Error, Active),
-            [Validating, Deploying, Active]
-        );
-        assert_eq!(lifecycle_path(Active, Inactive), [Deactivating, Inactive]);
-        assert_eq!(lifecycle_path(Active, Updating), [Updating]);
-        assert_eq!(lifecycle_path(Active, Active), []);
-        assert_eq!(lifecycle_path(Active, Draft), []);
-    }
 }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
-    time::{MissedTickBehavior, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
@@ -20,6 +20,7 @@ use vaxel_supervisor::{LogLine, ProcessHandle, Stream};
 
 use super::{
     Context,
+    attend::Attendant,
     report::{News, Report, Seat, Setback},
     target,
 };
@@ -27,16 +28,8 @@ use super::{
 /// A start that takes longer stops counting against the number of starts at once, so that a few
 /// slow servers do not hold up the others.
 const START_SHARE: Duration = Duration::from_secs(5);
-/// Several announced changes within this time are one.
-const CHANGES_SETTLE: Duration = Duration::from_millis(250);
-/// Between a missed health check and the next one.
-const RECHECK: Duration = Duration::from_secs(5);
-/// So many missed health checks in a row are an end, when no call is in flight.
-const MISSED_CHECKS: u32 = 3;
-/// So many are an end whatever is in flight.
-const MISSED_CHECKS_BUSY: u32 = 10;
 /// How long the end of a process may take to follow the end of its standard output.
-const EXIT_FOLLOWS: Duration = Duration::from_millis(500);
+pub(super) const EXIT_FOLLOWS: Duration = Duration::from_millis(500);
 /// Lines of standard error that explain an end.
 const LAST_WORDS: usize = 5;
 /// Longest polite end of a connection.
@@ -58,7 +51,7 @@ struct Open {
 }
 
 /// Why there is no [`Open`], or no longer.
-enum End {
+pub(super) enum End {
     /// It is not wanted any more.
     Stopped,
     /// It failed or was lost; `hopeless` when another try cannot do better.
@@ -66,7 +59,7 @@ enum End {
 }
 
 impl End {
-    fn lost(reason: impl Into<String>) -> Self {
+    pub(super) fn lost(reason: impl Into<String>) -> Self {
         let reason = reason.into();
         Self::Lost {
             reason,
@@ -232,18 +225,19 @@ impl Instance {
             catalog,
         })
         .await;
-        let end = tokio::select! {
-            () = self.stop.cancelled() => End::Stopped,
-            end = self.lost(&link, process.as_ref()) => end,
-            end = self.keep_fresh(&link) => end,
+        let attendant = Attendant {
+            instance: self,
+            link: &link,
+            process: process.as_ref(),
         };
-        let end = match end {
-            End::Lost { reason, hopeless } => End::Lost {
-                reason: self.with_last_words(&reason, process.as_ref()),
-                hopeless,
-            },
+        let end = match attendant.until_end().await {
+            End::Lost { reason, hopeless } => {
+                let reason = self.with_last_words(&reason, process.as_ref());
+                self.tell(News::Parted(reason.clone())).await;
+                End::Lost { reason, hopeless }
+            }
             End::Stopped => {
-                self.drain(&link).await;
+                attendant.drain().await;
                 End::Stopped
             }
         };
@@ -254,88 +248,6 @@ impl Instance {
             process.stop().await;
         }
         end
-    }
-
-    /// Resolves when the process has ended or the connection is gone.
-    async fn lost(&self, link: &Link, process: Option<&ProcessHandle>) -> End {
-        let Some(process) = process else {
-            return End::lost(link.closed().await);
-        };
-        tokio::select! {
-            exit = process.exited() => End::lost(exit.to_string()),
-            reason = link.closed() => match timeout(EXIT_FOLLOWS, process.exited()).await {
-                Ok(exit) => End::lost(exit.to_string()),
-                Err(_) => End::lost(reason),
-            },
-        }
-    }
-
-    /// Reads the catalog again when it may have changed, and checks the health; resolves when the
-    /// instance does not answer any more.
-    async fn keep_fresh(&self, link: &Link) -> End {
-        let every = self.context.config.process.health_interval;
-        let mut ttl = ticks(
-            self.context.config.catalog_ttl,
-            self.context.config.catalog_ttl,
-        );
-        let mut check = ticks(
-            every.mul_f64(f64::from(random()) / f64::from(u32::MAX)),
-            every,
-        );
-        let mut missed = 0;
-        loop {
-            tokio::select! {
-                () = link.catalog_changed() => {
-                    tokio::time::sleep(CHANGES_SETTLE).await;
-                    self.refresh(link).await;
-                    ttl.reset();
-                }
-                _ = ttl.tick() => self.refresh(link).await,
-                _ = check.tick() => match link.ping(every.min(Duration::from_secs(10))).await {
-                    Ok(_) if missed == 0 => {}
-                    Ok(_) => {
-                        missed = 0;
-                        self.tell(News::Steady).await;
-                    }
-                    Err(failure) => {
-                        missed += 1;
-                        let busy = self.context.gateway.load(self.resource.id).in_flight > 0;
-                        if missed >= if busy { MISSED_CHECKS_BUSY } else { MISSED_CHECKS } {
-                            let reason = format!("It missed {missed} health checks: {failure}");
-                            return End::lost(reason);
-                        }
-                        self.tell(News::Shaky(format!("It missed a health check: {failure}"))).await;
-                        check.reset_after(RECHECK.min(every));
-                    }
-                },
-            }
-        }
-    }
-
-    async fn refresh(&self, link: &Link) {
-        let within = self.context.config.process.start_timeout;
-        match timeout(within, link.catalog()).await {
-            Ok(Ok(catalog)) => self.tell(News::Offers(Arc::new(catalog))).await,
-            // The last catalog stays; health checks decide whether the instance does.
-            Ok(Err(failure)) => {
-                tracing::warn!(service.name = %self.resource.name, "its catalog could not be read: {failure}");
-            }
-            Err(_) => {
-                tracing::warn!(service.name = %self.resource.name, "its catalog was not answered in time");
-            }
-        }
-    }
-
-    /// Lets calls in flight end, as long as a stop may take. New ones do not come: the runner took
-    /// the link out of the snapshot before it cancelled the token.
-    async fn drain(&self, link: &Link) {
-        let idle = async {
-            while link.in_flight() > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        // Calls that take longer end with an error of their own.
-        let _ = timeout(self.context.config.process.drain, idle).await;
     }
 
     /// `reason`, followed by what the process said last on its standard error.
@@ -375,7 +287,7 @@ impl Instance {
         }
     }
 
-    async fn tell(&self, news: News) {
+    pub(super) async fn tell(&self, news: News) {
         // The runner reads until every instance is gone; without it nobody needs to know.
         let _ = self
             .reports
@@ -397,15 +309,7 @@ async fn sharing<T>(permit: OwnedSemaphorePermit, start: impl Future<Output = T>
     start.await
 }
 
-fn ticks(first: Duration, every: Duration) -> tokio::time::Interval {
-    let every = every.max(Duration::from_millis(1));
-    let mut ticks = tokio::time::interval(every);
-    ticks.reset_after(first.max(Duration::from_millis(1)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-fn random() -> u32 {
+pub(super) fn random() -> u32 {
     u32::from_ne_bytes(vaxel_auth::random::bytes())
 }
 

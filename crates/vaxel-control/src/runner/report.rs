@@ -36,7 +36,9 @@ pub(crate) enum News {
     Shaky(String),
     /// It answered a health check again.
     Steady,
-    /// It does not run, or cannot be reached; no call may go there.
+    /// It was lost, for this reason; no call may go there any more. [`News::Down`] follows.
+    Parted(String),
+    /// It does not run, or cannot be reached.
     Down(Setback),
 }
 

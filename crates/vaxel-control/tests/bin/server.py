@@ -4,11 +4,13 @@
     server.py die-after FILE N   answers until a tool call, then exits with code 3, N times in all
                                  (counted in FILE); afterwards it stays
     server.py silent             never answers
+    server.py slow SECONDS       answers, but only after that time
     server.py shout              writes to standard error, then exits with code 7
 """
 import json
 import os
 import sys
+import time
 
 mode = sys.argv[1]
 
@@ -58,6 +60,9 @@ def result_of(method, params):
 if mode == "shout":
     print("the configuration is missing", file=sys.stderr)
     sys.exit(7)
+
+if mode == "slow":
+    time.sleep(float(sys.argv[2]))
 
 for line in sys.stdin:
     if mode == "silent":

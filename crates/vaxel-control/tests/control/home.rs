@@ -61,12 +61,12 @@ pub(crate) async fn open_with(dir: &Path, change: impl FnOnce(&mut Config)) -> H
         runtime: tokio::runtime::Handle::current(),
         tunables: vaxel_gateway::Tunables::new(web),
     };
-    let gateway = Gateway::new(
-        vaxel_gateway::Config::default(),
-        deps,
-        &mut Registry::default(),
-    );
-    let mut config = config(&data, &clock);
+    let config = vaxel_gateway::Config {
+        probe_timeout: Duration::from_millis(300),
+        ..vaxel_gateway::Config::default()
+    };
+    let gateway = Gateway::new(config, deps, &mut Registry::default());
+    let mut config = settings(&data, &clock);
     change(&mut config);
     let deps = Deps {
         clock,
@@ -85,7 +85,7 @@ pub(crate) async fn open_with(dir: &Path, change: impl FnOnce(&mut Config)) -> H
     }
 }
 
-fn config(data: &Path, clock: &Clock) -> Config {
+fn settings(data: &Path, clock: &Clock) -> Config {
     Config {
         server: ServerFacts {
             version: "1.2.3".to_owned(),

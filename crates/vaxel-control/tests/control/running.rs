@@ -169,6 +169,17 @@ async fn a_process_that_never_answers_fails_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_installs_itself_first_has_the_whole_time_of_a_start() {
+    let folder = folder();
+    let home = open(folder.path()).await;
+    // Longer than the data plane waits for an answer in one era.
+    home.create(scripted("slow", &["slow", "1"])).await.unwrap();
+    let status = home.wait_for("slow", Lifecycle::Active).await;
+    assert_eq!(status.instances[0].restarts, 0);
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_be_reached_is_an_error_and_stops_at_once() {
     let folder = folder();
     let home = open(folder.path()).await;
