@@ -39,6 +39,9 @@ use crate::{
     },
 };
 
+/// Longest wait for the last question to a child. One that installs itself first (`npx`) answers late;
+/// whoever started it decides when that is too late, and ends it.
+const STDIO_PATIENCE: Duration = Duration::from_mins(10);
 /// Pause before a broken stream of changes is opened again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(15);
 
@@ -143,13 +146,13 @@ async fn stdio(
 ) -> Result<Link, Failure> {
     let wait = shared.config.probe_timeout;
     let facts = match era {
-        EraChoice::Modern => ask_modern(&pipes, wait).await?.1,
-        EraChoice::Legacy => ask_legacy(&pipes, wait).await?,
+        EraChoice::Modern => ask_modern(&pipes, STDIO_PATIENCE).await?.1,
+        EraChoice::Legacy => ask_legacy(&pipes, STDIO_PATIENCE).await?,
         EraChoice::Auto => match ask_modern(&pipes, wait).await {
             Ok((Verdict::Modern, facts)) => facts,
             // A server that ended cannot be asked again; its reason is the answer.
             Err(failure) if failure.kind == Kind::UpstreamLost => return Err(failure),
-            Ok(_) | Err(_) => ask_legacy(&pipes, wait).await?,
+            Ok(_) | Err(_) => ask_legacy(&pipes, STDIO_PATIENCE).await?,
         },
     };
     let wire = Wire::Stdio(StdioLink::new(pipes, facts.revision.era(), tasks));
