@@ -190,8 +190,15 @@ const ALIASES: &[(&str, Option<&str>)] = &[
     ("MCP_SERVERS_DIR", None),
 ];
 
-/// Variables that are not configuration keys.
-const OTHER_VARIABLES: &[&str] = &["VAXEL_URL", "VAXEL_KEY", "VAXEL_DATA_DIR", "VAXEL_LOG"];
+/// Variables that are not configuration keys; the last two belong to `./dev` and `bench/run`.
+const OTHER_VARIABLES: &[&str] = &[
+    "VAXEL_URL",
+    "VAXEL_KEY",
+    "VAXEL_DATA_DIR",
+    "VAXEL_LOG",
+    "VAXEL_TEST_TOOLS",
+    "VAXEL_BENCH_SUITE",
+];
 
 impl Merged {
     /// Merges all layers.
