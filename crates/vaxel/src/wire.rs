@@ -88,6 +88,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
         notes: Vec::new(),
     };
     let (control, started) = Control::start(control_config(config, facts), deps).await?;
+    control.register_metrics(&mut registry);
     let api = Api::new(
         vaxel_api::Config {
             base: url.clone(),
