@@ -5,7 +5,7 @@
 mod local;
 mod problem;
 
-pub use local::{ADMIN_KEY, Local, RunFile};
+pub use local::{ADMIN_KEY, Local, RunFile, is_alive};
 pub use problem::{Error, FieldProblem, Problem};
 
 use std::{collections::VecDeque, time::Duration};

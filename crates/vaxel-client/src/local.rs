@@ -37,12 +37,20 @@ impl RunFile {
 /// Name of the file with the admin key in the data directory.
 pub const ADMIN_KEY: &str = "admin.key";
 
+/// Whether a process runs. One that has ended, and that its parent has not asked for yet, does not.
+pub fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which stands in brackets and may hold any character.
+    let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+    !state.is_empty() && !state.starts_with(['Z', 'X'])
+}
+
 impl Local {
     /// The Vaxel that uses `data_dir`, when its file says that one runs and its process is alive.
     pub fn find(data_dir: &Path) -> Option<Self> {
         let text = fs::read_to_string(data_dir.join(RunFile::NAME)).ok()?;
         let run: RunFile = serde_json::from_str(&text).ok()?;
-        if !Path::new("/proc").join(run.pid.to_string()).exists() {
+        if !is_alive(run.pid) {
             return None;
         }
         let key = fs::read_to_string(data_dir.join(ADMIN_KEY)).ok();

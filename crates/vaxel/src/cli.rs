@@ -43,23 +43,14 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, clap::Args)]
 struct Global {
     /// Base URL of another Vaxel than the one on this machine
-    #[arg(long, global = true, env = "VAXEL_URL", value_name = "URL")]
+    #[arg(long, env = "VAXEL_URL", value_name = "URL")]
     url: Option<Url>,
     /// API key to show there
-    #[arg(
-        long,
-        global = true,
-        env = "VAXEL_KEY",
-        value_name = "KEY",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "VAXEL_KEY", value_name = "KEY", hide_env_values = true)]
     key: Option<String>,
     /// Data directory [default: vaxel under the XDG data home]
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json_output: bool,
     /// When to use colours
     #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
     color: When,
@@ -82,7 +73,7 @@ enum Command {
     Down,
     /// Show the running Vaxel
     #[command(after_help = "Example:\n  vaxel status")]
-    Status,
+    Status(Format),
     /// Add, show, change and remove services
     #[command(subcommand)]
     Service(service::Command),
@@ -125,7 +116,7 @@ enum Command {
     Config(config::Command),
     /// Find out what is wrong
     #[command(after_help = "Example:\n  vaxel doctor")]
-    Doctor,
+    Doctor(Format),
     /// Print a script that completes commands in a shell
     #[command(
         after_help = "Example:\n  vaxel completions bash > ~/.local/share/bash-completion/completions/vaxel"
@@ -134,6 +125,14 @@ enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+/// For commands that print tables.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+struct Format {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// What every command may use.
@@ -173,17 +172,43 @@ impl Cli {
             When::Never => false,
             When::Auto => std::io::stdout().is_terminal() && !env.contains_key("NO_COLOR"),
         };
-        let context = Context {
+        let mut context = Context {
             data_dir: paths::data_dir(self.global.data_dir.clone(), &env),
             style: Style {
-                json: self.global.json_output,
+                json: false,
                 colour,
             },
             global: self.global,
         };
+        context.style.json = self.command.format().json;
         match dispatch(self.command, &context).await {
             Ok(code) => code,
             Err(error) => output::fail(&error),
+        }
+    }
+}
+
+impl Command {
+    /// How the command's output is wanted.
+    fn format(&self) -> Format {
+        match self {
+            Self::Status(format)
+            | Self::Doctor(format)
+            | Self::Tool(tools::Command::Show { format, .. }) => *format,
+            Self::Service(command) => command.format(),
+            Self::Ls(args) => args.format,
+            Self::Tools(args) => args.format,
+            Self::Logs(args) => args.format,
+            Self::Calls(args) => args.format,
+            Self::Key(command) => command.format(),
+            Self::Config(command) => command.format(),
+            Self::Up(_)
+            | Self::Down
+            | Self::Import(_)
+            | Self::Call(_)
+            | Self::Connect(_)
+            | Self::Stdio(_)
+            | Self::Completions { .. } => Format::default(),
         }
     }
 }
@@ -192,7 +217,7 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
     match command {
         Command::Up(args) => return up::run(args, context.data_dir.clone()).await,
         Command::Down => server::down(context).await?,
-        Command::Status => server::status(context).await?,
+        Command::Status(_) => server::status(context).await?,
         Command::Service(command) => return service::run(command, context).await,
         Command::Ls(args) => service::list(&args, context).await?,
         Command::Import(args) => import::run(&args, context).await?,
@@ -204,8 +229,8 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Connect(args) => connect::run(&args, context).await?,
         Command::Stdio(args) => server::stdio(&args, context).await?,
         Command::Key(command) => key::run(command, context).await?,
-        Command::Config(command) => return config::run(&command, context),
-        Command::Doctor => return doctor::run(context).await,
+        Command::Config(command) => return Ok(config::run(&command, context)),
+        Command::Doctor(_) => return doctor::run(context).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "vaxel", &mut script);

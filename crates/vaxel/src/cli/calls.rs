@@ -26,6 +26,8 @@ pub(super) struct Args {
     /// So many, the newest first
     #[arg(short = 'n', long, default_value_t = 50)]
     limit: u32,
+    #[command(flatten)]
+    pub(super) format: super::Format,
 }
 
 pub(super) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {

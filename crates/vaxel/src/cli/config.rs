@@ -19,6 +19,8 @@ pub(super) enum Command {
         /// Configuration file [default: config.toml in the data directory]
         #[arg(long)]
         config: Option<PathBuf>,
+        #[command(flatten)]
+        format: super::Format,
     },
     /// Name every problem of the configuration
     #[command(after_help = "Example:\n  vaxel config check vaxel.toml")]
@@ -31,13 +33,22 @@ pub(super) enum Command {
     Manual,
 }
 
-pub(super) fn run(command: &Command, context: &Context) -> anyhow::Result<ExitCode> {
+impl Command {
+    pub(super) const fn format(&self) -> super::Format {
+        match self {
+            Self::Show { format, .. } => *format,
+            Self::Check { .. } | Self::Manual => super::Format { json: false },
+        }
+    }
+}
+
+pub(super) fn run(command: &Command, context: &Context) -> ExitCode {
     match command {
-        Command::Show { config } => show(config.clone(), context),
-        Command::Check { file } => return Ok(check(file.clone(), context)),
+        Command::Show { config, .. } => show(config.clone(), context),
+        Command::Check { file } => return check(file.clone(), context),
         Command::Manual => output::raw(MANUAL),
     }
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
 fn merged(file: Option<PathBuf>, context: &Context) -> Merged {

@@ -23,16 +23,27 @@ pub(super) enum Command {
         /// Time until it is refused, such as 90d
         #[arg(long)]
         expires: Option<String>,
+        #[command(flatten)]
+        format: super::Format,
     },
     /// List keys
     #[command(after_help = "Example:\n  vaxel key ls")]
-    Ls,
+    Ls(super::Format),
     /// Revoke a key
     #[command(after_help = "Example:\n  vaxel key revoke laptop")]
     Revoke {
         /// Name or id
         name: String,
     },
+}
+
+impl Command {
+    pub(super) const fn format(&self) -> super::Format {
+        match self {
+            Self::Create { format, .. } | Self::Ls(format) => *format,
+            Self::Revoke { .. } => super::Format { json: false },
+        }
+    }
 }
 
 pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<()> {
@@ -43,6 +54,7 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
             role,
             permission,
             expires,
+            format: _,
         } => {
             let mut draft = json!({ "name": name });
             if permission.is_empty() {
@@ -61,7 +73,7 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
                 output::line(key["key"].as_str().unwrap_or_default());
             }
         }
-        Command::Ls => list(&client.get("/api/v1/keys").await?, context),
+        Command::Ls(_) => list(&client.get("/api/v1/keys").await?, context),
         Command::Revoke { name } => {
             client
                 .delete(&format!("/api/v1/keys/{}", segment(&name)))

@@ -15,6 +15,8 @@ pub(super) struct Args {
     /// Begin with so many old lines
     #[arg(short = 'n', long, default_value_t = 100)]
     tail: u32,
+    #[command(flatten)]
+    pub(super) format: super::Format,
 }
 
 pub(super) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {

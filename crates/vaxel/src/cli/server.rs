@@ -34,8 +34,7 @@ pub(super) async fn down(context: &Context) -> anyhow::Result<()> {
     let gone = async {
         match pid.filter(|_| context.global.url.is_none()) {
             Some(pid) => {
-                let process = std::path::PathBuf::from(format!("/proc/{pid}"));
-                while process.exists() {
+                while vaxel_client::is_alive(pid) {
                     tokio::time::sleep(LOOK).await;
                 }
             }

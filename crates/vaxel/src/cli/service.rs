@@ -25,6 +25,8 @@ pub(super) enum Command {
     Show {
         /// Name or id
         name: String,
+        #[command(flatten)]
+        format: super::Format,
     },
     /// Change a service in your editor
     #[command(after_help = "Example:\n  EDITOR=vi vaxel service edit everything")]
@@ -108,6 +110,8 @@ pub(super) struct AddArgs {
     /// Longest wait
     #[arg(long, default_value = "90s", value_parser = seconds)]
     timeout: Duration,
+    #[command(flatten)]
+    pub(super) format: super::Format,
 }
 
 #[derive(Args)]
@@ -126,6 +130,24 @@ pub(super) struct ListArgs {
     /// What was removed
     #[arg(long)]
     deleted: bool,
+    #[command(flatten)]
+    pub(super) format: super::Format,
+}
+
+impl Command {
+    pub(super) fn format(&self) -> super::Format {
+        match self {
+            Self::Add(args) => args.format,
+            Self::Ls(args) => args.format,
+            Self::Show { format, .. } => *format,
+            Self::Edit { .. }
+            | Self::Rm { .. }
+            | Self::Restore { .. }
+            | Self::Start { .. }
+            | Self::Stop { .. }
+            | Self::Restart { .. } => super::Format::default(),
+        }
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -139,7 +161,7 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<E
     match command {
         Command::Add(args) => return add(&args, &client, context).await,
         Command::Ls(args) => list(&args, context).await?,
-        Command::Show { name } => show(&name, &client, context).await?,
+        Command::Show { name, .. } => show(&name, &client, context).await?,
         Command::Edit { name } => edit(&name, &client).await?,
         Command::Rm { names } => {
             for name in names {

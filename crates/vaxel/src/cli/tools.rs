@@ -14,6 +14,8 @@ pub(super) struct ListArgs {
     /// Of this service
     #[arg(long)]
     service: Option<String>,
+    #[command(flatten)]
+    pub(super) format: super::Format,
 }
 
 #[derive(Subcommand)]
@@ -23,6 +25,8 @@ pub(super) enum Command {
     Show {
         /// Exposed name, `service__tool`
         name: String,
+        #[command(flatten)]
+        format: super::Format,
     },
 }
 
@@ -62,7 +66,7 @@ pub(super) async fn list(args: &ListArgs, context: &Context) -> anyhow::Result<(
 }
 
 pub(super) async fn run(command: &Command, context: &Context) -> anyhow::Result<()> {
-    let Command::Show { name } = command;
+    let Command::Show { name, .. } = command;
     let tool: Value = context
         .client()?
         .get(&format!("/api/v1/tools/{}", segment(name)))

@@ -1,2 +1,10 @@
 //! Vaxel as a whole: the rules of its house, and the binary with real programs on both sides.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::print_stdout, reason = "a skipped or failing test says why")]
+
+mod harness;
+
+mod crash;
+mod first_run;
+mod peers;
 mod tidy;

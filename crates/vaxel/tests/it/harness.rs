@@ -1,0 +1,282 @@
+//! A real Vaxel in a temporary home, and the programs that speak to it.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+/// Longest wait for anything that happens by itself.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A running Vaxel; killed, with everything below it, when dropped.
+pub(crate) struct TestVaxel {
+    pub(crate) home: tempfile::TempDir,
+    child: Option<Child>,
+    args: Vec<String>,
+}
+
+impl TestVaxel {
+    /// Starts one in an empty home, on a free port.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with further flags of `up`.
+    pub(crate) fn start_with(args: &[&str]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let args = args.iter().map(ToString::to_string).collect();
+        let mut vaxel = Self {
+            home,
+            child: None,
+            args,
+        };
+        vaxel.launch();
+        vaxel
+    }
+
+    /// Starts it (again) and waits until it answers.
+    pub(crate) fn launch(&mut self) {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.home.path().join("vaxel.log"))
+            .unwrap();
+        let mut command = self.command(&["up", "--listen", "127.0.0.1:0"]);
+        command
+            .args(&self.args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        self.child = Some(command.spawn().unwrap());
+        wait_for("Vaxel to answer", || {
+            self.run_file().is_some() && self.cli(&["status"]).status.success()
+        });
+    }
+
+    /// `vaxel` with these arguments, in this home and nothing else of this machine's environment.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vaxel"));
+        command
+            .args(args)
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+    }
+
+    /// Runs `vaxel` to its end.
+    pub(crate) fn cli(&self, args: &[&str]) -> Output {
+        self.command(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs `vaxel`, which must succeed; returns what it printed.
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
+        let output = self.cli(args);
+        assert!(
+            output.status.success(),
+            "vaxel {args:?} failed:\n{}",
+            text(&output)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs `vaxel` with text on its standard input.
+    pub(crate) fn with_input(&self, args: &[&str], input: &str) -> Output {
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// The printed JSON of a command.
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let mut all = args.to_vec();
+        all.push("--json");
+        serde_json::from_str(&self.ok(&all)).unwrap()
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.home.path().join(".local/share/vaxel")
+    }
+
+    pub(crate) fn run_file(&self) -> Option<Value> {
+        let text = fs::read_to_string(self.data_dir().join("run.json")).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Base URL.
+    pub(crate) fn url(&self) -> String {
+        let run = self.run_file().unwrap();
+        run["url"]
+            .as_str()
+            .unwrap()
+            .trim_end_matches('/')
+            .to_owned()
+    }
+
+    pub(crate) fn key(&self) -> String {
+        fs::read_to_string(self.data_dir().join("admin.key"))
+            .unwrap()
+            .trim()
+            .to_owned()
+    }
+
+    /// SIGKILL: no chance to clean up.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("vaxel.log")).unwrap_or_default()
+    }
+
+    /// Adds a stdio service and waits until it is ready.
+    pub(crate) fn add(&self, name: &str, command: &[&str]) {
+        let mut args = vec!["service", "add", name, "--"];
+        args.extend(command);
+        self.ok(&args);
+    }
+}
+
+impl Drop for TestVaxel {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("--- log of Vaxel\n{}", self.log());
+        }
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Waits until `done`, and fails when it never is.
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    #[expect(clippy::disallowed_methods, reason = "a test waits in real time")]
+    let end = Instant::now() + PATIENCE;
+    while !done() {
+        #[expect(clippy::disallowed_methods, reason = "a test waits in real time")]
+        let now = Instant::now();
+        assert!(now < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Everything a command printed.
+pub(crate) fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Whether a process lives (a zombie does not).
+pub(crate) fn lives(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .trim_start()
+            .starts_with('Z')
+    })
+}
+
+/// Every process whose command line holds `mark`.
+pub(crate) fn marked(mark: &str) -> Vec<u32> {
+    let all = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(mark))
+            && lives(*pid)
+    })
+    .collect()
+}
+
+/// The folder with the programs of others, or `None`, said loudly, outside `./dev test`.
+pub(crate) fn tools() -> Option<PathBuf> {
+    let Some(dir) = std::env::var_os("VAXEL_TEST_TOOLS").map(PathBuf::from) else {
+        println!("SKIPPED: VAXEL_TEST_TOOLS is not set; `./dev test` sets it");
+        return None;
+    };
+    assert!(
+        dir.join("py/bin/python").exists(),
+        "{} is not set up: ./dev setup",
+        dir.display()
+    );
+    Some(dir)
+}
+
+/// A file of the repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(path)
+        .canonicalize()
+        .unwrap()
+}
+
+/// A stdio MCP server in a few lines of Python, for everything that needs no particular server.
+pub(crate) fn echo_server(dir: &Path) -> PathBuf {
+    let file = dir.join("echo_server.py");
+    fs::write(&file, ECHO_SERVER).unwrap();
+    file
+}
+
+const ECHO_SERVER: &str = r#"
+import json, os, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id = message.get("method"), message.get("id")
+    if id is None:
+        continue
+    def answer(result):
+        print(json.dumps({"jsonrpc": "2.0", "id": id, "result": result}), flush=True)
+    if method == "initialize":
+        answer({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}},
+                "serverInfo": {"name": "echo", "version": "1"}})
+    elif method == "tools/list":
+        schema = {"type": "object", "properties": {"text": {"type": "string"}}}
+        answer({"tools": [{"name": "echo", "inputSchema": schema},
+                          {"name": "env", "inputSchema": schema},
+                          {"name": "die", "inputSchema": {"type": "object"}}]})
+    elif method == "tools/call":
+        arguments = message["params"].get("arguments", {})
+        if message["params"]["name"] == "die":
+            os._exit(7)
+        text = arguments.get("text", "")
+        if message["params"]["name"] == "env":
+            text = os.environ.get(text, "")
+        answer({"content": [{"type": "text", "text": text}]})
+    elif method == "ping":
+        answer({})
+    else:
+        print(json.dumps({"jsonrpc": "2.0", "id": id,
+                          "error": {"code": -32601, "message": "unknown"}}), flush=True)
+"#;
+
+/// A request for the programs in `tests/peers/clients`.
+pub(crate) fn plan(vaxel: &TestVaxel, calls: &Value) -> Value {
+    json!({"url": format!("{}/mcp", vaxel.url()), "key": vaxel.key(), "calls": calls})
+}

@@ -1,0 +1,131 @@
+//! Real clients of others, through Vaxel, to real servers of others.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::harness::{TestVaxel, plan, repository, text, tools};
+
+#[test]
+fn every_client_calls_tools_of_every_server() {
+    let Some(tools) = tools() else { return };
+    let vaxel = TestVaxel::start_with(&["--demo"]);
+    let files = vaxel.home.path().join("files");
+    std::fs::create_dir_all(&files).unwrap();
+    std::fs::write(files.join("a.txt"), "file content").unwrap();
+    let repo = git_repository(&vaxel);
+    let node = |package: &str| {
+        let file = tools.join(format!(
+            "npm/node_modules/@modelcontextprotocol/{package}/dist/index.js"
+        ));
+        file.display().to_string()
+    };
+    let python = |name: &str| tools.join("py/bin").join(name).display().to_string();
+    let folder = files.display().to_string();
+    let fast = repository("tests/peers/servers/fast.py")
+        .display()
+        .to_string();
+    vaxel.add("everything", &["node", &node("server-everything"), "stdio"]);
+    vaxel.add("files", &["node", &node("server-filesystem"), &folder]);
+    vaxel.add("memory", &["node", &node("server-memory")]);
+    vaxel.add("time", &[&python("mcp-server-time")]);
+    vaxel.add("git", &[&python("mcp-server-git"), "--repository", &repo]);
+    vaxel.add("fast", &[&python("python"), &fast]);
+    let file = files.join("a.txt").display().to_string();
+    let calls = json!([
+        {"tool": "everything__echo", "arguments": {"message": "hej"}, "expect_contains": "hej"},
+        {"tool": "everything__trigger-long-running-operation",
+         "arguments": {"duration": 0.4, "steps": 2}, "progress": true, "expect_contains": "completed"},
+        {"tool": "files__read_text_file", "arguments": {"path": file}, "expect_contains": "file content"},
+        {"tool": "memory__read_graph", "arguments": {}, "expect_contains": "entities"},
+        {"tool": "time__get_current_time", "arguments": {"timezone": "UTC"}, "expect_contains": "UTC"},
+        {"tool": "git__git_status", "arguments": {"repo_path": repo}, "expect_contains": "branch"},
+        {"tool": "fast__add", "arguments": {"a": 2, "b": 40}, "expect_contains": "42"},
+        {"tool": "fast__fail", "arguments": {}, "expect_error": true, "expect_contains": "on purpose"},
+        {"tool": "demo__echo", "arguments": {"message": "inside"}, "expect_contains": "inside"},
+    ]);
+    let plan = plan(&vaxel, &calls);
+    for client in clients(&plan, &vaxel) {
+        client.run(&tools);
+    }
+    let records = vaxel.json(&["calls", "--service", "fast", "--outcome", "tool_error"]);
+    assert!(
+        !records.as_array().unwrap().is_empty(),
+        "failed calls leave records"
+    );
+}
+
+struct Client {
+    program: &'static str,
+    file: &'static str,
+    request: Value,
+    protocol: &'static str,
+}
+
+fn clients(plan: &Value, vaxel: &TestVaxel) -> Vec<Client> {
+    const LEGACY: &str = "2025-11-25";
+    const MODERN: &str = "2026-07-28";
+    let era = |era: &str| {
+        let mut request = plan.clone();
+        request["era"] = era.into();
+        request
+    };
+    let over_stdio = |era: &str| {
+        let home = vaxel.home.path().display().to_string();
+        json!({"command": env!("CARGO_BIN_EXE_vaxel"), "args": ["stdio"], "env": {"HOME": home},
+               "era": era, "calls": plan["calls"]})
+    };
+    let client = |program, file, request, protocol| Client {
+        program,
+        file,
+        request,
+        protocol,
+    };
+    vec![
+        client("node", "ts-v1.mjs", plan.clone(), LEGACY),
+        client("node", "ts-v1.mjs", over_stdio("legacy"), LEGACY),
+        client("node", "ts-v2.mjs", era("legacy"), LEGACY),
+        client("node", "ts-v2.mjs", era("auto"), MODERN),
+        client("node", "ts-v2.mjs", era("modern"), MODERN),
+        client("python", "py.py", era("legacy"), LEGACY),
+        client("python", "py.py", era("modern"), MODERN),
+        client("python", "py.py", over_stdio("modern"), MODERN),
+    ]
+}
+
+impl Client {
+    fn run(&self, tools: &std::path::Path) {
+        let program = match self.program {
+            "python" => tools.join("py/bin/python"),
+            other => other.into(),
+        };
+        let output = Command::new(program)
+            .arg(repository("tests/peers/clients").join(self.file))
+            .arg(self.request.to_string())
+            .env("VAXEL_TEST_TOOLS", tools)
+            .output()
+            .unwrap();
+        let said = text(&output);
+        assert!(
+            output.status.success(),
+            "{} {}:\n{said}",
+            self.file,
+            self.request["era"]
+        );
+        assert!(
+            said.contains(self.protocol),
+            "{} speaks another revision:\n{said}",
+            self.file
+        );
+    }
+}
+
+fn git_repository(vaxel: &TestVaxel) -> String {
+    let repo = vaxel.home.path().join("repo").display().to_string();
+    let made = Command::new("git")
+        .args(["init", "-q", &repo])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    repo
+}
