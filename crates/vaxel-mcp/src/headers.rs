@@ -1,6 +1,8 @@
 //! Header names of Streamable HTTP, and how values that a header cannot hold are written in one
 //! (MCP 2026-07-28, Streamable HTTP, "Standard headers"; SEP-2243).
 
+pub mod params;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 /// Revision of the request.
@@ -36,7 +38,7 @@ pub fn encode_value(value: &str) -> String {
 #[error("the header value is not valid base64 between its markers")]
 pub struct NotBase64;
 
-/// What [`encode_value`] wrote.
+/// What [`encode_value`] wrote; a value without the markers is itself.
 pub fn decode_value(value: &str) -> Result<String, NotBase64> {
     let Some(inner) = value
         .strip_prefix(OPEN)
@@ -62,10 +64,40 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn hostile_values_never_panic(value in "(=\\?base64\\?)?.{0,20}(\\?=)?") {
+            if let Ok(name) = decode_value(&value) {
+                prop_assert_eq!(decode_value(&encode_value(&name)), Ok(name));
+            }
+        }
+    }
+
     #[test]
     fn only_what_a_header_cannot_hold_is_encoded() {
-        assert_eq!(encode_value("echo"), "echo");
+        for plain in [
+            "echo",
+            "a b",
+            "file:///x?y=1",
+            "=?base64?open",
+            "=?BASE64?YQ==?=",
+        ] {
+            assert_eq!(encode_value(plain), plain);
+            assert_eq!(decode_value(plain).as_deref(), Ok(plain));
+        }
         assert_eq!(encode_value("hälsa"), "=?base64?aMOkbHNh?=");
-        assert_eq!(decode_value("=?base64?%%?="), Err(NotBase64));
+        assert_eq!(encode_value("tab\t"), "=?base64?dGFiCQ==?=");
+    }
+
+    #[test]
+    fn marked_values_that_are_no_text_are_refused() {
+        for bad in ["%%", "YQ", "YQ===", "/w==", "Y Q="] {
+            assert_eq!(
+                decode_value(&format!("=?base64?{bad}?=")),
+                Err(NotBase64),
+                "{bad}"
+            );
+        }
+        assert_eq!(decode_value("=?base64??=").as_deref(), Ok(""));
     }
 }
