@@ -21,6 +21,7 @@ pub(crate) struct Census {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
+    pub(crate) group: i32,
     pub(crate) zombie: bool,
     own_ticks: u64,
     waited_ticks: u64,
@@ -42,6 +43,7 @@ impl Census {
             census.entries.insert(
                 pid,
                 Entry {
+                    group: stat.pgrp,
                     zombie: matches!(stat.state, 'Z' | 'X'),
                     own_ticks: stat.utime + stat.stime,
                     waited_ticks: waited,

@@ -1,23 +1,34 @@
-//! The life of one process, seen from our side: launched, watched, ended, reported.
+//! The life of one process, seen from our side: launched, kept, ended, reported. One task per
+//! process, which owns its shim.
 
-use std::sync::Arc;
+use std::{io, process::ExitStatus, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use rustix::process::Signal;
 use tokio::{
-    net::unix::OwnedWriteHalf,
+    net::unix::{OwnedReadHalf, OwnedWriteHalf},
+    process::Child,
     sync::{oneshot, watch},
-    time::timeout,
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
     Error, Exit, Order, Process, ProcessHandle,
+    census::Census,
     launch::{Launched, launch},
-    logs, orphans,
-    process::{KILL_BOUND, Shared, Wanted},
+    logs::capture,
+    orphans::{self, kill},
+    process::{Shared, Wanted},
     supervisor::Inner,
     watch::out_of_memory,
     wire::{self, FromShim, ToShim},
 };
+
+/// How long a shim has to end its tree before that is done from here.
+const SHIM_BOUND: Duration = Duration::from_secs(1);
+/// How long the last lines of standard error are waited for.
+const CAPTURE_BOUND: Duration = Duration::from_millis(500);
 
 /// Starts the process of `order`, answers, and stays with it until its tree is gone.
 pub(crate) async fn run(
@@ -25,120 +36,184 @@ pub(crate) async fn run(
     order: Order,
     answer: oneshot::Sender<Result<Process, Error>>,
 ) {
-    let cgroup = inner.cgroups.create(order.limits);
-    let launched = match launch(&inner, &order, &cgroup).await {
+    let logs = inner.logs(&order.name);
+    let replica = order.replica;
+    let launched = match launch(&inner, &order).await {
         Ok(launched) => launched,
         Err(error) => {
-            cgroup.remove();
-            // Whoever asked has gone away.
+            // Whoever asked may have gone away.
             let _ = answer.send(Err(error));
             return;
         }
     };
     let Launched {
-        mut shim,
-        socket,
-        stdin,
-        stdout,
-        stderr,
-        pid,
+        shim,
         shim_pid,
+        pipes,
+        socket,
+        pid,
         sandbox,
+        cgroup,
     } = launched;
-    let wanted = watch::Sender::new(Wanted::Running);
-    let mut orders = wanted.subscribe();
+    let started_at = inner.clock.now();
+    let captured = inner.tasks.spawn(capture(pipes.stderr, logs, replica));
     let (ended, exit) = watch::channel(None);
+    let (wanted, wishes) = watch::channel(Wanted::Running);
+    let shared = Shared {
+        name: order.name,
+        replica,
+        pid,
+        shim: shim_pid,
+        started_at,
+        sandbox,
+        limits: order.limits,
+        cgroup,
+        reason: Mutex::new(None),
+        exit,
+        wanted,
+        inner: Arc::clone(&inner),
+    };
     let handle = ProcessHandle {
-        shared: Arc::new(Shared {
-            name: order.name.clone(),
-            replica: order.replica,
-            pid,
-            shim: shim_pid,
-            started_at: inner.clock.now(),
-            sandbox,
-            limits: order.limits,
-            cgroup,
-            reason: Mutex::new(None),
-            exit,
-            wanted,
-            inner: Arc::clone(&inner),
-        }),
+        shared: Arc::new(shared),
     };
     inner.running.lock().insert(shim_pid, handle.clone());
-    inner.tasks.spawn(logs::capture(
-        stderr,
-        inner.logs(&order.name),
-        order.replica,
-    ));
     let process = Process {
-        stdin,
-        stdout,
+        stdin: pipes.stdin,
+        stdout: pipes.stdout,
         handle: handle.clone(),
     };
+    if inner.stopped.is_cancelled() {
+        // `shutdown` may have looked at what runs before this did.
+        handle.kill("stopped");
+    }
     if answer.send(Ok(process)).is_err() {
-        handle.kill("nobody waited for it any more");
+        handle.kill("killed: nobody waited for it any more");
     }
-    let (mut from_shim, mut to_shim) = socket.into_split();
-    let mut exited = std::pin::pin!(wire::receive::<FromShim>(&mut from_shim));
-    let message = loop {
-        tokio::select! {
-            message = &mut exited => break message,
-            Ok(()) = orders.changed() => {
-                let wanted = *orders.borrow_and_update();
-                pass_on(wanted, &mut to_shim).await;
-            }
-        }
+    let (from_shim, to_shim) = socket.into_split();
+    let keeper = Keeper {
+        shim,
+        pid: shim_pid,
+        to_shim,
+        wishes,
     };
-    // The shim ends the rest of the tree and then itself; a stuck one is not waited for for ever.
-    if timeout(KILL_BOUND, shim.wait()).await.is_err() {
-        tracing::warn!(
-            service.name = order.name,
-            "a process tree could not be ended in time"
-        );
-    }
+    let end = keeper.keep(from_shim).await;
+    let last = finish(&handle, captured, end).await;
     inner.running.lock().remove(&shim_pid);
-    inner.shims.lock().remove(&shim_pid);
-    let exit = report(&handle, message.ok().flatten().as_ref(), &inner);
-    if exit.code.is_none() && exit.signal.is_none() {
-        orphans::sweep(&inner).await;
+    ended.send_replace(Some(last));
+}
+
+/// Owns the shim of a running process.
+struct Keeper {
+    shim: Child,
+    pid: u32,
+    to_shim: OwnedWriteHalf,
+    wishes: watch::Receiver<Wanted>,
+}
+
+/// Code and signal of a main process.
+type Report = (Option<i32>, Option<i32>);
+
+/// What is known when a shim has ended.
+struct End {
+    /// Absent when the shim did not live to say it.
+    report: Option<Report>,
+    shim: io::Result<ExitStatus>,
+}
+
+impl Keeper {
+    /// Waits for the shim to end, and passes on what is wanted meanwhile.
+    async fn keep(mut self, from_shim: OwnedReadHalf) -> End {
+        let reading = read_report(from_shim);
+        tokio::pin!(reading);
+        let (mut read, mut report) = (false, None);
+        let mut force_at: Option<Instant> = None;
+        let shim = loop {
+            let forced = sleep_until(force_at.unwrap_or_else(Instant::now));
+            tokio::select! {
+                status = self.shim.wait() => break status,
+                said = &mut reading, if !read => {
+                    (read, report) = (true, said);
+                    // The shim now kills what is left, unless it was asked to let that finish.
+                    if *self.wishes.borrow() != Wanted::Terminated {
+                        force_at.get_or_insert_with(|| Instant::now() + SHIM_BOUND);
+                    }
+                }
+                Ok(()) = self.wishes.changed() => {
+                    let wanted = *self.wishes.borrow_and_update();
+                    self.tell(wanted).await;
+                    if wanted == Wanted::Killed {
+                        force_at = Some(Instant::now() + SHIM_BOUND);
+                    }
+                }
+                () = forced, if force_at.is_some() => {
+                    self.force();
+                    force_at = Some(Instant::now() + SHIM_BOUND);
+                }
+            }
+        };
+        // The report may be in the socket when the end of the shim was seen first.
+        if !read && let Ok(said) = timeout(SHIM_BOUND, reading).await {
+            report = said;
+        }
+        End { report, shim }
     }
-    handle.shared.cgroup.remove();
-    ended.send_replace(Some(exit));
+
+    async fn tell(&mut self, wanted: Wanted) {
+        let message = match wanted {
+            Wanted::Running => return,
+            Wanted::Terminated => ToShim::Terminate,
+            Wanted::Killed => ToShim::Kill,
+        };
+        if let Ok(bytes) = wire::encode(&message) {
+            // A shim that cannot be told has ended, or is ended by force.
+            let _ = timeout(SHIM_BOUND, wire::send(&mut self.to_shim, &bytes)).await;
+        }
+    }
+
+    /// Kills the tree from here, the shim last: something keeps it from doing so (it was stopped, or
+    /// a process cannot be killed at the moment).
+    fn force(&self) {
+        let census = Census::take();
+        for pid in census.descendants(self.pid).into_iter().chain([self.pid]) {
+            kill(pid, Signal::KILL);
+        }
+    }
 }
 
-async fn pass_on(wanted: Wanted, to_shim: &mut OwnedWriteHalf) {
-    let message = match wanted {
-        Wanted::Running => return,
-        Wanted::Terminated => ToShim::Terminate,
-        Wanted::Killed => ToShim::Kill,
-    };
-    let Ok(bytes) = wire::encode(&message) else {
-        return;
-    };
-    // A shim that cannot be told has ended, which is noticed on the other half.
-    let _ = wire::send(to_shim, &bytes).await;
+/// How the main process ended; `None` when the shim ended before it could say so.
+async fn read_report(mut from_shim: OwnedReadHalf) -> Option<Report> {
+    while let Ok(Some(message)) = wire::receive::<FromShim>(&mut from_shim).await {
+        if let FromShim::Exited { code, signal } = message {
+            return Some((code, signal));
+        }
+    }
+    None
 }
 
-fn report(handle: &ProcessHandle, message: Option<&FromShim>, inner: &Inner) -> Exit {
-    let reason = handle
-        .shared
-        .reason
-        .lock()
-        .clone()
-        .or_else(|| out_of_memory(handle));
-    let at = inner.clock.now();
-    match message {
-        Some(FromShim::Exited { code, signal }) => Exit {
-            code: *code,
-            signal: *signal,
-            reason,
-            at,
-        },
-        _ => Exit {
-            code: None,
-            signal: None,
-            reason: reason.or_else(|| Some("its shim was killed".to_owned())),
-            at,
-        },
+/// Clears up after the shim and puts together how its process ended.
+async fn finish(handle: &ProcessHandle, captured: JoinHandle<()>, end: End) -> Exit {
+    let shared = &*handle.shared;
+    shared.inner.shims.lock().remove(&shared.shim);
+    let clean = matches!(&end.shim, Ok(status) if status.success());
+    if !clean {
+        orphans::sweep(&shared.inner).await;
+    }
+    // Whoever still holds standard error cannot be killed; what it writes is not waited for.
+    let _ = timeout(CAPTURE_BOUND, captured).await;
+    let known = shared.reason.lock().clone();
+    let reason = known.or_else(|| out_of_memory(handle)).or_else(|| {
+        let how = end
+            .shim
+            .as_ref()
+            .map_or_else(ToString::to_string, ToString::to_string);
+        (!clean).then(|| format!("its shim ended first ({how}), so the tree was killed"))
+    });
+    shared.cgroup.remove();
+    let (code, signal) = end.report.unwrap_or((None, None));
+    Exit {
+        code,
+        signal,
+        reason,
+        at: shared.inner.clock.now(),
     }
 }

@@ -19,7 +19,7 @@ pub struct Order {
     /// Variables on top of [`Config::base_env`](crate::Config::base_env). Names that begin with
     /// `VAXEL_` are left out.
     pub env: BTreeMap<String, Secret<String>>,
-    /// Working directory; absent: that of Vaxel.
+    /// Working directory, absolute; absent: the child's HOME, or `/` without one.
     pub cwd: Option<PathBuf>,
     /// Bounds of the process and everything below it.
     pub limits: Limits,

@@ -12,7 +12,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{OnceCell, oneshot},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vaxel_core::time::Clock;
 
@@ -23,6 +26,7 @@ use crate::{
     driver,
     logs::{self, Bounds, Rotation, Writer},
     process::KILL_BOUND,
+    sandbox::View,
     watch,
 };
 
@@ -71,6 +75,8 @@ pub(crate) struct Inner {
     pub(crate) running: Mutex<HashMap<u32, ProcessHandle>>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopped: CancellationToken,
+    /// What the sandbox can do here, once somebody asked.
+    pub(crate) view: OnceCell<Option<View>>,
     watching: AtomicBool,
     logs: Mutex<HashMap<String, Logs>>,
     rotation: Rotation,
@@ -104,6 +110,7 @@ impl Supervisor {
             running: Mutex::default(),
             tasks: TaskTracker::new(),
             stopped: CancellationToken::new(),
+            view: OnceCell::new(),
             watching: AtomicBool::new(false),
             logs: Mutex::default(),
             rotation,

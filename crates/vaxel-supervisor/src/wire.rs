@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::SandboxReport;
+use crate::{SandboxReport, sandbox::Hiding};
 
 /// Longest message in bytes. Linux takes at most 2 MiB of arguments and environment by default.
 const MESSAGE_MAX: usize = 8 << 20;
@@ -53,7 +53,7 @@ pub(crate) struct StartOrder {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) cwd: Option<PathBuf>,
     pub(crate) open_files: Option<u64>,
-    pub(crate) hidden: Vec<PathBuf>,
+    pub(crate) hiding: Hiding,
     /// Files to which the shim writes its pid before the start, so that the child begins there.
     pub(crate) join: Vec<PathBuf>,
     /// Files to which it writes its pid afterwards, so that it is not counted or killed itself.

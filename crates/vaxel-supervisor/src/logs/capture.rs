@@ -14,7 +14,7 @@ pub(crate) async fn capture(mut source: impl AsyncRead + Unpin, logs: Logs, repl
         match source.read(&mut chunk).await {
             Ok(0) | Err(_) => break,
             Ok(length) => lines.feed(&chunk[..length], |text| {
-                logs.push(Stream::Stderr, replica, text)
+                logs.push(Stream::Stderr, replica, text);
             }),
         }
     }
