@@ -251,6 +251,7 @@ impl Runner {
                 unavailable: self.crew.unavailable(),
             });
         }
+        self.crew.release();
         let seen = Seen {
             name: resource.name.clone(),
             version: resource.version,

@@ -45,6 +45,8 @@ impl Attendant<'_> {
     /// the link out of the snapshot before it cancelled the token.
     pub(super) async fn drain(&self) {
         let idle = async {
+            // Requests that chose this link a moment ago may not be counted yet.
+            tokio::time::sleep(DRAIN_LOOK).await;
             while self.link.in_flight() > 0 {
                 tokio::time::sleep(DRAIN_LOOK).await;
             }

@@ -42,16 +42,15 @@ struct Member {
     hopeless: bool,
     /// It answered, or failed, at least once.
     tried: bool,
+    /// It is not wanted any more.
+    dismissed: bool,
 }
 
 impl Member {
+    /// Takes it out of the picture; it ends with [`Crew::release`], once nobody is sent to it.
     fn dismiss(&mut self) {
         self.link = None;
-        self.stop.cancel();
-    }
-
-    fn dismissed(&self) -> bool {
-        self.stop.is_cancelled()
+        self.dismissed = true;
     }
 }
 
@@ -109,6 +108,7 @@ impl Crew {
             stop,
             hopeless: false,
             tried: false,
+            dismissed: false,
         };
         self.members.insert(seat, member);
     }
@@ -118,13 +118,21 @@ impl Crew {
         self.changed = true;
         self.members
             .remove(&seat)
-            .is_some_and(|member| !member.stop.is_cancelled())
+            .is_some_and(|member| !member.dismissed)
     }
 
-    /// No call goes to anyone any more; everyone ends.
+    /// Nobody is wanted any more.
     pub(super) fn dismiss_all(&mut self) {
         self.members.values_mut().for_each(Member::dismiss);
         self.changed = true;
+    }
+
+    /// Ends those that are not wanted any more. To be called after the data plane was told: until
+    /// then it sends calls to them.
+    pub(super) fn release(&self) {
+        for member in self.members.values().filter(|one| one.dismissed) {
+            member.stop.cancel();
+        }
     }
 
     pub(super) fn note(&mut self, seat: Seat, news: News, now: Timestamp) {
@@ -132,7 +140,7 @@ impl Crew {
             self.catalog = Some(Arc::clone(catalog));
             self.changed = true;
         }
-        let Some(member) = self.members.get_mut(&seat).filter(|one| !one.dismissed()) else {
+        let Some(member) = self.members.get_mut(&seat).filter(|one| !one.dismissed) else {
             return;
         };
         let status = &mut member.status;
@@ -192,7 +200,7 @@ impl Crew {
         let members = || {
             self.members
                 .iter()
-                .filter(|(seat, one)| current(seat) && !one.dismissed())
+                .filter(|(seat, one)| current(seat) && !one.dismissed)
         };
         let serving = members().any(|(_, one)| one.link.is_some());
         let tried = members().any(|(_, one)| one.tried);
@@ -203,13 +211,9 @@ impl Crew {
                 old.dismiss();
             }
         }
-        if matches!(
-            self.status.lifecycle,
-            Lifecycle::Deactivating | Lifecycle::Inactive
-        ) {
-        } else if serving {
+        if !self.is_asleep() && serving {
             self.move_to(Lifecycle::Active, now);
-        } else if hopeless {
+        } else if !self.is_asleep() && hopeless {
             self.move_to(Lifecycle::Error, now);
         }
         self.describe();
@@ -247,10 +251,7 @@ impl Crew {
 
     fn describe(&mut self) {
         let (serving, active) = (self.links().len(), self.active().count());
-        let asleep = matches!(
-            self.status.lifecycle,
-            Lifecycle::Deactivating | Lifecycle::Inactive
-        );
+        let asleep = self.is_asleep();
         self.status.health = match (asleep, active) {
             (true, _) => Health::Stopped,
             (false, 0) => Health::Starting,
@@ -277,13 +278,21 @@ impl Crew {
         status.instances = self
             .members
             .iter()
-            .filter(|(_, one)| !one.dismissed())
+            .filter(|(_, one)| !one.dismissed)
             .map(|(_, one)| one.status.clone())
             .collect();
     }
 
+    /// Stopped on purpose, or on the way there.
+    const fn is_asleep(&self) -> bool {
+        matches!(
+            self.status.lifecycle,
+            Lifecycle::Deactivating | Lifecycle::Inactive
+        )
+    }
+
     fn active(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(|one| !one.dismissed())
+        self.members.values().filter(|one| !one.dismissed)
     }
 
     /// Whether the data plane must be told; forgets it.
@@ -293,10 +302,7 @@ impl Crew {
 
     /// What the service offers, as long as it is wanted.
     pub(super) fn catalog(&self) -> Option<Arc<Catalog>> {
-        let asleep = matches!(
-            self.status.lifecycle,
-            Lifecycle::Deactivating | Lifecycle::Inactive
-        );
+        let asleep = self.is_asleep();
         self.catalog.clone().filter(|_| !asleep)
     }
 
@@ -341,7 +347,7 @@ impl Crew {
     /// The processes whose use of the machine belongs to the status.
     pub(super) fn probes(&self) -> Vec<(u16, ProcessHandle)> {
         let probe = |(seat, one): (&Seat, &Member)| Some((seat.replica, one.process.clone()?));
-        let members = self.members.iter().filter(|(_, one)| !one.dismissed());
+        let members = self.members.iter().filter(|(_, one)| !one.dismissed);
         members.filter_map(probe).collect()
     }
 
