@@ -15,6 +15,7 @@ mod reap;
 mod start;
 
 use std::{
+    fs,
     io::{self, Write},
     os::{
         linux::net::SocketAddrExt,
@@ -45,6 +46,7 @@ pub(crate) const PROBE: &str = "probe";
 /// Runs as shim until nothing is left of the child and its descendants. `socket_name` is the abstract
 /// socket on which Vaxel waits.
 pub fn main(socket_name: &str) -> ExitCode {
+    close_inherited();
     if socket_name == PROBE {
         return sandbox::probe();
     }
@@ -89,6 +91,22 @@ fn run(socket_name: &str) -> io::Result<()> {
     tree.reap(&stream)
 }
 
+/// What Vaxel inherited from whoever started it is not for its children. Called before this process
+/// has opened anything of its own.
+fn close_inherited() {
+    let open: Vec<i32> = fs::read_dir("/proc/self/fd").map_or_else(
+        |_| Vec::new(),
+        |all| {
+            all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+                .collect()
+        },
+    );
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        // The listing's own descriptor is closed already.
+        let _ = nix::unistd::close(fd);
+    }
+}
+
 /// Makes this process fit to be the root of a tree.
 fn settle() -> io::Result<()> {
     set_child_subreaper(Some(getpid()))?;
@@ -112,7 +130,7 @@ fn connect(name: &str) -> io::Result<UnixStream> {
 
 /// Lets go of the child's pipes, so that their other ends see when the child closes them.
 fn release_pipes() -> io::Result<()> {
-    let null = std::fs::File::options()
+    let null = fs::File::options()
         .read(true)
         .write(true)
         .open("/dev/null")?;
