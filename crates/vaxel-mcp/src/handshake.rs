@@ -1,5 +1,7 @@
 //! What an upstream says about itself, in either era, and how its era is told from its answers.
 
+pub mod capabilities;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -147,7 +149,8 @@ pub fn verdict(probe: ProbeAnswer<'_>) -> Verdict {
         ProbeAnswer::Stdio(body) => (200, body),
         ProbeAnswer::Http { status, body } => (status, body),
     };
-    if matches!(status, 401 | 403 | 429 | 500..) {
+    // Credentials of a proxy, a request that came too slowly or too early, too many of them.
+    if matches!(status, 401 | 403 | 407 | 408 | 425 | 429 | 500..) {
         return Verdict::Unknown;
     }
     match spoken(body) {
@@ -160,38 +163,59 @@ pub fn verdict(probe: ProbeAnswer<'_>) -> Verdict {
 fn spoken(body: &[u8]) -> Option<bool> {
     #[derive(Deserialize)]
     struct Error {
-        code: i32,
+        code: i64,
         #[serde(default)]
-        data: Option<Supported>,
+        data: Option<Box<RawValue>>,
     }
     #[derive(Deserialize)]
-    struct Supported {
-        #[serde(default)]
+    struct Versions {
+        #[serde(default, alias = "supportedVersions")]
         supported: Vec<String>,
     }
-    let is_modern = |version: &String| {
-        version
-            .parse::<Revision>()
-            .is_ok_and(|revision| revision.era() == Era::Modern)
+    let versions = |raw: &RawValue| {
+        serde_json::from_str::<Versions>(raw.get()).map_or_else(|_| Vec::new(), |v| v.supported)
     };
     let response = Response::read(bytes::Bytes::copy_from_slice(body)).ok()?;
     let error = match response.payload() {
-        Ok(_) => return Some(ServerFacts::from_discover(body).is_ok()),
+        Ok(result) => return Some(speaks_modern(&versions(result)) == Some(true)),
         Err(error) => serde_json::from_str::<Error>(error.get()).ok()?,
     };
-    Some(match error.code {
-        UNSUPPORTED_VERSION => {
-            let supported = error.data.map(|data| data.supported).unwrap_or_default();
-            supported.is_empty() || supported.iter().any(is_modern)
+    Some(match i32::try_from(error.code) {
+        Ok(UNSUPPORTED_VERSION) => {
+            let supported = error.data.map(|data| versions(&data)).unwrap_or_default();
+            speaks_modern(&supported) != Some(false)
         }
-        HEADER_MISMATCH | MISSING_CAPABILITY => true,
+        Ok(HEADER_MISMATCH | MISSING_CAPABILITY) => true,
         _ => false,
     })
+}
+
+/// What a server's list of versions says: a revision that we share decides; without one, a date after
+/// ours is modern too, so that the reason people read is the version and not a failed `initialize`.
+fn speaks_modern(versions: &[String]) -> Option<bool> {
+    let known = |era| {
+        let mut revisions = versions
+            .iter()
+            .filter_map(|text| text.parse::<Revision>().ok());
+        revisions.any(|revision| revision.era() == era)
+    };
+    let is_later = |text: &String| {
+        let digits = |byte: u8| byte.is_ascii_digit() || byte == b'-';
+        text.len() == 10 && text.bytes().all(digits) && &**text > Revision::LATEST.as_str()
+    };
+    if known(Era::Modern) {
+        Some(true)
+    } else if known(Era::Legacy) {
+        Some(false)
+    } else {
+        versions.iter().any(is_later).then_some(true)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn introductions_of_both_eras_are_read() {
@@ -221,8 +245,9 @@ mod tests {
         assert_eq!(http(400, uninitialised), Verdict::Legacy);
         assert_eq!(http(404, ""), Verdict::Legacy);
         assert_eq!(http(405, "no"), Verdict::Legacy);
-        assert_eq!(http(401, ""), Verdict::Unknown);
-        assert_eq!(http(503, ""), Verdict::Unknown);
+        for status in [401, 403, 407, 408, 425, 429, 500, 502, 503, 504] {
+            assert_eq!(http(status, uninitialised), Verdict::Unknown, "{status}");
+        }
         let versions = |list: &str| {
             format!(
                 r#"{{"id":1,"error":{{"code":-32022,"message":"","data":{{"supported":[{list}]}}}}}}"#
@@ -230,10 +255,79 @@ mod tests {
         };
         assert_eq!(http(400, &versions("\"2026-07-28\"")), Verdict::Modern);
         assert_eq!(http(400, &versions("\"2025-11-25\"")), Verdict::Legacy);
+        assert_eq!(http(400, &versions("")), Verdict::Modern);
+        assert_eq!(http(400, &versions("\"2027-01-01\"")), Verdict::Modern);
+        let later_or_legacy = versions("\"2027-01-01\",\"2025-06-18\"");
+        assert_eq!(http(400, &later_or_legacy), Verdict::Legacy);
+        let unexplained = r#"{"id":1,"error":{"code":-32020,"message":"","data":"Mcp-Method"}}"#;
+        assert_eq!(http(400, unexplained), Verdict::Modern);
         let unknown = br#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"?"}}"#;
         assert_eq!(verdict(ProbeAnswer::Stdio(unknown)), Verdict::Legacy);
         let only_old =
             br#"{"id":1,"result":{"supportedVersions":["2025-11-25"],"capabilities":{}}}"#;
         assert_eq!(verdict(ProbeAnswer::Stdio(only_old)), Verdict::Legacy);
+    }
+    #[test]
+    fn a_server_that_is_too_new_is_refused_by_its_version() {
+        let later = br#"{"id":1,"result":{"supportedVersions":["2027-01-01"],"capabilities":{}}}"#;
+        assert_eq!(verdict(ProbeAnswer::Stdio(later)), Verdict::Modern);
+        let refused = ServerFacts::from_discover(later).unwrap_err();
+        assert_eq!(refused, Unusable::Revision("2027-01-01".to_owned()));
+    }
+
+    #[test]
+    fn a_result_of_any_other_kind_is_no_evidence_of_a_modern_server() {
+        for result in [
+            "{}",
+            "null",
+            "[]",
+            r#"{"supportedVersions":7}"#,
+            r#"{"supportedVersions":["x"]}"#,
+        ] {
+            let answer = format!(r#"{{"id":1,"result":{result}}}"#);
+            assert_eq!(
+                verdict(ProbeAnswer::Stdio(answer.as_bytes())),
+                Verdict::Legacy,
+                "{result}"
+            );
+        }
+    }
+
+    #[test]
+    fn odd_introductions_are_read_as_far_as_they_go() {
+        let odd = br#"{"id":1,"result":{"protocolVersion":"2024-10-07","capabilities":null,"serverInfo":"x","instructions":null}}"#;
+        let facts = ServerFacts::from_initialize(odd).unwrap();
+        assert_eq!(facts.revision, Revision::V2024_11_05);
+        assert_eq!(
+            (facts.capabilities.get(), facts.server_info.get()),
+            ("{}", "{}")
+        );
+        let modern = br#"{"id":1,"result":{"protocolVersion":"2026-07-28","capabilities":{}}}"#;
+        assert!(matches!(
+            ServerFacts::from_initialize(modern),
+            Err(Unusable::Revision(_))
+        ));
+        let refused = br#"{"id":1,"error":{"code":-1,"message":"no"}}"#;
+        assert!(matches!(
+            ServerFacts::from_initialize(refused),
+            Err(Unusable::Refused(_))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_answers_never_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            members in "(\"(result|error|code|data|supported|supportedVersions|id)\":(\\{|\\}|\\[|\\]|-?[0-9]{1,12}|\"2026-07-28\"),?){0,6}",
+            status: u16,
+        ) {
+            for body in [&bytes[..], format!("{{{members}}}").as_bytes()] {
+                verdict(ProbeAnswer::Http { status, body });
+                verdict(ProbeAnswer::Stdio(body));
+                // Only that they return is of interest here.
+                let _ = ServerFacts::from_initialize(body);
+                let _ = ServerFacts::from_discover(body);
+            }
+        }
     }
 }
