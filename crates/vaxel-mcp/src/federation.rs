@@ -1,5 +1,7 @@
 //! Lists of many servers as one: ready definitions, put together without being parsed again.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
@@ -86,8 +88,40 @@ pub fn list_result<'a>(
     out.into()
 }
 
+/// Schemes that hosts act upon: what they name keeps them.
+const KEPT_SCHEMES: [&str; 2] = ["ui", "skill"];
+const SCHEME: &str = "vaxel";
+
+/// The address of a resource (or a template of addresses) whose own is taken by another service:
+/// `vaxel://SERVICE/URI`, or `ui://SERVICE+REST` for the schemes that hosts know.
+pub fn prefixed_uri(service: &str, uri: &str) -> String {
+    match uri.split_once("://") {
+        Some((scheme, rest)) if KEPT_SCHEMES.contains(&scheme) => {
+            format!("{scheme}://{service}+{rest}")
+        }
+        _ => format!("{SCHEME}://{service}/{uri}"),
+    }
+}
+
+/// Service and own address of what [`prefixed_uri`] wrote. A server may have addresses of its own that
+/// look so: known addresses are looked up first, and the service must be one that exists.
+pub fn unprefixed_uri(uri: &str) -> Option<(&str, Cow<'_, str>)> {
+    let (scheme, rest) = uri.split_once("://")?;
+    if scheme == SCHEME {
+        let (service, own) = rest.split_once('/')?;
+        return Some((service, Cow::Borrowed(own)));
+    }
+    if !KEPT_SCHEMES.contains(&scheme) {
+        return None;
+    }
+    let (service, own) = rest.split_once('+')?;
+    Some((service, Cow::Owned(format!("{scheme}://{own}"))))
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -107,5 +141,81 @@ mod tests {
         assert_eq!(page(Revision::V2025_06_18), format!("{entries}}}"));
         let modern = r#","resultType":"complete","ttlMs":9,"cacheScope":"private"}"#;
         assert_eq!(page(Revision::V2026_07_28), format!("{entries}{modern}"));
+    }
+    #[test]
+    fn an_empty_page_of_any_kind_is_a_list() {
+        for kind in [
+            ListKind::Tools,
+            ListKind::Prompts,
+            ListKind::Resources,
+            ListKind::Templates,
+        ] {
+            let page = ListPage {
+                revision: Revision::V2024_11_05,
+                next_cursor: None,
+                ttl_ms: 0,
+                server_info: None,
+            };
+            let list = list_result(kind, std::iter::empty(), &page);
+            assert_eq!(
+                &list[..],
+                format!(r#"{{"{}":[]}}"#, kind.member()).as_bytes()
+            );
+        }
+    }
+
+    #[test]
+    fn taken_addresses_get_a_prefix_and_keep_the_schemes_that_hosts_know() {
+        assert_eq!(
+            prefixed_uri("a", "file:///x?y#z"),
+            "vaxel://a/file:///x?y#z"
+        );
+        assert_eq!(prefixed_uri("a", "mailto:x"), "vaxel://a/mailto:x");
+        assert_eq!(prefixed_uri("a-b_c", "ui://x/{y}"), "ui://a-b_c+x/{y}");
+        assert_eq!(unprefixed_uri("file:///x"), None);
+        assert_eq!(unprefixed_uri("ui://x"), None);
+        assert_eq!(unprefixed_uri("vaxel://x"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn prefixes_come_off_again(service in "[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?", uri in "((ui|skill|vaxel|file)://)?.{0,40}") {
+            let prefixed = prefixed_uri(&service, &uri);
+            prop_assert_eq!(unprefixed_uri(&prefixed), Some((&*service, Cow::Borrowed(&*uri))));
+            prop_assert_ne!(prefixed, uri);
+        }
+
+        #[test]
+        fn hostile_addresses_never_panic(uri in ".{0,40}") {
+            if let Some((service, own)) = unprefixed_uri(&uri) {
+                prop_assert_eq!(prefixed_uri(service, &own).len(), uri.len());
+            }
+        }
+
+        #[test]
+        fn every_page_is_valid_json_with_its_entries_in_order(
+            names in proptest::collection::vec(".{0,10}", 0..6),
+            cursor in proptest::option::of(".{0,20}"),
+            revision in prop::sample::select(Revision::ALL.to_vec()),
+        ) {
+            let items: Vec<Vec<u8>> =
+                names.iter().map(|name| serde_json::to_vec(&serde_json::json!({"name": name})).unwrap()).collect();
+            let info = RawValue::from_string(r#"{"name":"v"}"#.to_owned()).unwrap();
+            let page = ListPage {
+                revision,
+                next_cursor: cursor.as_deref(),
+                ttl_ms: 7,
+                server_info: Some(&info),
+            };
+            let list = list_result(ListKind::Tools, items.iter().map(Vec::as_slice), &page);
+            let seen: serde_json::Value = serde_json::from_slice(&list).unwrap();
+            let listed: Vec<&str> =
+                seen["tools"].as_array().unwrap().iter().filter_map(|tool| tool["name"].as_str()).collect();
+            prop_assert_eq!(listed, names);
+            prop_assert_eq!(seen["nextCursor"].as_str(), cursor.as_deref());
+            let is_modern = revision.era() == Era::Modern;
+            prop_assert_eq!(seen["ttlMs"].as_u64(), is_modern.then_some(7));
+            prop_assert_eq!(seen.get("_meta").is_some(), is_modern);
+        }
     }
 }

@@ -7,41 +7,47 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::{
-        HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, MISSING_CAPABILITY, RESOURCE_NOT_FOUND,
-        UNSUPPORTED_VERSION,
+        HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, MISSING_CAPABILITY,
+        RESOURCE_NOT_FOUND, UNSUPPORTED_VERSION,
     },
     meta,
     method::Method,
     revision::{Era, Revision},
 };
 
-/// A legacy result as a modern client reads it: it has a `resultType` and, where the revision asks
-/// for them, cache hints, which say that nothing may be kept, since nobody promised anything.
+/// "The client has to open a URL first", up to 2025-11-25.
+const URL_ELICITATION_REQUIRED: i64 = -32042;
+
+/// A legacy result as a modern client reads it: it has a `resultType`, the content that a tool's
+/// result cannot be without and, where the revision asks for them, cache hints, which say that nothing
+/// may be kept, since nobody promised anything.
 pub fn result_to_modern<'a>(
     method: Method,
     result: &'a RawValue,
     server_info: Option<&RawValue>,
 ) -> Cow<'a, [u8]> {
     let members = meta::members(result.get()).unwrap_or_default();
-    let has = |name: &str| members.iter().any(|(key, _)| key == name);
-    let mut set: Vec<(&str, &[u8])> = Vec::with_capacity(4);
-    if !has("resultType") {
+    let find = |name: &str| find(&members, name);
+    let kind = find("resultType");
+    let mut set: Vec<(&str, &[u8])> = Vec::with_capacity(5);
+    if kind.is_none() {
         set.push(("resultType", b"\"complete\""));
     }
-    if is_cacheable(method) && !has("ttlMs") {
-        set.push(("ttlMs", b"0"));
-        set.push(("cacheScope", b"\"private\""));
+    // Neither a question nor a task is cacheable or has content.
+    if kind.is_none_or(|kind| kind.get() == "\"complete\"") {
+        if is_cacheable(method) && find("ttlMs").is_none() {
+            set.push(("ttlMs", b"0"));
+        }
+        if is_cacheable(method) && find("cacheScope").is_none() {
+            set.push(("cacheScope", b"\"private\""));
+        }
+        if method == Method::ToolsCall && find("content").is_none() {
+            set.push(("content", b"[]"));
+        }
     }
     let about = server_info.map(|info| {
-        let old = members
-            .iter()
-            .find(|(key, _)| key == "_meta")
-            .map(|(_, value)| *value);
-        meta::rewrite(
-            old,
-            |_| false,
-            &[(meta::SERVER_INFO, info.get().as_bytes())],
-        )
+        let info: &[(&str, &[u8])] = &[(meta::SERVER_INFO, info.get().as_bytes())];
+        meta::rewrite(find("_meta"), |_| false, info)
     });
     if let Some(about) = &about {
         set.push(("_meta", about));
@@ -50,6 +56,12 @@ pub fn result_to_modern<'a>(
         return Cow::Borrowed(result.get().as_bytes());
     }
     Cow::Owned(meta::rewrite(Some(result), |_| false, &set))
+}
+
+/// The last member of that name, as JSON readers see it.
+fn find<'a>(members: &[(Cow<'_, str>, &'a RawValue)], name: &str) -> Option<&'a RawValue> {
+    let found = members.iter().rfind(|(key, _)| key == name);
+    found.map(|(_, value)| *value)
 }
 
 const fn is_cacheable(method: Method) -> bool {
@@ -65,43 +77,110 @@ const fn is_cacheable(method: Method) -> bool {
 }
 
 /// A result as a legacy client of `revision` reads it: without the members that came later.
+///
+/// Structured content that the revision cannot carry is left out; where nothing else says it, its JSON
+/// becomes the text.
 pub fn result_to_legacy(method: Method, revision: Revision, result: &RawValue) -> Cow<'_, [u8]> {
     let members = meta::members(result.get()).unwrap_or_default();
-    let structured = members.iter().find(|(key, _)| key == "structuredContent");
-    let drops_structured = structured.is_some_and(|(_, value)| {
-        revision < Revision::V2025_06_18 || !value.get().starts_with('{')
-    });
-    let too_new = |key: &str| match key {
+    let find = |name: &str| find(&members, name);
+    let structured = find("structuredContent")
+        .filter(|value| revision < Revision::V2025_06_18 || !value.get().starts_with('{'));
+    let content = match method {
+        Method::ToolsCall => {
+            tool_content(revision, find("content"), structured).map(|content| ("content", content))
+        }
+        Method::PromptsGet => find("messages")
+            .and_then(|messages| messages_for(revision, messages))
+            .map(|messages| ("messages", messages)),
+        _ => None,
+    };
+    let about = find("_meta")
+        .filter(|value| value.get().contains(meta::SERVER_INFO))
+        .map(|value| meta::rewrite(Some(value), |key| key == meta::SERVER_INFO, &[]));
+    let drops = |key: &str| match key {
         "resultType" | "ttlMs" | "cacheScope" => true,
-        "structuredContent" => drops_structured,
+        "structuredContent" => structured.is_some(),
+        "_meta" => about.as_deref() == Some(b"{}"),
         _ => false,
     };
-    let about = members
-        .iter()
-        .find(|(key, value)| key == "_meta" && value.get().contains(meta::SERVER_INFO))
-        .map(|(_, value)| meta::rewrite(Some(value), |key| key == meta::SERVER_INFO, &[]));
-    let content = (method == Method::ToolsCall)
-        .then(|| members.iter().find(|(key, _)| key == "content"))
-        .flatten()
-        .and_then(|(_, value)| content_for(revision, value));
     let mut set: Vec<(&str, &[u8])> = Vec::with_capacity(2);
-    if let Some(content) = &content {
-        set.push(("content", content));
+    if let Some((name, content)) = &content {
+        set.push((name, content));
     }
-    let empty_meta = about.as_deref() == Some(b"{}");
-    if let Some(about) = about.as_deref().filter(|_| !empty_meta) {
+    if let Some(about) = about.as_deref().filter(|_| !drops("_meta")) {
         set.push(("_meta", about));
     }
-    let drops = members.iter().any(|(key, _)| too_new(key));
-    if set.is_empty() && !drops && !empty_meta {
+    if set.is_empty() && !members.iter().any(|(key, _)| drops(key)) {
         return Cow::Borrowed(result.get().as_bytes());
     }
-    let leave_out = |key: &str| too_new(key) || (empty_meta && key == "_meta");
-    Cow::Owned(meta::rewrite(Some(result), leave_out, &set))
+    Cow::Owned(meta::rewrite(Some(result), drops, &set))
 }
 
-/// Content blocks that `revision` does not know, as text; `None` when there are none.
-fn content_for(revision: Revision, content: &RawValue) -> Option<Vec<u8>> {
+/// The content of a tool's result, where it has to change for `revision`.
+fn tool_content(
+    revision: Revision,
+    content: Option<&RawValue>,
+    dropped: Option<&RawValue>,
+) -> Option<Vec<u8>> {
+    if revision >= Revision::V2025_06_18 && dropped.is_none() {
+        return None;
+    }
+    let blocks: Vec<&RawValue> = match content {
+        Some(content) => serde_json::from_str(content.get()).ok()?,
+        None => Vec::new(),
+    };
+    match dropped {
+        Some(dropped) if blocks.is_empty() => {
+            let mut out = vec![b'['];
+            out.extend_from_slice(&text_block(dropped.get()));
+            out.push(b']');
+            Some(out)
+        }
+        _ => changed_array(&blocks, |block| block_for(revision, block)),
+    }
+}
+
+/// The messages of a prompt, where they have to change for `revision`; each has one block.
+fn messages_for(revision: Revision, messages: &RawValue) -> Option<Vec<u8>> {
+    if revision >= Revision::V2025_06_18 {
+        return None;
+    }
+    let messages: Vec<&RawValue> = serde_json::from_str(messages.get()).ok()?;
+    changed_array(&messages, |message| {
+        let members = meta::members(message.get())?;
+        let block = block_for(revision, find(&members, "content")?)?;
+        Some(meta::rewrite(
+            Some(message),
+            |_| false,
+            &[("content", &block)],
+        ))
+    })
+}
+
+/// An array with some of its elements changed; `None` when none is.
+fn changed_array(
+    elements: &[&RawValue],
+    change: impl Fn(&RawValue) -> Option<Vec<u8>>,
+) -> Option<Vec<u8>> {
+    let mut changed = false;
+    let mut out = vec![b'['];
+    for (index, element) in elements.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        if let Some(new) = change(element) {
+            changed = true;
+            out.extend_from_slice(&new);
+        } else {
+            out.extend_from_slice(element.get().as_bytes());
+        }
+    }
+    out.push(b']');
+    changed.then_some(out)
+}
+
+/// A content block that `revision` does not know, as text; `None` when it knows it.
+fn block_for(revision: Revision, block: &RawValue) -> Option<Vec<u8>> {
     #[derive(Deserialize)]
     struct Block<'a> {
         #[serde(borrow, rename = "type")]
@@ -112,145 +191,89 @@ fn content_for(revision: Revision, content: &RawValue) -> Option<Vec<u8>> {
     if revision >= Revision::V2025_06_18 {
         return None;
     }
-    let blocks: Vec<&RawValue> = serde_json::from_str(content.get()).ok()?;
-    let mut changed = false;
-    let mut out = vec![b'['];
-    for block in blocks {
-        let seen: Option<Block<'_>> = serde_json::from_str(block.get()).ok();
-        let note = seen.and_then(|seen| match &*seen.kind {
-            "resource_link" => Some(seen.uri.unwrap_or_default().into_owned()),
-            "audio" if revision < Revision::V2025_03_26 => {
-                Some("[audio, which this client's protocol revision cannot carry]".to_owned())
-            }
-            _ => None,
-        });
-        if out.len() > 1 {
-            out.push(b',');
-        }
-        match note {
-            None => out.extend_from_slice(block.get().as_bytes()),
-            Some(note) => {
-                changed = true;
-                out.extend_from_slice(br#"{"type":"text","text":"#);
-                meta::quote(&mut out, &note);
-                out.push(b'}');
-            }
-        }
+    let seen: Block<'_> = serde_json::from_str(block.get()).ok()?;
+    match &*seen.kind {
+        "resource_link" => Some(text_block(&seen.uri.unwrap_or_default())),
+        "audio" if revision < Revision::V2025_03_26 => Some(text_block(
+            "[audio, which this client's protocol revision cannot carry]",
+        )),
+        _ => None,
     }
-    out.push(b']');
-    changed.then_some(out)
+}
+
+fn text_block(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 32);
+    out.extend_from_slice(br#"{"type":"text","text":"#);
+    meta::quote(&mut out, text);
+    out.push(b'}');
+    out
 }
 
 /// An error object as a client of `revision` reads it: an unknown resource has another code in each
-/// era, and the codes of 2026-07-28 mean nothing to older clients.
+/// era, the codes of 2026-07-28 mean nothing to older clients, and 2026-07-28 forbids some of the older
+/// ones (MCP 2026-07-28, Basic, "Error Codes"). What is no JSON-RPC error becomes one.
 pub fn error(method: Method, revision: Revision, error: &RawValue) -> Cow<'_, [u8]> {
     #[derive(Deserialize)]
     struct Error<'a> {
-        code: i32,
+        code: i64,
+        #[serde(rename = "message")]
+        _message: Cow<'a, str>,
         #[serde(borrow, default)]
         data: Option<&'a RawValue>,
     }
     let same = Cow::Borrowed(error.get().as_bytes());
-    let Ok(seen) = serde_json::from_str::<Error<'_>>(error.get()) else {
-        return same;
+    let is_object = error.get().starts_with('{');
+    let seen = is_object.then(|| serde_json::from_str::<Error<'_>>(error.get()).ok());
+    let Some(seen) = seen.flatten() else {
+        return Cow::Owned(odd_error(error));
     };
-    let names_uri = seen.data.is_some_and(|data| data.get().contains("\"uri\""));
-    let code = match (revision.era(), seen.code) {
-        (Era::Modern, RESOURCE_NOT_FOUND) => INVALID_PARAMS,
-        (Era::Legacy, INVALID_PARAMS) if method == Method::ResourcesRead && names_uri => {
+    let code = match (revision.era(), i32::try_from(seen.code)) {
+        (Era::Modern, Ok(RESOURCE_NOT_FOUND)) => INVALID_PARAMS,
+        (Era::Modern, _) if seen.code == URL_ELICITATION_REQUIRED => INTERNAL_ERROR,
+        (Era::Legacy, Ok(INVALID_PARAMS))
+            if method == Method::ResourcesRead && seen.data.is_some_and(names_uri) =>
+        {
             RESOURCE_NOT_FOUND
         }
-        (Era::Legacy, HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION) => {
+        (Era::Legacy, Ok(HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION)) => {
             INVALID_REQUEST
         }
         _ => return same,
     };
     let code = code.to_string();
-    Cow::Owned(meta::rewrite(
-        Some(error),
-        |_| false,
-        &[("code", code.as_bytes())],
-    ))
+    let code: &[(&str, &[u8])] = &[("code", code.as_bytes())];
+    Cow::Owned(meta::rewrite(Some(error), |_| false, code))
+}
+
+/// Whether the data of an error say which resource it is about.
+fn names_uri(data: &RawValue) -> bool {
+    let members = meta::members(data.get()).unwrap_or_default();
+    find(&members, "uri").is_some_and(|uri| uri.get().starts_with('"'))
+}
+
+/// An error object around something that a server sent in the place of one; its words are kept.
+fn odd_error(error: &RawValue) -> Vec<u8> {
+    let members = meta::members(error.get()).unwrap_or_default();
+    let whole_number = |raw: &&RawValue| raw.get().parse::<i64>().is_ok();
+    let code = find(&members, "code").filter(whole_number);
+    let code = code.map_or_else(|| INTERNAL_ERROR.to_string(), |code| code.get().to_owned());
+    let said = find(&members, "message").unwrap_or(error);
+    let message = serde_json::from_str::<String>(said.get());
+    let mut quoted = Vec::new();
+    meta::quote(
+        &mut quoted,
+        message
+            .as_deref()
+            .unwrap_or("The server answered with an error that it did not explain"),
+    );
+    let set: &[(&str, &[u8])] = &[("code", code.as_bytes()), ("message", &quoted)];
+    // An object keeps its other members; anything else is kept whole.
+    let mut set = set.to_vec();
+    if !error.get().starts_with('{') && message.is_err() {
+        set.push(("data", error.get().as_bytes()));
+    }
+    meta::rewrite(Some(error), |_| false, &set)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn raw(text: &str) -> Box<RawValue> {
-        RawValue::from_string(text.to_owned()).unwrap()
-    }
-
-    fn legacy(revision: Revision, text: &str) -> String {
-        let result = raw(text);
-        String::from_utf8(result_to_legacy(Method::ToolsCall, revision, &result).to_vec()).unwrap()
-    }
-
-    #[test]
-    fn a_modern_result_loses_only_what_legacy_clients_refuse() {
-        let text = r#"{"content":[{"type":"text","text":"1.0","odd":1}],"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"x"},"k":[1.0]}}"#;
-        assert_eq!(
-            legacy(Revision::V2025_11_25, text),
-            r#"{"content":[{"type":"text","text":"1.0","odd":1}],"_meta":{"k":[1.0]}}"#
-        );
-        let only_ours = r#"{"content":[],"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{}}}"#;
-        assert_eq!(
-            legacy(Revision::V2025_11_25, only_ours),
-            r#"{"content":[]}"#
-        );
-    }
-
-    #[test]
-    fn old_clients_get_text_for_what_they_do_not_know() {
-        let text = r#"{"content":[{"type":"resource_link","uri":"f:/x","name":"x"},{"type":"audio","data":"","mimeType":"a/b"}],"structuredContent":{"a":1}}"#;
-        let old = legacy(Revision::V2024_11_05, text);
-        assert!(old.starts_with(r#"{"content":[{"type":"text","text":"f:/x"},{"type":"text""#));
-        assert!(!old.contains("structuredContent"));
-        assert_eq!(legacy(Revision::V2025_06_18, text), text);
-        assert!(
-            !legacy(
-                Revision::V2025_11_25,
-                r#"{"content":[],"structuredContent":[1]}"#
-            )
-            .contains("structured")
-        );
-    }
-
-    #[test]
-    fn a_legacy_result_gets_what_modern_clients_need() {
-        let result = raw(r#"{"contents":[]}"#);
-        let modern = result_to_modern(Method::ResourcesRead, &result, None);
-        assert_eq!(
-            &*modern,
-            br#"{"contents":[],"resultType":"complete","ttlMs":0,"cacheScope":"private"}"#
-        );
-        let done = raw(r#"{"content":[],"resultType":"complete"}"#);
-        assert!(matches!(
-            result_to_modern(Method::ToolsCall, &done, None),
-            Cow::Borrowed(_)
-        ));
-    }
-
-    #[test]
-    fn errors_have_the_code_of_the_callers_era() {
-        let code = |revision, text: &str| {
-            let object = raw(text);
-            let out = error(Method::ResourcesRead, revision, &object).into_owned();
-            serde_json::from_slice::<serde_json::Value>(&out).unwrap()["code"]
-                .as_i64()
-                .unwrap()
-        };
-        let missing = r#"{"code":-32002,"message":"x","data":{"uri":"a"}}"#;
-        assert_eq!(code(Revision::V2026_07_28, missing), -32602);
-        let modern = r#"{"code":-32602,"message":"x","data":{"uri":"a"}}"#;
-        assert_eq!(code(Revision::V2025_06_18, modern), -32002);
-        assert_eq!(
-            code(Revision::V2025_06_18, r#"{"code":-32021,"message":"x"}"#),
-            -32600
-        );
-        assert_eq!(
-            code(Revision::V2025_06_18, r#"{"code":-32602,"message":"x"}"#),
-            -32602
-        );
-    }
-}
+mod tests;
