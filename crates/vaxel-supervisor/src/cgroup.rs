@@ -73,7 +73,11 @@ impl Cgroups {
         let name = format!("vaxel-{}-{number}", process::id());
         let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         for version in wanted(limits) {
-            let made = home(mount, &membership, version)
+            let home = home(mount, &membership, version);
+            if let Some(home) = home.as_deref().filter(|_| number == 0) {
+                clear(home);
+            }
+            let made = home
                 .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
                 .and_then(|home| Group::create(&home, &name, version, limits));
             match made {
@@ -118,6 +122,22 @@ fn home(mount: &Path, membership: &str, version: Version) -> Option<PathBuf> {
     let home = root.join(path.trim_start_matches('/'));
     // In a container without a namespace of its own the mount shows our group as the root.
     Some(if home.is_dir() { home } else { root })
+}
+
+/// Removes the groups of processes that ended without doing so.
+fn clear(home: &Path) {
+    let left = |name: &str| {
+        let (pid, _) = name.strip_prefix("vaxel-")?.split_once('-')?;
+        pid.parse::<u32>()
+            .ok()
+            .filter(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+    };
+    for entry in fs::read_dir(home).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().and_then(left).is_some() {
+            // One that still has members stays; the next start tries again.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
 }
 
 impl Group {

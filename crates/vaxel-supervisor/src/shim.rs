@@ -26,6 +26,7 @@ use std::{
     thread,
 };
 
+use nix::sys::signal::{SigSet, Signal};
 use rustix::{
     net::sockopt::socket_peercred,
     process::{
@@ -72,6 +73,7 @@ fn run(socket_name: &str) -> io::Result<()> {
         Ok(started) => started,
         Err(refusal) => return wire::send_blocking(&stream, &FromShim::Refused(refusal)),
     };
+    be_deaf()?;
     // What is left of the order's secrets in memory is not for other processes of the same user.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let tree = Arc::new(reap::Tree::new(child));
@@ -89,6 +91,20 @@ fn run(socket_name: &str) -> io::Result<()> {
         tree.kill();
     }
     tree.reap(&stream)
+}
+
+/// From here on only the socket and SIGKILL end this process: whoever signals all processes of a
+/// service at once (`systemd` does) must not take the tree's reaper before the tree. The child does
+/// not inherit this, because it was started before.
+fn be_deaf() -> io::Result<()> {
+    let polite = [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+    ];
+    SigSet::from_iter(polite).thread_block()?;
+    Ok(())
 }
 
 /// What Vaxel inherited from whoever started it is not for its children. Called before this process

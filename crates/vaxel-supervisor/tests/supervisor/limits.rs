@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use vaxel_core::time::Clock;
 use vaxel_supervisor::{Exit, Limits, Order, Supervisor};
 
-use crate::home::{Home, all, config, folder, line, marked, sh, until};
+use crate::home::{Home, all, config, folder, line, marked, parent, sh, until};
 
 /// Holds 180 MB until it is killed: `tail` keeps what nobody takes from it.
 const HOARD: &str = "head -c 180000000 /dev/zero | tail -c 170000000 | sleep 1000";
@@ -50,6 +50,28 @@ async fn the_kernels_memory_controller_gives_the_same_answer_and_leaves_no_group
         "{reason}"
     );
     assert_eq!(groups(Path::new("/sys/fs/cgroup")), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_bounded_tree_is_in_a_group_of_its_own_and_its_shim_is_not() {
+    let home = Home::new();
+    let process = home
+        .supervisor
+        .spawn(with("sleep 1000", SMALL))
+        .await
+        .unwrap();
+    let made = groups(Path::new("/sys/fs/cgroup"));
+    let groups_of = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let child = process.handle.pid();
+    let within = groups_of(child).contains(&format!("/vaxel-{}-", std::process::id()));
+    if made.is_empty() {
+        eprintln!("SKIPPED: no control group can be made here");
+    } else {
+        assert!(within, "{}", groups_of(child));
+        assert_eq!(groups_of(parent(child)), groups_of(std::process::id()));
+    }
+    process.handle.kill("killed: seen enough");
+    process.handle.exited().await;
 }
 
 /// Control groups that this process made.

@@ -7,6 +7,7 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
+use tokio::io::AsyncWriteExt;
 use vaxel_supervisor::Process;
 
 use crate::home::{Home, folder, line, marked, parent, shim, status, until};
@@ -200,6 +201,29 @@ async fn a_tree_cannot_reach_the_process_group_of_vaxel() {
     assert_ne!(session(child), session(std::process::id()));
     process.handle.kill("killed: seen enough");
     process.handle.exited().await;
+}
+
+#[tokio::test]
+async fn a_signal_to_every_process_at_once_does_not_take_the_reaper_before_its_tree() {
+    let home = Home::new();
+    let mut process = home
+        .sh("trap 'echo asked' TERM; echo ready; while :; do read word && exit 6; done")
+        .await;
+    assert_eq!(line(&mut process.stdout).await, "ready");
+    let child = process.handle.pid();
+    for name in ["-TERM", "-INT", "-HUP", "-QUIT"] {
+        signal(parent(child), name);
+    }
+    assert_eq!(
+        status(child, "SigBlk").unwrap(),
+        "0000000000000000",
+        "the child hears everything"
+    );
+    signal(child, "-TERM");
+    assert_eq!(line(&mut process.stdout).await, "asked");
+    process.stdin.write_all(b"now\n").await.unwrap();
+    let exit = process.handle.exited().await;
+    assert_eq!((exit.code, exit.reason), (Some(6), None));
 }
 
 #[tokio::test]
