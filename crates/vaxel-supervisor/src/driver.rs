@@ -95,6 +95,8 @@ pub(crate) async fn run(
         pid: shim_pid,
         to_shim,
         wishes,
+        grace: inner.config.stop_grace,
+        next: None,
     };
     let end = keeper.keep(from_shim).await;
     let last = finish(&handle, captured, end).await;
@@ -108,6 +110,17 @@ struct Keeper {
     pid: u32,
     to_shim: OwnedWriteHalf,
     wishes: watch::Receiver<Wanted>,
+    grace: Duration,
+    /// What is done next, unless the shim ends before.
+    next: Option<(Instant, Step)>,
+}
+
+/// The ways to end a tree, from polite to certain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Terminate,
+    Kill,
+    Force,
 }
 
 /// Code and signal of a main process.
@@ -121,34 +134,28 @@ struct End {
 }
 
 impl Keeper {
-    /// Waits for the shim to end, and passes on what is wanted meanwhile.
+    /// Waits for the shim to end, and does meanwhile what is wanted.
     async fn keep(mut self, from_shim: OwnedReadHalf) -> End {
         let reading = read_report(from_shim);
         tokio::pin!(reading);
         let (mut read, mut report) = (false, None);
-        let mut force_at: Option<Instant> = None;
         let shim = loop {
-            let forced = sleep_until(force_at.unwrap_or_else(Instant::now));
+            let (at, step) = self.next.unwrap_or_else(|| (Instant::now(), Step::Force));
             tokio::select! {
                 status = self.shim.wait() => break status,
                 said = &mut reading, if !read => {
                     (read, report) = (true, said);
-                    // The shim now kills what is left, unless it was asked to let that finish.
-                    if *self.wishes.borrow() != Wanted::Terminated {
-                        force_at.get_or_insert_with(|| Instant::now() + SHIM_BOUND);
-                    }
+                    self.main_ended();
                 }
                 Ok(()) = self.wishes.changed() => {
                     let wanted = *self.wishes.borrow_and_update();
-                    self.tell(wanted).await;
-                    if wanted == Wanted::Killed {
-                        force_at = Some(Instant::now() + SHIM_BOUND);
+                    match wanted {
+                        Wanted::Running => {}
+                        Wanted::Stopped => self.plan(self.grace / 4, Step::Terminate),
+                        Wanted::Killed => self.take(Step::Kill).await,
                     }
                 }
-                () = forced, if force_at.is_some() => {
-                    self.force();
-                    force_at = Some(Instant::now() + SHIM_BOUND);
-                }
+                () = sleep_until(at), if self.next.is_some() => self.take(step).await,
             }
         };
         // The report may be in the socket when the end of the shim was seen first.
@@ -158,13 +165,36 @@ impl Keeper {
         End { report, shim }
     }
 
-    async fn tell(&mut self, wanted: Wanted) {
-        let message = match wanted {
-            Wanted::Running => return,
-            Wanted::Terminated => ToShim::Terminate,
-            Wanted::Killed => ToShim::Kill,
-        };
-        if let Ok(bytes) = wire::encode(&message) {
+    fn plan(&mut self, after: Duration, step: Step) {
+        self.next = Some((Instant::now() + after, step));
+    }
+
+    /// After SIGTERM the rest of the tree has the grace to finish; otherwise the shim kills it now.
+    fn main_ended(&mut self) {
+        if !matches!(self.next, Some((_, Step::Kill | Step::Force))) {
+            self.plan(SHIM_BOUND, Step::Force);
+        }
+    }
+
+    async fn take(&mut self, step: Step) {
+        match step {
+            Step::Terminate => {
+                self.tell(&ToShim::Terminate).await;
+                self.plan(self.grace, Step::Kill);
+            }
+            Step::Kill => {
+                self.tell(&ToShim::Kill).await;
+                self.plan(SHIM_BOUND, Step::Force);
+            }
+            Step::Force => {
+                self.force();
+                self.plan(SHIM_BOUND, Step::Force);
+            }
+        }
+    }
+
+    async fn tell(&mut self, message: &ToShim) {
+        if let Ok(bytes) = wire::encode(message) {
             // A shim that cannot be told has ended, or is ended by force.
             let _ = timeout(SHIM_BOUND, wire::send(&mut self.to_shim, &bytes)).await;
         }

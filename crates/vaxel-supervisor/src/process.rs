@@ -54,7 +54,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wanted {
     Running,
-    Terminated,
+    Stopped,
     Killed,
 }
 
@@ -87,22 +87,13 @@ impl ProcessHandle {
 
     /// Ends the tree: waits a quarter of the grace for the process to follow the end of its standard
     /// input (which the caller has closed), sends SIGTERM to the tree, waits the grace, kills the
-    /// tree. Takes at most 1.25 × the grace and three seconds.
+    /// tree. Takes at most 1.25 × the grace and three seconds. It goes on when the future is dropped.
     pub async fn stop(&self) -> Exit {
-        let grace = self.shared.inner.config.stop_grace;
         self.set_reason("stopped");
-        if let Ok(exit) = timeout(grace / 4, self.exited()).await {
-            return exit;
-        }
-        self.want(Wanted::Terminated);
-        if let Ok(exit) = timeout(grace, self.exited()).await {
-            return exit;
-        }
-        self.want(Wanted::Killed);
-        match timeout(KILL_BOUND, self.exited()).await {
-            Ok(exit) => exit,
-            Err(_) => Exit::lost(self.shared.inner.clock.now()),
-        }
+        self.want(Wanted::Stopped);
+        let bound = self.shared.inner.config.stop_grace.mul_f32(1.25) + KILL_BOUND;
+        let exited = timeout(bound, self.exited()).await;
+        exited.unwrap_or_else(|_| Exit::lost(self.shared.inner.clock.now()))
     }
 
     /// Kills the tree at once, without waiting. `reason` becomes [`Exit::reason`] unless an earlier

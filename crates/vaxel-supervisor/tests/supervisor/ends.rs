@@ -81,6 +81,19 @@ async fn what_is_below_a_stopped_process_may_finish_its_work() {
 }
 
 #[tokio::test]
+async fn a_stop_goes_on_when_nobody_waits_for_it() {
+    let home = Home::with(|config| config.stop_grace = Duration::from_millis(400));
+    let mut process = home
+        .sh("trap '' TERM; echo ready; while :; do sleep 1000; done")
+        .await;
+    assert_eq!(line(&mut process.stdout).await, "ready");
+    let dropped = tokio::time::timeout(Duration::from_millis(1), process.handle.stop()).await;
+    assert!(dropped.is_err());
+    assert_eq!(process.handle.exited().await.signal, Some(9));
+    assert_eq!(home.living(), Vec::<u32>::new());
+}
+
+#[tokio::test]
 async fn a_killed_process_ends_with_the_reason_that_was_given_first() {
     let home = Home::new();
     let process = home.sh("sleep 1000").await;
