@@ -1,7 +1,7 @@
 //! What requests are decided on: an immutable view of all services, swapped whole.
 //!
 //! It is sharded: one immutable [`Shard`] per service, in maps that share structure, so that a change
-//! costs what the changed service costs and not what all services cost. [`Snapshot::build`] makes
+//! costs what the changed service costs and not what all services cost. `Snapshot::build` makes
 //! the same from nothing and is the oracle of the tests.
 
 use std::{
