@@ -82,7 +82,7 @@ fn heading(line: &str) -> Option<(usize, &str)> {
     (1..=4).contains(&level).then_some((level, title))
 }
 
-/// `code`, **strong** and [text](target), in escaped text.
+/// `code`, **strong** and `[text](target)`, in escaped text.
 fn inline(text: &str) -> String {
     let mut html = String::new();
     for (index, part) in text.split('`').enumerate() {
