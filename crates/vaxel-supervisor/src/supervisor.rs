@@ -46,7 +46,7 @@ pub struct Config {
     pub start_timeout: Duration,
     /// How long a stopped tree has between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
-    /// Where the log files are; made when missing.
+    /// Where the log files are; made when missing, its parent is not.
     pub log_dir: PathBuf,
     /// Bytes after which a log file is rotated.
     pub log_max_bytes: u64,

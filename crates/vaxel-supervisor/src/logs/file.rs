@@ -187,11 +187,12 @@ impl Files {
 
 impl Open {
     fn at(path: &Path) -> io::Result<Self> {
-        if let Some(dir) = path.parent() {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(dir)?;
+        // Not recursively: a folder that was removed with everything above it is not wanted back.
+        if let Some(dir) = path.parent()
+            && let Err(error) = fs::DirBuilder::new().mode(0o700).create(dir)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(error);
         }
         let file = OpenOptions::new()
             .append(true)
