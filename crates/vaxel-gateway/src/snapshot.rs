@@ -36,8 +36,9 @@ pub(crate) struct Snapshot {
     names: Shared<Id<Service>, ServiceName>,
     tools: Shared<Arc<str>, Slot>,
     prompts: Shared<Arc<str>, Slot>,
-    /// The service that was first to offer a URI owns it.
-    resources: Shared<Arc<str>, Id<Service>>,
+    /// The services that offer a URI, the one that answers for it first: the oldest, so that the
+    /// order in which services were reached decides nothing.
+    resources: Shared<Arc<str>, Arc<[Id<Service>]>>,
     /// Sums of the shards' digests: they differ when a list of all services differs.
     pub(crate) digests: Digests,
     /// List pages that were asked for; empty in a new snapshot.
@@ -198,9 +199,12 @@ impl Snapshot {
                 .or_insert(slot(index));
         }
         for offer in &shard.offers.resources {
-            self.resources
-                .entry(Arc::clone(&offer.own))
-                .or_insert(shard.id);
+            let others = self.resources.get(&offer.own);
+            let mut owners = others.map(|owners| owners.to_vec()).unwrap_or_default();
+            if let Err(place) = owners.binary_search(&shard.id) {
+                owners.insert(place, shard.id);
+            }
+            self.resources.insert(Arc::clone(&offer.own), owners.into());
         }
         self.digests = self.digests.plus(shard.offers.digests);
         self.names.insert(shard.id, shard.name.clone());
@@ -220,8 +224,16 @@ impl Snapshot {
             }
         }
         for offer in &shard.offers.resources {
-            if self.resources.get(&offer.own) == Some(&shard.id) {
+            let owners = self
+                .resources
+                .get(&offer.own)
+                .into_iter()
+                .flat_map(|owners| owners.iter());
+            let others: Vec<Id<Service>> = owners.copied().filter(|id| *id != shard.id).collect();
+            if others.is_empty() {
                 self.resources.remove(&offer.own);
+            } else {
+                self.resources.insert(Arc::clone(&offer.own), others.into());
             }
         }
         self.digests = self.digests.minus(shard.offers.digests);
@@ -249,13 +261,13 @@ impl Snapshot {
 
     /// Whether this service is the one that answers for a listed URI.
     pub(crate) fn owns_resource(&self, service: Id<Service>, uri: &str) -> bool {
-        self.resources.get(uri) == Some(&service)
+        self.resources.get(uri).and_then(|owners| owners.first()) == Some(&service)
     }
 
     /// The service that answers for a resource: the one that lists it, else the first whose
     /// template it fits.
     pub(crate) fn resource(&self, uri: &str) -> Option<&Arc<Shard>> {
-        if let Some(id) = self.resources.get(uri) {
+        if let Some(id) = self.resources.get(uri).and_then(|owners| owners.first()) {
             return self.shard(*id);
         }
         self.shards
