@@ -5,6 +5,8 @@
 mod harness;
 
 mod crash;
+mod doors;
+mod faults;
 mod first_run;
 mod peers;
 mod tidy;
