@@ -167,13 +167,9 @@ async fn add_demo(running: &Running) -> anyhow::Result<()> {
 }
 
 fn announce_files(config: &Config, running: &Running, clock: &Clock) -> anyhow::Result<()> {
-    if let Some(key) = &running.admin_key {
-        let text = format!("{}\n", key.expose());
-        write_private(&config.data_dir.join(ADMIN_KEY), &text)?;
-    }
     let run = RunFile {
         pid: std::process::id(),
-        url: format!("http://{}", reachable(running))
+        url: format!("http://{}", wire::reachable(running.listen))
             .parse()
             .context("the address is no URL")?,
         started_at: clock.now().to_string(),
@@ -181,15 +177,6 @@ fn announce_files(config: &Config, running: &Running, clock: &Clock) -> anyhow::
     };
     let text = serde_json::to_string(&json!(run))?;
     write_private(&config.data_dir.join(RunFile::NAME), &text)
-}
-
-/// Where a program on this machine reaches the listener.
-fn reachable(running: &Running) -> std::net::SocketAddr {
-    let mut address = running.listen;
-    if address.ip().is_unspecified() {
-        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
-    address
 }
 
 fn remove_run_file(config: &Config) {

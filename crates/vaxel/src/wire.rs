@@ -12,8 +12,9 @@ use tokio::{runtime::Runtime, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use vaxel_api::Api;
 use vaxel_auth::seal::{RootKey, Sealer};
+use vaxel_client::ADMIN_KEY;
 use vaxel_control::{Control, ProcessConfig, RecordsConfig, ServerFacts};
-use vaxel_core::{secret::Secret, time::Clock};
+use vaxel_core::time::Clock;
 use vaxel_egress::Egress;
 use vaxel_gateway::Gateway;
 use vaxel_store::Store;
@@ -31,8 +32,6 @@ pub(crate) struct Running {
     pub(crate) url: String,
     /// The bound address.
     pub(crate) listen: SocketAddr,
-    /// The first admin key, when it was made just now.
-    pub(crate) admin_key: Option<Secret<String>>,
     /// How many services were found.
     pub(crate) services: usize,
     serving: JoinHandle<std::io::Result<()>>,
@@ -47,11 +46,8 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
     let listen = listener
         .local_addr()
         .context("the bound address is unknown")?;
-    let url = config
-        .server
-        .public_url
-        .clone()
-        .unwrap_or_else(|| format!("http://{listen}"));
+    let url = config.server.public_url.clone();
+    let url = url.unwrap_or_else(|| format!("http://{}", reachable(listen)));
     let store = Store::open(&config.store)?;
     let root = RootKey::load_or_create(&config.data_dir.join("root.key"))?;
     let data_plane = data_plane(config.server.workers)?;
@@ -88,6 +84,11 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
         notes: Vec::new(),
     };
     let (control, started) = Control::start(control_config(config, facts), deps).await?;
+    if let Some(key) = &started.admin_key {
+        // Before anything is served: who sees a ready server finds its key.
+        let text = format!("{}\n", key.expose());
+        write_private(&config.data_dir.join(ADMIN_KEY), &text)?;
+    }
     control.register_metrics(&mut registry);
     let api = Api::new(
         vaxel_api::Config {
@@ -112,7 +113,6 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
         control,
         url,
         listen,
-        admin_key: started.admin_key,
         services: started.services,
         serving,
         stop,
@@ -139,6 +139,14 @@ impl Running {
         self.control.stop().await;
         self.data_plane.shutdown_background();
     }
+}
+
+/// Where a program on this machine reaches a listener.
+pub(crate) fn reachable(mut listen: SocketAddr) -> SocketAddr {
+    if listen.ip().is_unspecified() {
+        listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    listen
 }
 
 fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {

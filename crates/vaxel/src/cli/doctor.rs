@@ -49,7 +49,7 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<ExitCode> {
         None => checks.extend(stopped(context, listen).await),
     }
     checks.extend(programs());
-    checks.extend(kernel());
+    checks.push(isolation());
     report(&checks, context);
     let bad = checks.iter().any(|check| check.verdict == Verdict::Error);
     Ok(ExitCode::from(if bad { output::FAILED } else { 0 }))
@@ -227,17 +227,28 @@ fn programs() -> Vec<Check> {
     .collect()
 }
 
-fn kernel() -> Vec<Check> {
-    let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
-    let landlock = if modules.split(',').any(|module| module.trim() == "landlock") {
-        Check::new(
-            "landlock",
-            Verdict::Ok,
-            "services cannot reach the data directory",
-        )
-    } else {
-        let detail = "not seen in this kernel; services may be able to reach the data directory";
-        Check::new("landlock", Verdict::Warning, detail)
-    };
-    vec![landlock]
+/// Asks the shim, which tries it, since that is what starts every service.
+fn isolation() -> Check {
+    const WHAT: &str = "isolation";
+    let probe = std::env::current_exe().and_then(|program| {
+        std::process::Command::new(program)
+            .args(["shim", "probe"])
+            .status()
+    });
+    match probe.map(|exit| exit.code()) {
+        Ok(Some(code)) if code > 0 => {
+            Check::new(WHAT, Verdict::Ok, "services cannot see the data directory")
+        }
+        Ok(_) => Check::new(
+            WHAT,
+            Verdict::Warning,
+            "namespaces are refused here: the data directory is hidden by Landlock where the \
+             kernel has it; `vaxel service show` says what came of it",
+        ),
+        Err(error) => Check::new(
+            WHAT,
+            Verdict::Warning,
+            format!("could not be tried ({error})"),
+        ),
+    }
 }

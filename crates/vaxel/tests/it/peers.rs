@@ -2,6 +2,13 @@
 
 use std::process::Command;
 
+use rmcp::{
+    model::{CallToolRequestParams, ProtocolVersion},
+    service::{ClientLifecycleMode, serve_client_with_lifecycle},
+    transport::{
+        StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig,
+    },
+};
 use serde_json::{Value, json};
 
 use crate::harness::{TestVaxel, plan, repository, text, tools};
@@ -48,11 +55,63 @@ fn every_client_calls_tools_of_every_server() {
     for client in clients(&plan, &vaxel) {
         client.run(&tools);
     }
+    for lifecycle in [rmcp_legacy(), rmcp_modern()] {
+        rmcp_calls(&plan, lifecycle);
+    }
     let records = vaxel.json(&["calls", "--service", "fast", "--outcome", "tool_error"]);
     assert!(
         !records.as_array().unwrap().is_empty(),
         "failed calls leave records"
     );
+}
+
+fn rmcp_legacy() -> ClientLifecycleMode {
+    ClientLifecycleMode::Initialize
+}
+
+fn rmcp_modern() -> ClientLifecycleMode {
+    ClientLifecycleMode::Discover {
+        preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+    }
+}
+
+/// The Rust SDK makes the same calls, in this process.
+fn rmcp_calls(plan: &Value, lifecycle: ClientLifecycleMode) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let url = plan["url"].as_str().unwrap().to_owned();
+        let key = plan["key"].as_str().unwrap().to_owned();
+        let config = StreamableHttpClientTransportConfig::with_uri(url).auth_header(key);
+        let transport = StreamableHttpClientTransport::from_config(config);
+        let client = serve_client_with_lifecycle((), transport, lifecycle)
+            .await
+            .unwrap();
+        let tools = client.list_all_tools().await.unwrap();
+        for call in plan["calls"].as_array().unwrap() {
+            let name = call["tool"].as_str().unwrap().to_owned();
+            assert!(
+                tools.iter().any(|tool| tool.name == name),
+                "{name} is not listed"
+            );
+            let arguments = call["arguments"].as_object().unwrap().clone();
+            let request = CallToolRequestParams::new(name.clone()).with_arguments(arguments);
+            let answer = client.call_tool(request).await.unwrap();
+            assert_eq!(
+                answer.is_error == Some(true),
+                call["expect_error"] == true,
+                "{name}"
+            );
+            let said = serde_json::to_string(&answer).unwrap();
+            assert!(
+                said.contains(call["expect_contains"].as_str().unwrap()),
+                "{name}: {said}"
+            );
+        }
+        client.cancel().await.unwrap();
+    });
 }
 
 struct Client {
