@@ -154,7 +154,8 @@ pub(crate) async fn note_key_uses(store: Store, callers: Arc<Callers>, stop: Can
     }
 }
 
-/// Deletes records that are too old or too many, in small steps.
+/// Deletes records that are too old or too many, and change events that no reader resumes from any
+/// more, in small steps.
 pub(crate) async fn sweep(
     store: Store,
     clock: Clock,
@@ -167,22 +168,26 @@ pub(crate) async fn sweep(
             () = stop.cancelled() => return,
             _ = hourly.tick() => {}
         }
-        let before = Timestamp::from_millis(
-            clock
-                .now()
-                .as_millis()
-                .saturating_sub(u64::try_from(config.retention.as_millis()).unwrap_or(u64::MAX)),
-        );
-        loop {
-            match store.sweep_calls(before, config.max_rows, SWEEP_STEP).await {
-                Ok(0) => break,
-                Ok(count) => tracing::debug!(count, "old records of calls were deleted"),
-                Err(error) => {
-                    tracing::warn!(%error, "old records of calls could not be deleted");
-                    break;
-                }
-            }
-            if stop.is_cancelled() {
+        let retention = u64::try_from(config.retention.as_millis()).unwrap_or(u64::MAX);
+        let before = Timestamp::from_millis(clock.now().as_millis().saturating_sub(retention));
+        let calls = || store.sweep_calls(before, config.max_rows, SWEEP_STEP);
+        delete_all("records of calls", calls, &stop).await;
+        let changes = || store.trim_changes(before, SWEEP_STEP);
+        delete_all("change events", changes, &stop).await;
+    }
+}
+
+/// Repeats a deletion until there is nothing left to delete.
+async fn delete_all<F>(what: &str, step: impl Fn() -> F, stop: &CancellationToken)
+where
+    F: Future<Output = Result<usize, vaxel_store::Error>>,
+{
+    while !stop.is_cancelled() {
+        match step().await {
+            Ok(0) => return,
+            Ok(count) => tracing::debug!(count, what, "what is too old was deleted"),
+            Err(error) => {
+                tracing::warn!(%error, what, "what is too old could not be deleted");
                 return;
             }
         }
