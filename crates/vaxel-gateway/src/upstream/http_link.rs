@@ -2,7 +2,7 @@
 //!
 //! Modern: every request stands alone. Legacy: a server that hands out session ids gets one session
 //! per principal, so that what it remembers of one caller never shows to another; one that does not
-//! is shared. A session that the server forgot (404) is opened again once, and the request repeated,
+//! is shared. A session that the server forgot (404, or 400 in the field) is opened again once, and the request repeated,
 //! which is safe because it was refused before it was looked at (MCP 2025-11-25, Transports,
 //! "Session Management").
 
@@ -31,7 +31,7 @@ use vaxel_mcp::{
     headers, hello,
     method::Method,
     request::{Forward, Request},
-    response::Response,
+    response::{Response, Verdict},
     revision::{Era, Revision},
     sse,
 };
@@ -194,21 +194,48 @@ impl HttpLink {
 
     async fn legacy(&self, out: &Outbound<'_>, body: Bytes) -> Result<Answer, Failure> {
         let slot = self.0.slot(out.proof);
-        let session = self.0.session_id(slot.as_deref(), out.deadline).await?;
-        let reply = self
-            .post_legacy(body.clone(), session.as_ref(), out.deadline)
+        let first = self
+            .ask_in(slot.as_deref(), body.clone(), out.deadline)
             .await?;
-        let forgotten = reply.parts.status == StatusCode::NOT_FOUND && session.is_some();
-        if !forgotten {
-            return self.read(reply, session, out.deadline).await;
-        }
-        self.0.forget(out.proof, slot.as_ref());
+        let Asked::Forgotten(answer) = first else {
+            return first.answer();
+        };
+        let Some(slot) = slot else { return answer };
+        self.0.forget(out.proof, &slot);
         let slot = self.0.slot(out.proof);
-        let session = self.0.session_id(slot.as_deref(), out.deadline).await?;
-        let reply = self
-            .post_legacy(body, session.as_ref(), out.deadline)
-            .await?;
-        self.read(reply, session, out.deadline).await
+        self.ask_in(slot.as_deref(), body, out.deadline)
+            .await?
+            .answer()
+    }
+
+    /// Asks within a session, and notices when the server does not know it.
+    async fn ask_in(
+        &self,
+        slot: Option<&Session>,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Asked, Failure> {
+        let session = self.0.session_id(slot, deadline).await?;
+        let reply = self.post_legacy(body, session.as_ref(), deadline).await?;
+        let status = reply.parts.status;
+        let refused = matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST);
+        if session.is_none() || !refused {
+            return self
+                .read(reply, session, deadline)
+                .await
+                .map(Asked::Answered);
+        }
+        let text = reply.body.collect(self.0.response_max, deadline).await?;
+        // The specification says 404. Servers in the field say 400, with an error that belongs to no
+        // request: either way the request was not looked at, so repeating it is safe.
+        let unread = Response::read(text.clone()).is_ok_and(|answer| {
+            answer.verdict == Verdict::Error && matches!(answer.id(), b"" | b"null")
+        });
+        let answer = self.0.judge(status, text);
+        if status == StatusCode::NOT_FOUND || unread {
+            return Ok(Asked::Forgotten(answer));
+        }
+        answer.map(Asked::Answered)
     }
 
     async fn post_legacy(
@@ -333,6 +360,22 @@ impl HttpLink {
     }
 }
 
+/// What came of asking within a session.
+enum Asked {
+    Answered(Answer),
+    /// The server does not know the session; this is what it said.
+    Forgotten(Result<Answer, Failure>),
+}
+
+impl Asked {
+    fn answer(self) -> Result<Answer, Failure> {
+        match self {
+            Self::Answered(answer) => Ok(answer),
+            Self::Forgotten(answer) => answer,
+        }
+    }
+}
+
 /// How a stream of changes ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listened {
@@ -363,9 +406,9 @@ impl Shared {
         Some(session)
     }
 
-    fn forget(&self, proof: Proof, slot: Option<&Arc<Session>>) {
+    fn forget(&self, proof: Proof, slot: &Arc<Session>) {
         let mut open = self.sessions.open.lock();
-        let same = |known: &Arc<Session>| slot.is_some_and(|slot| Arc::ptr_eq(known, slot));
+        let same = |known: &Arc<Session>| Arc::ptr_eq(known, slot);
         if open.by_proof.get(&proof).is_some_and(same) {
             open.by_proof.remove(&proof);
             open.order.retain(|other| *other != proof);

@@ -11,7 +11,7 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{TestVaxel, plan, repository, text, tools};
+use crate::harness::{TestVaxel, plan, repository, text, tools, wait_for};
 
 #[test]
 fn every_client_calls_tools_of_every_server() {
@@ -63,6 +63,106 @@ fn every_client_calls_tools_of_every_server() {
         !records.as_array().unwrap().is_empty(),
         "failed calls leave records"
     );
+}
+
+/// A program of others that serves HTTP on a free port; ended with the test.
+struct HttpServer {
+    child: std::process::Child,
+    url: String,
+}
+
+impl HttpServer {
+    fn start(program: &std::path::Path, args: &[&str]) -> Self {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let child = Command::new(program)
+            .args(args)
+            .env("PORT", address.port().to_string())
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for("an HTTP server to listen", || {
+            std::net::TcpStream::connect(address).is_ok()
+        });
+        Self {
+            child,
+            url: format!("http://{address}/mcp"),
+        }
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn remote_servers_of_both_eras_are_reached_and_a_forgotten_session_is_opened_again() {
+    let Some(tools) = tools() else { return };
+    let vaxel = TestVaxel::start();
+    let python = tools.join("py/bin/python");
+    let fast = repository("tests/peers/servers/fast.py")
+        .display()
+        .to_string();
+    let modern = HttpServer::start(&python, &[&fast]);
+    vaxel.ok(&["service", "add", "fast", "--url", &modern.url]);
+    let script =
+        tools.join("npm/node_modules/@modelcontextprotocol/server-everything/dist/index.js");
+    let script = script.display().to_string();
+    let legacy = HttpServer::start("node".as_ref(), &[&script, "streamableHttp"]);
+    vaxel.ok(&["service", "add", "everything", "--url", &legacy.url]);
+    let era = |name: &str| {
+        let service = vaxel.json(&["service", "show", name]);
+        service["status"]["era"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(
+        (era("fast").as_str(), era("everything").as_str()),
+        ("modern", "legacy")
+    );
+    let calls = json!([
+        {"tool": "fast__add", "arguments": {"a": 2, "b": 40}, "expect_contains": "42"},
+        {"tool": "fast__slow", "arguments": {"steps": 2}, "progress": true, "expect_contains": "done"},
+        {"tool": "everything__echo", "arguments": {"message": "hej"}, "expect_contains": "hej"},
+        {"tool": "everything__trigger-long-running-operation",
+         "arguments": {"duration": 0.4, "steps": 2}, "progress": true, "expect_contains": "completed"},
+    ]);
+    let plan = plan(&vaxel, &calls);
+    for client in clients(&plan, &vaxel) {
+        client.run(&tools);
+    }
+    // The same address, and no memory of any session.
+    let port = legacy
+        .url
+        .rsplit(':')
+        .next()
+        .unwrap()
+        .trim_end_matches("/mcp")
+        .to_owned();
+    drop(legacy);
+    let again = Command::new("node")
+        .args([&script, "streamableHttp"])
+        .env("PORT", &port)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let _again = HttpServer {
+        child: again,
+        url: String::new(),
+    };
+    wait_for("the server to know us again", || {
+        vaxel
+            .cli(&["call", "everything__echo", "--arg", "message=x"])
+            .status
+            .success()
+    });
 }
 
 fn rmcp_legacy() -> ClientLifecycleMode {
