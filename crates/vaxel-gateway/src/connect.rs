@@ -200,6 +200,7 @@ async fn exchange(
         client_era: Era::Legacy,
         meta: &meta,
         proof: Proof::System,
+        wants_logs: false,
         param_headers: &[],
         deadline: Instant::now_plus(wait),
     };

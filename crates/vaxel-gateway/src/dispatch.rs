@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde::Deserialize;
 use vaxel_core::failure::{Failure, Kind};
-use vaxel_mcp::{error::METHOD_NOT_FOUND, method::Method, response, revision::Era};
+use vaxel_mcp::{error::METHOD_NOT_FOUND, level::Level, method::Method, response, revision::Era};
 
 use crate::{
     edge::{Client, Exchange},
@@ -11,7 +11,7 @@ use crate::{
     pipeline::Context,
     relay,
     respond::{self, Body, Response},
-    session, subscribe,
+    subscribe,
 };
 
 /// Answers one request.
@@ -46,9 +46,7 @@ fn set_level(exchange: &Exchange) -> Result<Response, Failure> {
         return Ok(unknown_method(exchange));
     };
     let params: Option<Params> = exchange.request.read_params();
-    let level = params
-        .as_ref()
-        .and_then(|params| session::log_level(&params.level));
+    let level = params.as_ref().and_then(|params| Level::of(&params.level));
     let level = level.ok_or_else(|| {
         Failure::new(
             Kind::Invalid,

@@ -11,6 +11,7 @@ use vaxel_core::failure::{Failure, Kind};
 use vaxel_mcp::{
     envelope::{Envelope, Kind as MessageKind},
     headers,
+    level::Level,
     method::Method,
     request::{Claims, ModernMeta, Request},
     revision::{Era, Revision},
@@ -29,6 +30,8 @@ pub(crate) mod modern;
 pub(crate) struct Exchange {
     pub(crate) request: Request,
     pub(crate) client: Client,
+    /// Least severe log message that a modern client wants for this request.
+    level: Option<Level>,
     pub(crate) trace_id: Option<Box<str>>,
 }
 
@@ -38,6 +41,16 @@ pub(crate) enum Client {
     Modern,
     /// Said it once.
     Legacy(Arc<Session>),
+}
+
+impl Exchange {
+    /// Least severe log message that is wanted: by the request, or by its session.
+    pub(crate) fn log_level(&self) -> Option<Level> {
+        match &self.client {
+            Client::Modern => self.level,
+            Client::Legacy(session) => session.meta.load().log_level,
+        }
+    }
 }
 
 impl Client {
@@ -98,6 +111,7 @@ fn request(
         return Ok(Exchange {
             request,
             client: Client::Modern,
+            level: claims.log_level,
             trace_id: claims.trace_id,
         });
     }
@@ -122,6 +136,7 @@ fn legacy_exchange(
             Ok(Exchange {
                 request,
                 client,
+                level: None,
                 trace_id: claims.trace_id,
             })
         }

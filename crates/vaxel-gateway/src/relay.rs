@@ -12,7 +12,9 @@ use vaxel_core::{
     principal::Principal,
 };
 use vaxel_mcp::{
+    envelope::Envelope,
     error, headers,
+    level::Level,
     method::Method,
     request::{ModernMeta, Request},
     response::{self, Response as Answered, Verdict},
@@ -60,6 +62,12 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         Client::Legacy(session) => Some(session.enter(exchange.request.id())),
         Client::Modern => None,
     };
+    if let Some(level) = exchange.log_level() {
+        reached
+            .link
+            .want_level(level, context.principal.proof)
+            .await;
+    }
     let asked = ask(&context, &exchange, &authorized, &meta, &reached);
     let answer = match unless_cancelled(cancel.as_ref(), asked).await {
         Ok(Answer::Done(answered)) => Ok(answered),
@@ -131,6 +139,7 @@ async fn ask(
         client_era: exchange.client.era(),
         meta,
         proof: context.principal.proof,
+        wants_logs: exchange.log_level().is_some(),
         param_headers: &param_headers,
         deadline: reached.deadline,
     };
@@ -177,6 +186,7 @@ pub(crate) async fn call_tool(
         client_era: Era::Legacy,
         meta: &nobody,
         proof: principal.proof,
+        wants_logs: false,
         param_headers: &[],
         deadline,
     };
@@ -372,23 +382,18 @@ impl Pump {
 
     /// Progress goes to who asked for it by a token, log lines to who set a level.
     fn wants(&self, note: &[u8]) -> bool {
-        let envelope = vaxel_mcp::envelope::Envelope::parse(note).ok();
-        let method = envelope.and_then(|envelope| envelope.method);
-        match method.map(|method| Method::of(&method)) {
-            Some(Method::LogMessage) => self.wants_logs(),
-            Some(_) => true,
-            None => false,
+        let Ok(envelope) = Envelope::parse(note) else {
+            return false;
+        };
+        let method = envelope.method.as_deref().map(Method::of);
+        if method != Some(Method::LogMessage) {
+            return method.is_some();
         }
-    }
-
-    fn wants_logs(&self) -> bool {
-        match &self.exchange.client {
-            Client::Legacy(_) => true,
-            Client::Modern => self
-                .exchange
-                .request
-                .meta()
-                .is_some_and(|meta| meta.contains(vaxel_mcp::meta::LOG_LEVEL)),
+        let level = envelope.params.and_then(Level::of_message);
+        match self.exchange.log_level() {
+            Some(wanted) => level.is_none_or(|level| level >= wanted),
+            // A legacy server may send what it likes until its client says otherwise.
+            None => self.exchange.client.era() == Era::Legacy,
         }
     }
 }

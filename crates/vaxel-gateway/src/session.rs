@@ -25,7 +25,7 @@ use vaxel_core::{
     principal::{Principal, Proof},
     time::Timestamp,
 };
-use vaxel_mcp::{request::ModernMeta, revision::Revision};
+use vaxel_mcp::{level::Level, request::ModernMeta, revision::Revision};
 
 /// Longest session id that is looked at, bytes.
 const TOKEN_MAX: usize = 8 << 10;
@@ -214,7 +214,7 @@ impl Session {
     }
 
     /// Sets the least severe log message that this client wants.
-    pub(crate) fn set_level(&self, level: &'static str) {
+    pub(crate) fn set_level(&self, level: Level) {
         let mut meta = ModernMeta::clone(&self.meta.load());
         meta.log_level = Some(level);
         self.meta.store(Arc::new(meta));
@@ -264,21 +264,4 @@ fn unknown() -> Failure {
         Kind::UnknownSession,
         "This session is not known here or has ended: initialize a new one",
     )
-}
-
-/// The level of this name (RFC 5424 severities, MCP "Logging"), as the JSON string that is sent on.
-pub(crate) fn log_level(name: &str) -> Option<&'static str> {
-    const LEVELS: [&str; 8] = [
-        "\"debug\"",
-        "\"info\"",
-        "\"notice\"",
-        "\"warning\"",
-        "\"error\"",
-        "\"critical\"",
-        "\"alert\"",
-        "\"emergency\"",
-    ];
-    LEVELS
-        .into_iter()
-        .find(|level| level.trim_matches('"') == name)
 }

@@ -1,6 +1,7 @@
 //! The upstream side of a call: one [`Link`] per connected instance, whatever its transport and era.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -10,11 +11,14 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
+use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::DropGuard;
 use vaxel_core::{catalog::Catalog, failure::Failure, principal::Proof};
 use vaxel_mcp::{
     handshake::ServerFacts,
+    hello::Offered,
+    level::Level,
     method::Method,
     request::{ModernMeta, Request, meta_change},
     response::Response,
@@ -39,7 +43,14 @@ struct Inner {
     in_flight: AtomicU32,
     changed: Arc<Notify>,
     items_max: usize,
+    /// What legacy servers were told about log messages, per session.
+    levels: Mutex<HashMap<Proof, Level>>,
 }
+
+/// Sessions whose level is remembered; when there are more, they are told again.
+const LEVELS: usize = 4_096;
+/// Longest wait for a server to take a level.
+const SET_LEVEL: Duration = Duration::from_secs(5);
 
 pub(crate) enum Wire {
     /// The guard ends the stream of changes together with the link.
@@ -62,6 +73,8 @@ pub(crate) struct Outbound<'a> {
     /// What a legacy client's session says about it.
     pub(crate) meta: &'a ModernMeta,
     pub(crate) proof: Proof,
+    /// The caller wants log messages of the call.
+    pub(crate) wants_logs: bool,
     /// `Mcp-Param-*` headers of a modern client, passed on.
     pub(crate) param_headers: &'a [(HeaderName, HeaderValue)],
     pub(crate) deadline: Instant,
@@ -118,6 +131,7 @@ impl Link {
             in_flight: AtomicU32::new(0),
             changed,
             items_max,
+            levels: Mutex::default(),
         }))
     }
 
@@ -165,6 +179,15 @@ impl Link {
         params: &[u8],
         within: Duration,
     ) -> Result<Response, Failure> {
+        self.ask_as(Proof::System, (method, params), within).await
+    }
+
+    async fn ask_as(
+        &self,
+        proof: Proof,
+        (method, params): (Method, &[u8]),
+        within: Duration,
+    ) -> Result<Response, Failure> {
         let deadline = Instant::now_plus(within);
         let (request, meta) = own_request(method, params)?;
         let out = Outbound {
@@ -173,7 +196,8 @@ impl Link {
             key: "",
             client_era: Era::Legacy,
             meta: &meta,
-            proof: Proof::System,
+            proof,
+            wants_logs: false,
             param_headers: &[],
             deadline,
         };
@@ -185,6 +209,35 @@ impl Link {
             if let Event::Done(response) = events.next(deadline).await? {
                 return Ok(response);
             }
+        }
+    }
+
+    /// Makes a legacy server send log messages of `level`, which it does per session: the most
+    /// verbose wish wins, and callers get what they asked for. Modern servers are told with each
+    /// request.
+    pub(crate) async fn want_level(&self, level: Level, proof: Proof) {
+        if self.era() == Era::Modern || !Offered::of(&self.0.facts.capabilities).logging {
+            return;
+        }
+        let session = if let Wire::Http(..) = self.0.wire {
+            proof
+        } else {
+            Proof::System
+        };
+        {
+            let mut levels = self.0.levels.lock();
+            if levels.get(&session).is_some_and(|told| *told <= level) {
+                return;
+            }
+            if levels.len() >= LEVELS {
+                levels.clear();
+            }
+            levels.insert(session, level);
+        }
+        let params = format!("{{\"level\":{}}}", level.as_json());
+        let told = (Method::SetLevel, params.as_bytes());
+        if let Err(failure) = self.ask_as(session, told, SET_LEVEL).await {
+            tracing::debug!(%failure, "a server was not told which log messages are wanted");
         }
     }
 

@@ -11,6 +11,7 @@ pub mod splice;
 
 pub mod error;
 pub mod meta;
+pub mod level;
 pub mod request; // one client request, era removed
 pub mod response; // one answer, whatever its era
 

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     envelope::{Envelope, Malformed, is_request_id, span},
+    level::Level,
     meta::{self, RequestMeta},
     method::Method,
     revision::{Era, Revision},
@@ -37,6 +38,8 @@ pub struct Claims {
     pub version: Option<String>,
     /// `_meta` declares client capabilities.
     pub has_capabilities: bool,
+    /// Least severe log message wanted.
+    pub log_level: Option<Level>,
     /// W3C trace id (32 hex digits) of `traceparent`.
     pub trace_id: Option<Box<str>>,
 }
@@ -95,8 +98,8 @@ pub struct ModernMeta {
     pub capabilities: Box<str>,
     /// Client name and version, an object.
     pub info: Box<str>,
-    /// Least severe log message wanted, a JSON string; absent: none.
-    pub log_level: Option<&'static str>,
+    /// Least severe log message wanted; absent: none.
+    pub log_level: Option<Level>,
 }
 
 impl Request {
@@ -135,6 +138,7 @@ impl Request {
                 let meta: RequestMeta<'_> = serde_json::from_str(meta.get())
                     .map_err(|_| Malformed::Message("`_meta` is not what the revision allows"))?;
                 request.progress_token = meta.progress_token.and_then(place);
+                claims.log_level = meta.log_level.as_deref().and_then(Level::of);
                 claims.trace_id = meta.traceparent.as_deref().and_then(trace_id);
                 claims.has_capabilities = meta
                     .client_capabilities
@@ -267,7 +271,7 @@ impl Request {
                 set.push((meta::CLIENT_CAPABILITIES, facts.capabilities.as_bytes()));
                 set.push((meta::CLIENT_INFO, facts.info.as_bytes()));
                 if let Some(level) = facts.log_level {
-                    set.push((meta::LOG_LEVEL, level.as_bytes()));
+                    set.push((meta::LOG_LEVEL, level.as_json().as_bytes()));
                 }
                 meta::rewrite(old, |_| false, &set)
             }

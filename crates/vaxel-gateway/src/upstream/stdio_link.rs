@@ -159,7 +159,7 @@ impl Shared {
             progress_token: token.as_ref().map(|_| id),
             meta: out.meta_change(era),
         });
-        let streams = token.is_some() || out.meta.log_level.is_some();
+        let streams = token.is_some() || out.wants_logs;
         let mut events = self.wait_for(id, streams, token)?;
         if let Err(failure) = self.send(message) {
             self.calls.lock().waiting.remove(&id);

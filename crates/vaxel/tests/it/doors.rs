@@ -119,10 +119,8 @@ impl Raw {
 }
 
 fn modern(method: &str, mut params: Value) -> String {
-    params["_meta"] = json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientCapabilities": {},
-    });
+    params["_meta"]["io.modelcontextprotocol/protocolVersion"] = "2026-07-28".into();
+    params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
     json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string()
 }
 
@@ -347,6 +345,69 @@ fn both_eras_hear_of_changed_lists() {
     let said = read_until(&mut listening, "notifications/tools/list_changed");
     assert!(
         said.contains("io.modelcontextprotocol/subscriptionId"),
+        "{said}"
+    );
+}
+
+const LOUD: &str = r#"
+import json, sys
+level = "emergency"
+def say(message):
+    print(json.dumps(message), flush=True)
+def log(severity):
+    say({"jsonrpc": "2.0", "method": "notifications/message",
+         "params": {"level": severity, "data": "said at " + severity + ", told " + level}})
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id = message.get("method"), message.get("id")
+    if id is None:
+        continue
+    result = {}
+    if method == "initialize":
+        result = {"protocolVersion": "2025-06-18", "serverInfo": {"name": "loud", "version": "1"},
+                  "capabilities": {"tools": {}, "logging": {}}}
+    elif method == "tools/list":
+        result = {"tools": [{"name": "talk", "inputSchema": {"type": "object"}}]}
+    elif method == "logging/setLevel":
+        level = message["params"]["level"]
+    elif method == "tools/call":
+        log("debug"), log("error")
+        result = {"content": [{"type": "text", "text": "done"}]}
+    say({"jsonrpc": "2.0", "id": id, "result": result})
+"#;
+
+#[test]
+fn log_messages_reach_who_asked_for_them_at_their_level() {
+    let vaxel = TestVaxel::start();
+    let script = vaxel.home.path().join("loud.py");
+    std::fs::write(&script, LOUD).unwrap();
+    // Named legacy: it answers every method, and so would pass for a modern one.
+    let path = script.display().to_string();
+    vaxel.ok(&[
+        "service", "add", "loud", "--era", "legacy", "--", "python3", &path,
+    ]);
+    let raw = Raw::of(&vaxel);
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"loud__talk","arguments":{}}}"#;
+    let (session, _) = raw.session("2025-06-18");
+    let headers = [("mcp-session-id", session.as_str())];
+    let level =
+        r#"{"jsonrpc":"2.0","id":2,"method":"logging/setLevel","params":{"level":"LEVEL"}}"#;
+    let refused = raw.send("POST", "/mcp", &headers, level).json();
+    assert_eq!(refused["error"]["code"], -32602);
+    raw.send("POST", "/mcp", &headers, &level.replace("LEVEL", "warning"));
+    let said = raw.send("POST", "/mcp", &headers, call).body;
+    assert!(said.contains("said at error, told warning"), "{said}");
+    assert!(!said.contains("said at debug"), "{said}");
+    let mut params = json!({"name": "loud__talk", "arguments": {}});
+    assert!(
+        !raw.modern("tools/call", params.clone())
+            .body
+            .contains("said at")
+    );
+    params["_meta"] = json!({"io.modelcontextprotocol/logLevel": "debug"});
+    let said = raw.modern("tools/call", params).body;
+    assert!(
+        said.contains("said at debug, told debug") && said.contains("said at error"),
         "{said}"
     );
 }
