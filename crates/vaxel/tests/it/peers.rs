@@ -51,7 +51,14 @@ fn every_client_calls_tools_of_every_server() {
         {"tool": "fast__fail", "arguments": {}, "expect_error": true, "expect_contains": "on purpose"},
         {"tool": "demo__echo", "arguments": {"message": "inside"}, "expect_contains": "inside"},
     ]);
-    let plan = plan(&vaxel, &calls);
+    let mut plan = plan(&vaxel, &calls);
+    plan["reads"] = json!([
+        {"uri": "fast://greeting", "expect_contains": "hello from fast"},
+        {"uri": "fast://square/12", "expect_contains": "144"},
+    ]);
+    plan["prompts"] = json!([
+        {"name": "fast__review", "arguments": {"topic": "lifts"}, "expect_contains": "lifts"},
+    ]);
     for client in clients(&plan, &vaxel) {
         client.run(&tools);
     }
@@ -230,9 +237,13 @@ fn clients(plan: &Value, vaxel: &TestVaxel) -> Vec<Client> {
         request
     };
     let over_stdio = |era: &str| {
-        let home = vaxel.home.path().display().to_string();
-        json!({"command": env!("CARGO_BIN_EXE_vaxel"), "args": ["stdio"], "env": {"HOME": home},
-               "era": era, "calls": plan["calls"]})
+        let mut request = plan.clone();
+        request["url"].take();
+        request["command"] = env!("CARGO_BIN_EXE_vaxel").into();
+        request["args"] = json!(["stdio"]);
+        request["env"] = json!({"HOME": vaxel.home.path().display().to_string()});
+        request["era"] = era.into();
+        request
     };
     let client = |program, file, request, protocol| Client {
         program,

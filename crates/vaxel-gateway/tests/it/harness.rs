@@ -1,0 +1,280 @@
+//! A real gateway on a port of its own, with scripted upstreams behind it and a client that says
+//! exactly what it is told.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tokio::{
+    process::Child,
+    sync::mpsc,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use vaxel_auth::{
+    key::{ApiKey, KeyEntry},
+    seal::{RootKey, Sealer},
+    web::WebRules,
+};
+use vaxel_core::{
+    call::CallRecord,
+    catalog::Catalog,
+    failure::Failure,
+    id::{Id, Service},
+    principal::{Principal, Proof, Role},
+    service::{EraChoice, Limits, ToolFilter},
+    time::Clock,
+};
+use vaxel_gateway::{
+    Caller, Config, ConnectTarget, Deps, Fallback, FallbackBody, Gateway, Link, ServiceEntry,
+    Transport, Tunables,
+};
+
+pub(crate) mod child;
+pub(crate) mod client;
+pub(crate) mod upstream;
+
+pub(crate) use child::Script;
+pub(crate) use client::{Answer, Client};
+pub(crate) use upstream::{Reply, Seen, Upstream};
+
+/// Longest wait for anything that must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A gateway that serves.
+pub(crate) struct Rig {
+    pub(crate) gateway: Gateway,
+    pub(crate) address: SocketAddr,
+    /// Two callers' keys.
+    pub(crate) keys: [String; 2],
+    records: Mutex<mpsc::Receiver<CallRecord>>,
+    children: Mutex<Vec<Child>>,
+    pub(crate) files: tempfile::TempDir,
+    stop: CancellationToken,
+    _serving: JoinSet<()>,
+}
+
+/// What a rig is made of.
+pub(crate) struct Plan {
+    pub(crate) config: Config,
+    pub(crate) records: usize,
+    pub(crate) root: RootKey,
+    pub(crate) call_timeout: Duration,
+    /// The two callers, so that a second rig can know them too.
+    pub(crate) callers: [(String, Id<vaxel_core::id::Key>); 2],
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        let caller = || {
+            let (key, _) = ApiKey::generate();
+            (key.expose().clone(), Id::new(Clock::system().now()))
+        };
+        Self {
+            config: Config {
+                probe_timeout: Duration::from_secs(5),
+                shutdown_grace: Duration::from_secs(1),
+                ..Config::default()
+            },
+            records: 4096,
+            root: RootKey::ephemeral(),
+            call_timeout: PATIENCE,
+            callers: [caller(), caller()],
+        }
+    }
+}
+
+/// How one service is served.
+#[derive(Default)]
+pub(crate) struct Terms {
+    pub(crate) era: EraChoice,
+    pub(crate) limits: Limits,
+    pub(crate) tools: ToolFilter,
+}
+
+/// A service that is published.
+pub(crate) struct Served {
+    pub(crate) id: Id<Service>,
+    pub(crate) link: Link,
+    pub(crate) catalog: Arc<Catalog>,
+}
+
+struct Nothing;
+
+impl Fallback for Nothing {
+    fn call(
+        &self,
+        _: http::Request<hyper::body::Incoming>,
+    ) -> BoxFuture<'static, http::Response<FallbackBody>> {
+        Box::pin(async { http::Response::new(FallbackBody::default()) })
+    }
+}
+
+impl Rig {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&Plan::default())
+    }
+
+    pub(crate) fn start_with(plan: &Plan) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, records) = mpsc::channel(plan.records);
+        let mut tunables = Tunables::new(WebRules::new(address, &[]).unwrap());
+        tunables.call_timeout = plan.call_timeout;
+        let deps = Deps {
+            clock: Clock::system(),
+            egress: vaxel_egress::Egress::new(vaxel_egress::Config::default()).unwrap(),
+            sealer: Sealer::new(&plan.root, "sessions"),
+            records: sender,
+            runtime: tokio::runtime::Handle::current(),
+            tunables,
+        };
+        let gateway = Gateway::new(plan.config.clone(), deps, &mut Registry::default());
+        gateway.publish_keys(plan.callers.iter().map(entry).collect());
+        let stop = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        let (serves, until) = (gateway.clone(), stop.clone());
+        serving.spawn(async move {
+            serves.serve(listener, Arc::new(Nothing), until).await.unwrap();
+        });
+        Self {
+            gateway,
+            address,
+            keys: plan.callers.each_ref().map(|(key, _)| key.clone()),
+            records: Mutex::new(records),
+            children: Mutex::default(),
+            files: tempfile::tempdir().unwrap(),
+            stop,
+            _serving: serving,
+        }
+    }
+
+    /// A client that speaks the modern era.
+    pub(crate) fn modern(&self) -> Client {
+        Client::modern(self.address, &self.keys[0])
+    }
+
+    /// A client that opened a legacy session.
+    pub(crate) async fn legacy(&self) -> Client {
+        Client::legacy(self.address, &self.keys[0]).await
+    }
+
+    /// Connects to an upstream over HTTP and publishes it.
+    pub(crate) async fn add_http(&self, name: &str, upstream: &Upstream) -> Served {
+        self.add_http_on(name, upstream, Terms::default()).await
+    }
+
+    pub(crate) async fn add_http_on(
+        &self,
+        name: &str,
+        upstream: &Upstream,
+        terms: Terms,
+    ) -> Served {
+        let transport = Transport::Http {
+            url: upstream.url(),
+            headers: Vec::new(),
+        };
+        self.add(name, transport, terms).await.unwrap()
+    }
+
+    /// Starts a child, connects to it and publishes it.
+    pub(crate) async fn add_stdio(&self, name: &str, script: &Script) -> Served {
+        self.add_stdio_on(name, script, Terms::default()).await
+    }
+
+    pub(crate) async fn add_stdio_on(&self, name: &str, script: &Script, terms: Terms) -> Served {
+        let (child, transport) = script.start(self.files.path(), name);
+        self.children.lock().push(child);
+        self.add(name, transport, terms).await.unwrap()
+    }
+
+    pub(crate) async fn add(
+        &self,
+        name: &str,
+        transport: Transport,
+        terms: Terms,
+    ) -> Result<Served, Failure> {
+        let id = Id::new(Clock::system().now());
+        let target = ConnectTarget {
+            service: id,
+            name: name.parse().unwrap(),
+            era: terms.era,
+            transport,
+        };
+        let link = self.gateway.connect(target).await?;
+        let catalog = Arc::new(link.catalog().await?);
+        self.gateway.publish(ServiceEntry {
+            id,
+            name: name.parse().unwrap(),
+            limits: terms.limits,
+            tools: terms.tools,
+            catalog: Some(Arc::clone(&catalog)),
+            links: vec![link.clone()],
+            unavailable: None,
+        });
+        Ok(Served { id, link, catalog })
+    }
+
+    /// The records that were left until now.
+    pub(crate) fn records(&self) -> Vec<CallRecord> {
+        let mut records = self.records.lock();
+        std::iter::from_fn(|| records.try_recv().ok()).collect()
+    }
+
+    /// The next record.
+    pub(crate) async fn record(&self) -> CallRecord {
+        wait_for("a call record", || self.records.lock().try_recv().ok()).await
+    }
+
+    /// What the child of this name was told so far, line by line.
+    pub(crate) fn told(&self, name: &str) -> Vec<String> {
+        let seen = std::fs::read_to_string(self.files.path().join(format!("{name}.seen")));
+        seen.unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until no call of this service is in flight.
+    pub(crate) async fn idle(&self, service: &Served) {
+        wait_for("no call to be in flight", || {
+            (self.gateway.load(service.id).in_flight == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn entry((key, id): &(String, Id<vaxel_core::id::Key>)) -> KeyEntry<Arc<Caller>> {
+    let principal = Principal {
+        proof: Proof::Key(*id),
+        name: "someone".into(),
+        permissions: Role::Admin.permissions(),
+    };
+    KeyEntry {
+        key: vaxel_auth::key::StoredKey::of(key).unwrap(),
+        principal: Arc::new(Caller {
+            principal,
+            last_used: std::sync::atomic::AtomicU64::default(),
+        }),
+        expires_at: None,
+        revoked: false,
+    }
+}
+
+/// Looks until there is something, or fails.
+pub(crate) async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let found = tokio::time::timeout(PATIENCE, looking).await;
+    found.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}

@@ -1,0 +1,7 @@
+//! The data plane with real sockets and pipes: clients of both eras, upstreams of both eras and
+//! transports, and everything that either side can do wrong.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod harness;
+
+mod eras;
