@@ -24,7 +24,8 @@ const SERVICES: [&str; 4] = ["hl", "hm", "sl", "sm"];
 /// What the upstream was told, raw.
 fn heard(answer: &Value) -> String {
     let text = answer["result"]["content"][0]["text"].as_str();
-    text.unwrap_or_else(|| panic!("no text in {answer}")).to_owned()
+    text.unwrap_or_else(|| panic!("no text in {answer}"))
+        .to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +43,11 @@ async fn both_eras_see_the_tools_of_every_kind_of_upstream() {
             assert_eq!(single.tools().await, ["echo", "other"], "{name}");
         }
         let list = client.say(&Message::new("tools/list", "")).await;
-        assert!(list.text.contains(r#""vendor":{"kept":1.0}"#), "{}", list.text);
+        assert!(
+            list.text.contains(r#""vendor":{"kept":1.0}"#),
+            "{}",
+            list.text
+        );
     }
 }
 
@@ -59,11 +64,20 @@ async fn arguments_and_unknown_fields_arrive_as_they_were_written() {
             let answer = client.say(&message).await.json();
             let heard = heard(&answer);
             assert!(heard.contains(arguments), "{name}: {heard}");
-            assert!(heard.contains(r#""vendorField":{"x":2.50}"#), "{name}: {heard}");
-            assert!(heard.contains(r#""com.example/trace":[1.0,2]"#), "{name}: {heard}");
+            assert!(
+                heard.contains(r#""vendorField":{"x":2.50}"#),
+                "{name}: {heard}"
+            );
+            assert!(
+                heard.contains(r#""com.example/trace":[1.0,2]"#),
+                "{name}: {heard}"
+            );
             assert!(heard.contains(r#""name":"echo""#), "{name}: {heard}");
             assert_eq!(answer["result"]["vendor"]["field"], 12, "{name}");
-            assert_eq!(answer["result"]["_meta"]["com.example/kept"], "yes", "{name}");
+            assert_eq!(
+                answer["result"]["_meta"]["com.example/kept"], "yes",
+                "{name}"
+            );
         }
     }
 }
@@ -74,15 +88,22 @@ async fn ids_come_back_as_they_were_sent() {
     let _upstreams = every_upstream(&rig).await;
     for client in both_clients(&rig).await {
         for name in SERVICES {
-            for id in ["7", r#""seven""#, r#""7""#, "9007199254740993", r#""\u00e9 \" x""#] {
+            for id in [
+                "7",
+                r#""seven""#,
+                r#""7""#,
+                "9007199254740993",
+                r#""\u00e9 \" x""#,
+            ] {
                 let message = Message::call(&format!("{name}__echo"), "{}").id(id);
                 let answer = client.say(&message).await;
-                let whole = format!(r#""id":{id}"#);
-                assert!(answer.text.contains(&whole), "{name} {id}: {}", answer.text);
+                assert_eq!(answer.id(), id, "{name}: {}", answer.text);
             }
         }
-        let list = client.say(&Message::new("tools/list", "").id(r#""a-list""#)).await;
-        assert!(list.text.contains(r#""id":"a-list""#), "{}", list.text);
+        let list = client
+            .say(&Message::new("tools/list", "").id(r#""a-list""#))
+            .await;
+        assert_eq!(list.id(), r#""a-list""#);
     }
 }
 
@@ -101,17 +122,33 @@ async fn each_upstream_is_spoken_to_in_its_own_era_only() {
         assert_eq!(seen.header("mcp-method"), Some("tools/call"));
         assert_eq!(seen.header("mcp-session-id"), None);
         let meta = &seen.json["params"]["_meta"];
-        assert_eq!(meta["io.modelcontextprotocol/protocolVersion"], "2026-07-28");
+        assert_eq!(
+            meta["io.modelcontextprotocol/protocolVersion"],
+            "2026-07-28"
+        );
     }
     for seen in upstreams[1].seen("tools/call") {
         assert_eq!(seen.header("mcp-protocol-version"), Some("2025-11-25"));
         assert!(seen.header("mcp-session-id").is_some());
-        assert!(!seen.text.contains("io.modelcontextprotocol/protocolVersion"), "{}", seen.text);
+        assert!(
+            !seen
+                .text
+                .contains("io.modelcontextprotocol/protocolVersion"),
+            "{}",
+            seen.text
+        );
     }
     for (name, modern) in [("sm", true), ("sl", false)] {
-        let calls = rig.told(name).into_iter().filter(|line| line.contains("tools/call"));
+        let calls = rig
+            .told(name)
+            .into_iter()
+            .filter(|line| line.contains("tools/call"));
         for call in calls {
-            assert_eq!(call.contains("io.modelcontextprotocol/protocolVersion"), modern, "{call}");
+            assert_eq!(
+                call.contains("io.modelcontextprotocol/protocolVersion"),
+                modern,
+                "{call}"
+            );
         }
     }
 }

@@ -6,11 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::{
-    process::Child,
-    sync::mpsc,
-    task::JoinSet,
-};
+use tokio::{process::Child, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use vaxel_auth::{
     key::{ApiKey, KeyEntry},
@@ -136,7 +132,10 @@ impl Rig {
         let mut serving = JoinSet::new();
         let (serves, until) = (gateway.clone(), stop.clone());
         serving.spawn(async move {
-            serves.serve(listener, Arc::new(Nothing), until).await.unwrap();
+            serves
+                .serve(listener, Arc::new(Nothing), until)
+                .await
+                .unwrap();
         });
         Self {
             gateway,
@@ -230,7 +229,10 @@ impl Rig {
     /// What the child of this name was told so far, line by line.
     pub(crate) fn told(&self, name: &str) -> Vec<String> {
         let seen = std::fs::read_to_string(self.files.path().join(format!("{name}.seen")));
-        seen.unwrap_or_default().lines().map(str::to_owned).collect()
+        seen.unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Waits until no call of this service is in flight.

@@ -1,10 +1,6 @@
 //! Scripted MCP servers over stdio: small programs whose `tools/call` does what a test says.
 
-use std::{
-    path::Path,
-    process::Stdio,
-    sync::Arc,
-};
+use std::{path::Path, process::Stdio, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::process::{Child, Command};
@@ -21,12 +17,20 @@ pub(crate) struct Script {
 impl Script {
     /// Speaks 2026-07-28 only; `call` is the Python that answers `tools/call`.
     pub(crate) fn modern(call: &str) -> Self {
-        Self { modern: true, call: call.to_owned(), garbage: Arc::default() }
+        Self {
+            modern: true,
+            call: call.to_owned(),
+            garbage: Arc::default(),
+        }
     }
 
     /// Speaks 2025-11-25 only.
     pub(crate) fn legacy(call: &str) -> Self {
-        Self { modern: false, call: call.to_owned(), garbage: Arc::default() }
+        Self {
+            modern: false,
+            call: call.to_owned(),
+            garbage: Arc::default(),
+        }
     }
 
     /// Says back the raw line that it was told.
@@ -35,7 +39,10 @@ impl Script {
     pub(super) fn start(&self, folder: &Path, name: &str) -> (Child, Transport) {
         let file = folder.join(format!("{name}.py"));
         let program = SERVER
-            .replace("SEEN", &format!("{:?}", folder.join(format!("{name}.seen"))))
+            .replace(
+                "SEEN",
+                &format!("{:?}", folder.join(format!("{name}.seen"))),
+            )
             .replace("MODERN", if self.modern { "True" } else { "False" })
             .replace("CALL", &self.call.replace('\n', "\n        "));
         std::fs::write(&file, program).unwrap();

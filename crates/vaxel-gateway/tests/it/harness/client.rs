@@ -45,7 +45,10 @@ impl Message {
     }
 
     pub(crate) fn call(tool: &str, arguments: &str) -> Self {
-        Self::new("tools/call", &format!(r#""name":"{tool}","arguments":{arguments}"#))
+        Self::new(
+            "tools/call",
+            &format!(r#""name":"{tool}","arguments":{arguments}"#),
+        )
     }
 
     pub(crate) fn id(mut self, id: &str) -> Self {
@@ -128,13 +131,22 @@ impl Client {
 
     /// The body of a message in the client's era.
     pub(crate) fn body(&self, message: &Message) -> String {
-        let Message { id, method, params, meta } = message;
+        let Message {
+            id,
+            method,
+            params,
+            meta,
+        } = message;
         let mut all = meta.clone();
         if self.modern {
             let claims = format!(
                 r#""io.modelcontextprotocol/protocolVersion":"{MODERN}","io.modelcontextprotocol/clientCapabilities":{{}},"io.modelcontextprotocol/clientInfo":{{"name":"test","version":"1"}}"#
             );
-            all = if all.is_empty() { claims } else { format!("{claims},{all}") };
+            all = if all.is_empty() {
+                claims
+            } else {
+                format!("{claims},{all}")
+            };
         }
         let comma = if params.is_empty() { "" } else { "," };
         format!(
@@ -164,7 +176,9 @@ impl Client {
         if self.modern {
             let body: Value = serde_json::from_str(&self.body(message)).unwrap();
             client.set("mcp-method", &message.method);
-            let name = body["params"]["name"].as_str().or(body["params"]["uri"].as_str());
+            let name = body["params"]["name"]
+                .as_str()
+                .or(body["params"]["uri"].as_str());
             if let Some(name) = name {
                 client.set("mcp-name", name);
             }
@@ -179,8 +193,9 @@ impl Client {
     /// One request; the connection ends with what is returned.
     pub(crate) async fn send(&self, verb: Method, body: impl Into<Bytes>) -> Stream {
         let stream = TcpStream::connect(self.address).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             // The request says itself how it ended.
@@ -208,7 +223,10 @@ impl Client {
 pub(crate) fn names(answer: &Value) -> Vec<String> {
     let tools = answer["result"]["tools"].as_array();
     let tools = tools.unwrap_or_else(|| panic!("no tools in {answer}"));
-    tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+    tools
+        .iter()
+        .map(|tool| tool["name"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// An answer that is being read. Dropped, the client is gone.
@@ -225,7 +243,9 @@ impl Stream {
     pub(crate) async fn event(&mut self) -> Option<Value> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
-                let data = event.lines().find_map(|line| line.strip_prefix("data: ").map(str::to_owned));
+                let data = event
+                    .lines()
+                    .find_map(|line| line.strip_prefix("data: ").map(str::to_owned));
                 self.text = rest.to_owned();
                 if let Some(data) = data {
                     return Some(serde_json::from_str(&data).unwrap());
@@ -233,7 +253,11 @@ impl Stream {
                 continue;
             }
             let frame = timeout(PATIENCE, self.body.frame()).await;
-            let data = frame.expect("nothing more came")?.unwrap().into_data().unwrap();
+            let data = frame
+                .expect("nothing more came")?
+                .unwrap()
+                .into_data()
+                .unwrap();
             self.text.push_str(std::str::from_utf8(&data).unwrap());
         }
     }
@@ -266,10 +290,16 @@ impl Answer {
     /// The JSON-RPC messages, in order.
     pub(crate) fn messages(&self) -> Vec<Value> {
         if !self.text.contains("data: ") {
-            return vec![serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("{}", self.text))];
+            return vec![
+                serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("{}", self.text)),
+            ];
         }
-        let data = self.text.lines().filter_map(|line| line.strip_prefix("data: "));
-        data.map(|data| serde_json::from_str(data).unwrap()).collect()
+        let data = self
+            .text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "));
+        data.map(|data| serde_json::from_str(data).unwrap())
+            .collect()
     }
 
     /// The last message.
@@ -277,8 +307,21 @@ impl Answer {
         self.messages().pop().unwrap()
     }
 
+    /// The id as it was written.
+    pub(crate) fn id(&self) -> String {
+        #[derive(serde::Deserialize)]
+        struct Envelope<'a> {
+            #[serde(borrow)]
+            id: &'a serde_json::value::RawValue,
+        }
+        let envelope: Envelope<'_> = serde_json::from_str(&self.text).unwrap();
+        envelope.id.get().to_owned()
+    }
+
     pub(crate) fn code(&self) -> i64 {
         let answer = self.json();
-        answer["error"]["code"].as_i64().unwrap_or_else(|| panic!("no error in {answer}"))
+        answer["error"]["code"]
+            .as_i64()
+            .unwrap_or_else(|| panic!("no error in {answer}"))
     }
 }

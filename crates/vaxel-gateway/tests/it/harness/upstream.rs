@@ -126,11 +126,17 @@ impl Upstream {
                 let service = service_fn(move |request| answer(Arc::clone(&serves), request));
                 connections.spawn(async move {
                     // Scripts end connections as they like.
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ = http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
-        Self { address, inner, _accepting: accepting }
+        Self {
+            address,
+            inner,
+            _accepting: accepting,
+        }
     }
 
     pub(crate) fn url(&self) -> Url {
@@ -140,7 +146,10 @@ impl Upstream {
     /// Requests of this method so far; of every method when empty.
     pub(crate) fn seen(&self, method: &str) -> Vec<Seen> {
         let seen = self.inner.seen.lock();
-        seen.iter().filter(|seen| method.is_empty() || seen.method() == method).cloned().collect()
+        seen.iter()
+            .filter(|seen| method.is_empty() || seen.method() == method)
+            .cloned()
+            .collect()
     }
 
     /// Requests that were left unanswered by their caller.
@@ -170,7 +179,11 @@ async fn answer(
     request: http::Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
-    let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let text = body
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
     let seen = Seen {
         verb: head.method,
         headers: head.headers,
@@ -179,38 +192,63 @@ async fn answer(
     };
     inner.seen.lock().push(seen.clone());
     let reply = (inner.script)(&seen);
-    let reply = reply.unwrap_or_else(|| if inner.modern { modern(&seen) } else { legacy(&inner, &seen) });
+    let reply = reply.unwrap_or_else(|| {
+        if inner.modern {
+            modern(&seen)
+        } else {
+            legacy(&inner, &seen)
+        }
+    });
     Ok(render(&inner, reply).await)
 }
 
 async fn render(inner: &Arc<Inner>, reply: Reply) -> Response<Body> {
-    let full = |text: String| Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
+    let full = |text: String| {
+        Full::new(Bytes::from(text))
+            .map_err(|never| match never {})
+            .boxed_unsync()
+    };
     let response = |status: u16, kind: &str, body| {
-        Response::builder().status(status).header("content-type", kind).body(body).unwrap()
+        Response::builder()
+            .status(status)
+            .header("content-type", kind)
+            .body(body)
+            .unwrap()
     };
     match reply {
         Reply::Json(status, text) => response(status, "application/json", full(text)),
         Reply::Opened(id, text) => {
             let mut opened = response(200, "application/json", full(text));
-            opened.headers_mut().insert("mcp-session-id", id.parse().unwrap());
+            opened
+                .headers_mut()
+                .insert("mcp-session-id", id.parse().unwrap());
             opened
         }
         Reply::Events(events) => response(200, "text/event-stream", full(lines(&events))),
         Reply::EventsForEver(events) => {
             let leaving = Leaving(Arc::clone(inner));
-            let ever = stream::once(async move { std::future::pending::<()>().await }).map(move |()| {
-                let _held = &leaving;
-                Ok(Frame::data(Bytes::new()))
-            });
+            let ever =
+                stream::once(async move { std::future::pending::<()>().await }).map(move |()| {
+                    let _held = &leaving;
+                    Ok(Frame::data(Bytes::new()))
+                });
             let first = stream::iter([Ok(Frame::data(Bytes::from(lines(&events))))]);
-            response(200, "text/event-stream", StreamBody::new(first.chain(ever)).boxed_unsync())
+            response(
+                200,
+                "text/event-stream",
+                StreamBody::new(first.chain(ever)).boxed_unsync(),
+            )
         }
         Reply::Cut(text) => {
             let pieces = [
                 Ok(Frame::data(Bytes::from(text))),
                 Err(std::io::Error::other("cut")),
             ];
-            response(200, "application/json", StreamBody::new(stream::iter(pieces)).boxed_unsync())
+            response(
+                200,
+                "application/json",
+                StreamBody::new(stream::iter(pieces)).boxed_unsync(),
+            )
         }
         Reply::Never => {
             let _leaving = Leaving(Arc::clone(inner));
@@ -220,7 +258,10 @@ async fn render(inner: &Arc<Inner>, reply: Reply) -> Response<Body> {
 }
 
 fn lines(events: &[String]) -> String {
-    events.iter().map(|event| format!("event: message\ndata: {event}\n\n")).collect()
+    events
+        .iter()
+        .map(|event| format!("event: message\ndata: {event}\n\n"))
+        .collect()
 }
 
 pub(crate) fn error(seen: &Seen, code: i64, message: &str) -> String {
@@ -270,7 +311,12 @@ fn legacy(inner: &Inner, seen: &Seen) -> Reply {
     }
     if seen.method() == "initialize" {
         let mut sessions = inner.sessions.lock();
-        let opened = inner.seen.lock().iter().filter(|seen| seen.method() == "initialize").count();
+        let opened = inner
+            .seen
+            .lock()
+            .iter()
+            .filter(|seen| seen.method() == "initialize")
+            .count();
         let id = format!("session-{opened}");
         sessions.push(id.clone());
         let result = json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
@@ -278,7 +324,10 @@ fn legacy(inner: &Inner, seen: &Seen) -> Reply {
         return Reply::Opened(id, seen.result(&result));
     }
     let Some(session) = seen.header("mcp-session-id") else {
-        return Reply::Json(400, error(seen, -32000, "Bad Request: Server not initialized"));
+        return Reply::Json(
+            400,
+            error(seen, -32000, "Bad Request: Server not initialized"),
+        );
     };
     if !inner.sessions.lock().iter().any(|known| known == session) {
         return Reply::Json(404, error(seen, -32001, "Session not found"));
