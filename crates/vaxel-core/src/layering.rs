@@ -62,7 +62,7 @@ impl Merged {
 
     /// Sets one value, the keys of its path separated by dots. Below something that is no object
     /// nothing can be set: that stays as it is, a problem for whoever reads it.
-    pub fn set(&mut self, path: &str, value: Value, origin: Origin) {
+    pub fn set(&mut self, path: &str, value: Value, origin: &Origin) {
         let nested = path.rsplit('.').fold(value, |value, key| {
             Map::from_iter([(key.to_owned(), value)]).into()
         });
@@ -219,7 +219,7 @@ mod tests {
             file(if path == "server.listen" { 2 } else { 3 })
         });
         let variable = Origin::Environment("VAXEL_SERVER_LISTEN".to_owned());
-        merged.set("server.listen", "c".into(), variable);
+        merged.set("server.listen", "c".into(), &variable);
         merged
     }
 
@@ -246,7 +246,11 @@ mod tests {
     #[test]
     fn problems_name_the_origin_and_what_was_meant() {
         let mut merged = three_layers();
-        merged.set("sever.listen", 1.into(), Origin::Flag("--sever".to_owned()));
+        merged.set(
+            "sever.listen",
+            1.into(),
+            &Origin::Flag("--sever".to_owned()),
+        );
         let mut issues = Vec::new();
         merged.read(&mut issues, |fields| {
             fields.nested("server", |fields| {
@@ -275,11 +279,11 @@ mod tests {
     #[test]
     fn a_value_in_the_place_of_a_section_stays_to_be_reported() {
         let mut merged = three_layers();
-        merged.set("server", 5.into(), file(1));
+        merged.set("server", 5.into(), &file(1));
         merged.set(
             "server.listen",
             "d".into(),
-            Origin::Flag("--listen".to_owned()),
+            &Origin::Flag("--listen".to_owned()),
         );
         assert_eq!(merged.get("server"), Some(&json!(5)));
         assert_eq!(merged.get("server.listen"), None);
