@@ -1,11 +1,11 @@
 //! A client that says exactly what it is told, on a connection per request.
 
-use std::net::SocketAddr;
+use std::{convert::Infallible, net::SocketAddr};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
@@ -124,6 +124,13 @@ impl Client {
         self
     }
 
+    /// The same client, with its session, at another gateway.
+    pub(crate) fn moved(&self, address: SocketAddr) -> Self {
+        let mut moved = self.clone().with("host", &address.to_string());
+        moved.address = address;
+        moved
+    }
+
     pub(crate) fn at(mut self, path: &str) -> Self {
         path.clone_into(&mut self.path);
         self
@@ -190,8 +197,23 @@ impl Client {
         self.send(Method::POST, body.to_owned()).await.read().await
     }
 
+    /// Posts a body in pieces, without saying how long it will be.
+    pub(crate) async fn post_unannounced(&self, pieces: Vec<Bytes>) -> Answer {
+        let pieces = pieces.into_iter().map(|piece| Ok(Frame::data(piece)));
+        let body = StreamBody::new(futures_util::stream::iter(pieces));
+        self.request(Method::POST, body.boxed_unsync())
+            .await
+            .read()
+            .await
+    }
+
     /// One request; the connection ends with what is returned.
     pub(crate) async fn send(&self, verb: Method, body: impl Into<Bytes>) -> Stream {
+        self.request(verb, Full::new(body.into()).boxed_unsync())
+            .await
+    }
+
+    async fn request(&self, verb: Method, body: UnsyncBoxBody<Bytes, Infallible>) -> Stream {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -201,7 +223,7 @@ impl Client {
             // The request says itself how it ended.
             let _ = connection.await;
         });
-        let mut request = Request::new(Full::new(body.into()));
+        let mut request = Request::new(body);
         *request.method_mut() = verb;
         *request.uri_mut() = self.path.parse().unwrap();
         for (name, value) in &self.headers {
