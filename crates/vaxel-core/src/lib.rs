@@ -12,7 +12,6 @@ pub mod secret;
 pub mod failure; // what can go wrong, and the one table that decides how it is shown
 pub mod problem; // failures on HTTP
 pub mod fields; // reading objects with every problem at once
-pub mod layering; // defaults, file, environment and flags as one, with origins
 
 pub mod principal; // who is asking, and what they may do
 pub mod policy;
