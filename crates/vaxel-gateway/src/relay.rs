@@ -94,9 +94,16 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         }
         Err(failure) => {
             let response = refused(&exchange, &failure);
-            recording.failed(&failure);
+            record_failure(recording, &failure, cancel.as_ref());
             response
         }
+    }
+}
+
+/// A call that its caller cancelled is no failure of the service: dropped, its record says so.
+fn record_failure(recording: Recording, failure: &Failure, cancel: Option<&InFlight>) {
+    if !cancel.is_some_and(InFlight::is_cancelled) {
+        recording.failed(failure);
     }
 }
 
@@ -371,7 +378,7 @@ impl Pump {
                 Err(failure) => {
                     let era = self.exchange.client.era();
                     let body = error::render(self.exchange.request.id(), &failure, era);
-                    self.recording.failed(&failure);
+                    record_failure(self.recording, &failure, self.cancel.as_ref());
                     // As above.
                     let _ = sender.send(sse::event(&body, None)).await;
                     return;

@@ -251,6 +251,11 @@ impl InFlight {
     pub(crate) async fn cancelled(&self) {
         self.token.cancelled().await;
     }
+
+    /// Whether the client has cancelled the call.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.token.is_cancelled()
+    }
 }
 
 impl Drop for InFlight {
