@@ -28,6 +28,7 @@ use vaxel_mcp::{
 pub(crate) mod builtin;
 pub(crate) mod catalog;
 pub(crate) mod http_link;
+mod legacy_call;
 pub(crate) mod stdio_link;
 
 pub use builtin::{BuiltinError, BuiltinRequest, BuiltinServer};

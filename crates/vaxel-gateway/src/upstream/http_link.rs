@@ -8,7 +8,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,6 +23,7 @@ use tokio::{
     sync::OnceCell,
     time::{Instant, timeout_at},
 };
+use tokio_util::task::TaskTracker;
 use vaxel_core::{
     failure::{Failure, Kind},
     principal::Proof,
@@ -36,7 +40,9 @@ use vaxel_mcp::{
     sse,
 };
 
-use super::{Answer, Event, Events, NowPlus, Outbound, stdio_link::answer_to_server};
+use super::{
+    Answer, Event, Events, NowPlus, Outbound, legacy_call::LegacyCall, stdio_link::answer_to_server,
+};
 
 /// Sessions of one legacy server; the one that was opened first makes room.
 const SESSIONS: usize = 1_024;
@@ -54,6 +60,10 @@ struct Shared {
     era: Era,
     revision: HeaderValue,
     sessions: Sessions,
+    /// Ids of legacy requests: callers share sessions, so theirs could meet.
+    next_id: AtomicU64,
+    /// Cancellations on their way.
+    farewells: TaskTracker,
     response_max: usize,
 }
 
@@ -161,20 +171,31 @@ impl HttpLink {
                 handed_out,
                 open: Mutex::new(open),
             },
+            // `initialize` was the first.
+            next_id: AtomicU64::new(2),
+            farewells: TaskTracker::new(),
             response_max,
         }))
     }
 
     pub(super) async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
+        let token = out.request.progress_token();
+        let id = match self.0.era {
+            Era::Modern => None,
+            Era::Legacy => Some(self.0.next_id.fetch_add(1, Ordering::Relaxed)),
+        };
         let body = out.request.forward(&Forward {
-            id: None,
+            id,
             key: out.key_json,
-            progress_token: None,
+            progress_token: id.filter(|_| token.is_some()),
             meta: out.meta_change(self.0.era),
         });
-        match self.0.era {
-            Era::Modern => self.modern(out, body).await,
-            Era::Legacy => self.legacy(out, body).await,
+        match id {
+            None => self.modern(out, body).await,
+            Some(id) => {
+                let call = LegacyCall::new(self.clone(), id, token);
+                self.legacy(out, body, call).await
+            }
         }
     }
 
@@ -192,18 +213,24 @@ impl HttpLink {
         self.read(reply, None, out.deadline).await
     }
 
-    async fn legacy(&self, out: &Outbound<'_>, body: Bytes) -> Result<Answer, Failure> {
+    async fn legacy(
+        &self,
+        out: &Outbound<'_>,
+        body: Bytes,
+        call: LegacyCall,
+    ) -> Result<Answer, Failure> {
         let slot = self.0.slot(out.proof);
         let first = self
-            .ask_in(slot.as_deref(), body.clone(), out.deadline)
+            .ask_in(slot.as_deref(), body.clone(), call, out.deadline)
             .await?;
-        let Asked::Forgotten(answer) = first else {
-            return first.answer();
+        let (call, answer) = match first {
+            Asked::Answered(answer) => return Ok(answer),
+            Asked::Forgotten(call, answer) => (call, answer),
         };
         let Some(slot) = slot else { return answer };
         self.0.forget(out.proof, &slot);
         let slot = self.0.slot(out.proof);
-        self.ask_in(slot.as_deref(), body, out.deadline)
+        self.ask_in(slot.as_deref(), body, call, out.deadline)
             .await?
             .answer()
     }
@@ -213,18 +240,21 @@ impl HttpLink {
         &self,
         slot: Option<&Session>,
         body: Bytes,
+        mut call: LegacyCall,
         deadline: Instant,
     ) -> Result<Asked, Failure> {
         let session = self.0.session_id(slot, deadline).await?;
+        call.sent(session.clone());
         let reply = self.post_legacy(body, session.as_ref(), deadline).await?;
         let status = reply.parts.status;
         let refused = matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST);
         if session.is_none() || !refused {
             return self
-                .read(reply, session, deadline)
+                .read(reply, Some(call), deadline)
                 .await
                 .map(Asked::Answered);
         }
+        call.ended();
         let text = reply.body.collect(self.0.response_max, deadline).await?;
         // The specification says 404. Servers in the field say 400, with an error that belongs to no
         // request: either way the request was not looked at, so repeating it is safe.
@@ -233,9 +263,26 @@ impl HttpLink {
         });
         let answer = self.0.judge(status, text);
         if status == StatusCode::NOT_FOUND || unread {
-            return Ok(Asked::Forgotten(answer));
+            return Ok(Asked::Forgotten(call, answer));
         }
         answer.map(Asked::Answered)
+    }
+
+    /// Tells the server that nobody waits for this request any more.
+    pub(super) fn call_off(&self, message: Bytes, session: Option<HeaderValue>) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            // The process is ending; so do its connections.
+            return;
+        };
+        let link = self.clone();
+        let farewell = async move {
+            let deadline = Instant::now_plus(FAREWELL);
+            let told = link.post_legacy(message, session.as_ref(), deadline).await;
+            if let Err(failure) = told {
+                tracing::debug!(service.name = %link.0.name, %failure, "a call was not called off");
+            }
+        };
+        self.0.farewells.spawn_on(farewell, &runtime);
     }
 
     async fn post_legacy(
@@ -252,7 +299,7 @@ impl HttpLink {
     async fn read(
         &self,
         reply: Reply,
-        session: Option<HeaderValue>,
+        mut call: Option<LegacyCall>,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
         let Reply { parts, mut body } = reply;
@@ -262,7 +309,7 @@ impl HttpLink {
                 body,
                 decoder: sse::Decoder::new(self.0.response_max),
                 link: self.clone(),
-                session,
+                call,
                 put_back: None,
             };
             // Most servers stream even when all they say is the answer.
@@ -275,6 +322,7 @@ impl HttpLink {
             };
         }
         let text = body.collect(self.0.response_max, deadline).await?;
+        call.iter_mut().for_each(LegacyCall::ended);
         self.0.judge(parts.status, text)
     }
 
@@ -364,14 +412,14 @@ impl HttpLink {
 enum Asked {
     Answered(Answer),
     /// The server does not know the session; this is what it said.
-    Forgotten(Result<Answer, Failure>),
+    Forgotten(LegacyCall, Result<Answer, Failure>),
 }
 
 impl Asked {
     fn answer(self) -> Result<Answer, Failure> {
         match self {
             Self::Answered(answer) => Ok(answer),
-            Self::Forgotten(answer) => answer,
+            Self::Forgotten(_, answer) => answer,
         }
     }
 }
@@ -607,7 +655,7 @@ pub(crate) struct HttpEvents {
     body: ReplyBody,
     decoder: sse::Decoder,
     link: HttpLink,
-    session: Option<HeaderValue>,
+    call: Option<LegacyCall>,
     /// A piece that was read to find out what the answer is.
     put_back: Option<Bytes>,
 }
@@ -623,16 +671,19 @@ impl HttpEvents {
             let kind = Envelope::parse(&message).map(|envelope| envelope.kind());
             match kind {
                 Ok(MessageKind::Response) => {
+                    self.call.iter_mut().for_each(LegacyCall::ended);
                     return Response::read(message).map(Event::Done).map_err(|error| {
                         let detail = format!("`{name}` broke the protocol: {error}");
                         Failure::new(Kind::UpstreamProtocol, detail)
                     });
                 }
-                Ok(MessageKind::Notification) => return Ok(Event::Notification(message)),
+                Ok(MessageKind::Notification) => {
+                    let note = self.call.as_ref().map(|call| call.outward(&message));
+                    return Ok(Event::Notification(note.unwrap_or(message)));
+                }
                 Ok(MessageKind::Request) => {
-                    self.link
-                        .refuse(&message, self.session.as_ref(), deadline)
-                        .await;
+                    let session = self.call.as_ref().and_then(LegacyCall::session);
+                    self.link.refuse(&message, session, deadline).await;
                 }
                 Ok(MessageKind::Invalid) | Err(_) => {}
             }

@@ -12,7 +12,7 @@ const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_or_wrong_key_is_challenged() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let wrong = "Bearer vx_0123456789abcdef0123456789abcdef0123456789abcdef";
     for client in [
         rig.modern().without("authorization"),
@@ -37,7 +37,7 @@ async fn a_missing_or_wrong_key_is_challenged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_host_or_origin_is_forbidden_even_with_the_key() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     for (header, value) in [
         ("host", "evil.example"),
         ("origin", "http://evil.example"),
@@ -61,7 +61,7 @@ async fn a_foreign_host_or_origin_is_forbidden_even_with_the_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_no_request_is_refused_with_the_reason() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let mut clients = [rig.modern(), rig.legacy().await];
     for client in &mut clients {
         for body in [
@@ -133,7 +133,7 @@ async fn a_body_over_the_limit_is_refused_whether_it_is_announced_or_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn methods_of_http_that_mean_nothing_here_are_named_with_those_that_do() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     for verb in [Method::PUT, Method::PATCH, Method::OPTIONS] {
         let answer = rig.modern().send(verb, "").await.read().await;
         assert_eq!(answer.status, 405);
@@ -144,7 +144,7 @@ async fn methods_of_http_that_mean_nothing_here_are_named_with_those_that_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_services_tools_and_methods_are_told_apart() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let upstream = Upstream::modern(|_| None).await;
     rig.add_http("up", &upstream).await;
     let before = upstream.seen("").len();
@@ -186,7 +186,7 @@ async fn unknown_services_tools_and_methods_are_told_apart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_modern_request_whose_headers_and_body_differ_is_refused() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let upstream = Upstream::modern(|_| None).await;
     rig.add_http("up", &upstream).await;
     let client = rig.modern();
@@ -238,7 +238,7 @@ async fn a_modern_request_whose_headers_and_body_differ_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_one_era_has_is_unknown_in_the_other() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     for method in [
         "ping",
         "logging/setLevel",
@@ -263,7 +263,7 @@ async fn what_only_one_era_has_is_unknown_in_the_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn initialize_agrees_on_what_both_speak() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let client = Client::silent(rig.address, &rig.keys[0]);
     for version in ["2025-03-26", "2025-06-18", LEGACY] {
         let answer = client.initialize(version).await.json();
@@ -279,7 +279,7 @@ async fn initialize_agrees_on_what_both_speak() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_its_openers_until_it_is_ended() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let client = rig.legacy().await;
     let missing = client.clone().without("mcp-session-id").post(LIST).await;
     assert_eq!(missing.status, 400, "{}", missing.text);
@@ -328,7 +328,7 @@ async fn a_session_outlives_the_gateway_that_opened_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ping_and_logging_levels_are_answered_in_a_session() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let client = rig.legacy().await;
     let pong = client.say(&Message::new("ping", "").id(r#""p""#)).await;
     assert_eq!(
@@ -352,7 +352,7 @@ async fn ping_and_logging_levels_are_answered_in_a_session() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn notifications_and_answers_of_a_client_are_accepted_without_a_body() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let told = r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
     let answered = r#"{"jsonrpc":"2.0","id":5,"result":{}}"#;
     for client in [rig.modern(), rig.legacy().await] {

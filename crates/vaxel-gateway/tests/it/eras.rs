@@ -30,7 +30,7 @@ fn heard(answer: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_eras_see_the_tools_of_every_kind_of_upstream() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let _upstreams = every_upstream(&rig).await;
     let expected: Vec<String> = SERVICES
         .iter()
@@ -53,7 +53,7 @@ async fn both_eras_see_the_tools_of_every_kind_of_upstream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn arguments_and_unknown_fields_arrive_as_they_were_written() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let _upstreams = every_upstream(&rig).await;
     let arguments = r#"{"a":1.0, "b":1,"c":123456789012345678901234567890,"d":"\u00e9\/","e":1E5}"#;
     for client in both_clients(&rig).await {
@@ -84,7 +84,7 @@ async fn arguments_and_unknown_fields_arrive_as_they_were_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_come_back_as_they_were_sent() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let _upstreams = every_upstream(&rig).await;
     for client in both_clients(&rig).await {
         for name in SERVICES {
@@ -109,7 +109,7 @@ async fn ids_come_back_as_they_were_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_upstream_is_spoken_to_in_its_own_era_only() {
-    let rig = Rig::start().await;
+    let rig = Rig::start();
     let upstreams = every_upstream(&rig).await;
     for client in both_clients(&rig).await {
         for name in SERVICES {

@@ -108,7 +108,7 @@ impl Fallback for Nothing {
 }
 
 impl Rig {
-    pub(crate) async fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(&Plan::default())
     }
 

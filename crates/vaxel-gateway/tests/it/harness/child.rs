@@ -41,7 +41,7 @@ impl Script {
         let program = SERVER
             .replace(
                 "SEEN",
-                &format!("{:?}", folder.join(format!("{name}.seen"))),
+                &format!("\"{}\"", folder.join(format!("{name}.seen")).display()),
             )
             .replace("MODERN", if self.modern { "True" } else { "False" })
             .replace("CALL", &self.call.replace('\n', "\n        "));

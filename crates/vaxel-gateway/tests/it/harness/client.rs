@@ -268,7 +268,7 @@ impl Stream {
                 let data = event
                     .lines()
                     .find_map(|line| line.strip_prefix("data: ").map(str::to_owned));
-                self.text = rest.to_owned();
+                self.text = String::from(rest);
                 if let Some(data) = data {
                     return Some(serde_json::from_str(&data).unwrap());
                 }

@@ -182,7 +182,7 @@ async fn answer(
     let text = body
         .collect()
         .await
-        .map(|body| body.to_bytes())
+        .map(http_body_util::Collected::to_bytes)
         .unwrap_or_default();
     let seen = Seen {
         verb: head.method,
@@ -258,10 +258,9 @@ async fn render(inner: &Arc<Inner>, reply: Reply) -> Response<Body> {
 }
 
 fn lines(events: &[String]) -> String {
-    events
-        .iter()
-        .map(|event| format!("event: message\ndata: {event}\n\n"))
-        .collect()
+    events.iter().fold(String::new(), |text, event| {
+        text + "event: message\ndata: " + event + "\n\n"
+    })
 }
 
 pub(crate) fn error(seen: &Seen, code: i64, message: &str) -> String {

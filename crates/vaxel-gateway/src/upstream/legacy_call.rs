@@ -1,0 +1,95 @@
+//! One request to a legacy server over HTTP: what it is called there, and that it is called off when
+//! nobody waits for it any more.
+//!
+//! In the legacy era a broken connection does not cancel a request; only saying so does
+//! (MCP 2025-11-25, Transports, "Sending Messages to the Server").
+
+use bytes::Bytes;
+use http::HeaderValue;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use vaxel_mcp::{
+    envelope::{Envelope, span},
+    method::Method,
+    splice::Splice,
+};
+
+use super::http_link::HttpLink;
+
+/// A request in flight. Dropped before [`LegacyCall::ended`], it is called off.
+pub(super) struct LegacyCall {
+    link: HttpLink,
+    /// Its id and progress token in the server's session.
+    id: u64,
+    /// The client's own progress token, raw.
+    token: Option<Bytes>,
+    session: Option<HeaderValue>,
+    in_flight: bool,
+}
+
+impl LegacyCall {
+    /// A request that is about to be sent.
+    pub(super) const fn new(link: HttpLink, id: u64, token: Option<Bytes>) -> Self {
+        Self {
+            link,
+            id,
+            token,
+            session: None,
+            in_flight: false,
+        }
+    }
+
+    /// From now on the server may be working on it.
+    pub(super) fn sent(&mut self, session: Option<HeaderValue>) {
+        self.session = session;
+        self.in_flight = true;
+    }
+
+    /// The server is done with it.
+    pub(super) const fn ended(&mut self) {
+        self.in_flight = false;
+    }
+
+    pub(super) const fn session(&self) -> Option<&HeaderValue> {
+        self.session.as_ref()
+    }
+
+    /// A notification of the server with the progress token that the client chose.
+    pub(super) fn outward(&self, note: &Bytes) -> Bytes {
+        let range = self.token.as_ref().zip(self.own_token(note));
+        let Some((token, range)) = range else {
+            return note.clone();
+        };
+        let mut splice = Splice::new(note);
+        splice.replace(range, token);
+        splice.apply()
+    }
+
+    /// Where our token stands in a progress notification.
+    fn own_token(&self, note: &Bytes) -> Option<std::ops::Range<usize>> {
+        #[derive(Deserialize)]
+        struct Progress<'a> {
+            #[serde(borrow, rename = "progressToken")]
+            token: &'a RawValue,
+        }
+        let envelope = Envelope::parse(note).ok()?;
+        if Method::of(envelope.method.as_deref()?) != Method::Progress {
+            return None;
+        }
+        let progress: Progress<'_> = serde_json::from_str(envelope.params?.get()).ok()?;
+        let ours = progress.token.get().parse() == Ok(self.id);
+        span(note, progress.token).filter(|_| ours)
+    }
+}
+
+impl Drop for LegacyCall {
+    fn drop(&mut self) {
+        if self.in_flight {
+            let message = format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
+                self.id
+            );
+            self.link.call_off(message.into(), self.session.take());
+        }
+    }
+}
