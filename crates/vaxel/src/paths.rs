@@ -23,6 +23,15 @@ pub(crate) fn data_dir(given: Option<PathBuf>, env: &BTreeMap<String, String>) -
         })
 }
 
+/// Where programs keep the configuration of this user: `$XDG_CONFIG_HOME`, else `~/.config`. `None`
+/// for a user without a home.
+pub(crate) fn config_home(env: &BTreeMap<String, String>) -> Option<PathBuf> {
+    let set = |name: &str| env.get(name).filter(|value| !value.is_empty());
+    set("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(set("HOME")?).join(".config")))
+}
+
 /// The home directory.
 pub(crate) fn home(env: &BTreeMap<String, String>) -> PathBuf {
     env.get("HOME")

@@ -27,7 +27,7 @@ pub(crate) struct UpArgs {
     /// Address and port to listen at [default: 127.0.0.1:3010]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Configuration file [default: config.toml in the data directory]
+    /// Configuration file [default: config.toml in the data directory, else in ~/.config/vaxel]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Ask nobody for a key: everyone who reaches the listener is admin. Loopback only
@@ -65,7 +65,8 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<ExitC
     let begun = clock.instant();
     let env = paths::environment();
     let sources = sources(&args, &data_dir, &env);
-    let config = match Merged::of(&sources).resolve(&data_dir) {
+    let merged = Merged::of(&sources);
+    let config = match merged.resolve(&data_dir) {
         Ok(config) => config,
         Err(issues) => {
             let count = issues.len();
@@ -77,6 +78,9 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<ExitC
         }
     };
     let level = start_logging(&config);
+    for note in merged.notes() {
+        tracing::warn!("{note}");
+    }
     let mut running = wire::start(&config).await?;
     if args.demo {
         add_demo(&running).await?;

@@ -16,7 +16,7 @@ pub(super) enum Command {
     /// Print every effective value and where it comes from
     #[command(after_help = "Example:\n  vaxel config show")]
     Show {
-        /// Configuration file [default: config.toml in the data directory]
+        /// Configuration file [default: config.toml in the data directory, else in ~/.config/vaxel]
         #[arg(long)]
         config: Option<PathBuf>,
         #[command(flatten)]
@@ -25,7 +25,7 @@ pub(super) enum Command {
     /// Name every problem of the configuration
     #[command(after_help = "Example:\n  vaxel config check vaxel.toml")]
     Check {
-        /// Configuration file [default: config.toml in the data directory]
+        /// Configuration file [default: config.toml in the data directory, else in ~/.config/vaxel]
         file: Option<PathBuf>,
     },
     /// Print the manual: every key with its default
@@ -52,18 +52,23 @@ pub(super) fn run(command: &Command, context: &Context) -> ExitCode {
 }
 
 fn merged(file: Option<PathBuf>, context: &Context) -> Merged {
-    Merged::of(&Sources {
+    let merged = Merged::of(&Sources {
         file,
         data_dir: context.data_dir.clone(),
         env: paths::environment(),
         flags: Vec::new(),
-    })
+    });
+    for note in merged.notes() {
+        output::note(format!("note: {note}"));
+    }
+    merged
 }
 
 fn show(file: Option<PathBuf>, context: &Context) {
     let merged = merged(file, context);
     if context.style.json {
         let entries: Vec<Value> = merged
+            .layers()
             .entries()
             .map(|(key, value, origin)| {
                 json!({"key": key, "value": value, "origin": origin.to_string()})
@@ -72,7 +77,7 @@ fn show(file: Option<PathBuf>, context: &Context) {
         return output::json(&entries);
     }
     let mut table = output::table(&["KEY", "VALUE", "FROM"]);
-    for (key, value, origin) in merged.entries() {
+    for (key, value, origin) in merged.layers().entries() {
         table.add_row([key.to_owned(), value.to_string(), origin.to_string()]);
     }
     output::line(table);

@@ -1,32 +1,61 @@
-//! One function per section of the configuration.
+//! One function per section of the configuration. The bounds stand in the manual, too; a test holds
+//! the two against each other.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::Path,
+    time::Duration,
+};
 
+use tracing_subscriber::EnvFilter;
+use url::Url;
 use vaxel_api::MetricsAccess;
 use vaxel_auth::web::WebRules;
-use vaxel_core::{backoff::Backoff, fields::Fields};
+use vaxel_core::{
+    backoff::Backoff,
+    fields::Fields,
+    quantity::{Size, Span},
+};
 use vaxel_gateway::{Keep, Tunables};
 
-use super::{Config, LogFormat, Logs, Process, Records, Server, count, size, span, web_rules};
+use super::{Config, LogFormat, Logs, Process, Records, Server};
 
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Every section is read, so that a problem in one hides none in another.
 pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config> {
     let mut gateway = vaxel_gateway::Config::default();
-    let server = fields
-        .nested("server", |fields| server(fields, &mut gateway))
-        .flatten();
-    fields.nested("limits", |fields| limits(fields, &mut gateway));
-    let (server, rules) = server?;
-    let mut tunables = Tunables::new(rules);
-    fields.nested("calls", |fields| calls(fields, &mut gateway, &mut tunables));
     let mut egress = vaxel_egress::Config::default();
+    let server = fields.nested("server", |fields| server(fields, &mut gateway));
+    fields.nested("limits", |fields| limits(fields, &mut gateway));
+    let calls = fields.nested("calls", |fields| calls(fields, &mut gateway));
     let catalog_ttl = fields.nested("upstream", |fields| {
         upstream(fields, &mut gateway, &mut egress)
     });
     let process = fields.nested("process", process);
     let store = fields.nested("store", |fields| store(fields, data_dir));
-    let records = fields.nested("records", |fields| records(fields, &mut tunables));
+    let records = fields.nested("records", records);
     let logs = fields.nested("logs", logs);
     let metrics = fields.nested("metrics", metrics);
+    let (server, rules) = server.flatten()?;
+    let (call_timeout, concurrency) = calls?;
+    let (records, kept) = records?;
+    let tunables = Tunables {
+        call_timeout,
+        concurrency,
+        records: kept.enabled,
+        keep: kept.what,
+        keep_max: kept.max,
+        ..Tunables::new(rules)
+    };
     Some(Config {
         data_dir: data_dir.to_owned(),
         server,
@@ -35,7 +64,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
         egress,
         process: process?,
         store: store?,
-        records: records?,
+        records,
         logs: logs?,
         metrics: metrics?,
         catalog_ttl: catalog_ttl?,
@@ -47,12 +76,12 @@ fn server(
     gateway: &mut vaxel_gateway::Config,
 ) -> Option<(Server, WebRules)> {
     let listen: Option<SocketAddr> = fields.string("listen").and_then(|text| {
-        text.parse()
-            .map_err(|_| {
-                let message = format!("`{text}` is not an address and port such as 127.0.0.1:3010");
-                fields.issue("listen", message);
-            })
-            .ok()
+        let parsed = text.parse();
+        if parsed.is_err() {
+            let message = format!("`{text}` is not an address and port such as 127.0.0.1:3010");
+            fields.issue("listen", message);
+        }
+        parsed.ok()
     });
     gateway.auth = fields.boolean("auth").unwrap_or(true);
     if let Some(listen) = listen.filter(|listen| !listen.ip().is_loopback() && !gateway.auth) {
@@ -62,16 +91,15 @@ fn server(
         );
         fields.issue("auth", message);
     }
-    let public_url = fields.string("public_url").filter(|url| !url.is_empty());
-    let hosts = fields.strings("allowed_hosts").unwrap_or_default();
-    let origins = fields.strings("allowed_origins").unwrap_or_default();
-    gateway.shutdown_grace = span(fields, "shutdown_grace");
-    let workers = count(fields, "workers", 0);
-    let listen = listen?;
-    let rules = web_rules(fields, listen, hosts, origins)?;
+    let public_url = public_url(fields);
+    gateway.shutdown_grace = span(fields, "shutdown_grace", Duration::ZERO..=HOUR);
+    let workers = count(fields, "workers", 0..=1_024);
+    // Hosts and origins are checked also when the address is wrong; any address will do for that.
+    let at = listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+    let rules = web_rules(fields, at)?;
     Some((
         Server {
-            listen,
+            listen: listen?,
             public_url,
             workers,
         },
@@ -79,103 +107,208 @@ fn server(
     ))
 }
 
+fn public_url(fields: &mut Fields<'_>) -> Option<String> {
+    let text = fields
+        .string("public_url")
+        .filter(|text| !text.is_empty())?;
+    let is_base = |url: &Url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.query().is_none()
+            && url.fragment().is_none()
+    };
+    if Url::parse(&text).is_ok_and(|url| is_base(&url)) {
+        return Some(text.trim_end_matches('/').to_owned());
+    }
+    let message = format!("`{text}` is not a URL such as https://vaxel.example.com");
+    fields.issue("public_url", message);
+    None
+}
+
+/// Rules for Host and Origin headers; a problem is told at the key that holds the entry.
+fn web_rules(fields: &mut Fields<'_>, listen: SocketAddr) -> Option<WebRules> {
+    let hosts = fields.strings("allowed_hosts").unwrap_or_default();
+    let origins = fields.strings("allowed_origins").unwrap_or_default();
+    let mut is_fine = true;
+    for (key, entries) in [("allowed_hosts", &hosts), ("allowed_origins", &origins)] {
+        for issue in WebRules::new(listen, entries).err().into_iter().flatten() {
+            is_fine = false;
+            fields.issue(&format!("{key}{}", issue.path), issue.message);
+        }
+    }
+    let all: Vec<String> = hosts.into_iter().chain(origins).collect();
+    WebRules::new(listen, &all).ok().filter(|_| is_fine)
+}
+
 fn limits(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config) {
-    gateway.body_max = size(fields, "body");
-    gateway.body_timeout = span(fields, "body_timeout");
-    gateway.head_max = size(fields, "headers");
-    gateway.head_timeout = span(fields, "header_timeout");
-    gateway.connections_max = count(fields, "connections", 1);
-    gateway.response_max = size(fields, "response");
-    gateway.line_max = size(fields, "stdio_line");
-    gateway.sessions_max = count(fields, "sessions", 1);
-    gateway.session_idle = span(fields, "session_idle");
-    gateway.streams_max = count(fields, "streams", 1);
+    gateway.body_max = size(fields, "body", KIB..=GIB);
+    gateway.body_timeout = span(fields, "body_timeout", SECOND..=HOUR);
+    gateway.head_max = size(fields, "headers", 8 * KIB..=MIB);
+    gateway.head_timeout = span(fields, "header_timeout", SECOND..=HOUR);
+    gateway.connections_max = count(fields, "connections", 1..=1_000_000);
+    gateway.response_max = size(fields, "response", KIB..=GIB);
+    gateway.line_max = size(fields, "stdio_line", KIB..=GIB);
+    gateway.sessions_max = count(fields, "sessions", 1..=10_000_000);
+    gateway.session_idle = span(fields, "session_idle", SECOND..=365 * DAY);
+    gateway.streams_max = count(fields, "streams", 1..=1_000_000);
 }
 
-fn calls(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config, tunables: &mut Tunables) {
-    tunables.call_timeout = span(fields, "timeout");
-    tunables.concurrency = u32::try_from(count(fields, "concurrency", 1)).unwrap_or(u32::MAX);
-    gateway.name_max = count(fields, "name_max", 24);
-    gateway.page_size = count(fields, "page_size", 1);
+/// The longest call, and how many at once.
+fn calls(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config) -> (Duration, u32) {
+    gateway.name_max = count(fields, "name_max", 24..=128);
+    gateway.page_size = count(fields, "page_size", 1..=10_000);
+    let concurrency = count(fields, "concurrency", 1..=1_000_000);
+    (
+        span(fields, "timeout", 10 * MS..=DAY),
+        u32::try_from(concurrency).unwrap_or(u32::MAX),
+    )
 }
 
+/// How long a catalog holds; the rest goes where it belongs.
 fn upstream(
     fields: &mut Fields<'_>,
     gateway: &mut vaxel_gateway::Config,
     egress: &mut vaxel_egress::Config,
 ) -> Duration {
-    egress.connect_timeout = span(fields, "connect_timeout");
-    gateway.probe_timeout = span(fields, "probe_timeout");
-    egress.idle_timeout = span(fields, "idle_timeout");
-    egress.max_connections_per_origin = count(fields, "connections", 1);
-    gateway.catalog_items_max = count(fields, "catalog_items", 1);
-    span(fields, "catalog_ttl")
+    egress.connect_timeout = span(fields, "connect_timeout", 10 * MS..=HOUR);
+    gateway.probe_timeout = span(fields, "probe_timeout", 10 * MS..=HOUR);
+    egress.idle_timeout = span(fields, "idle_timeout", 10 * MS..=DAY);
+    egress.max_connections_per_origin = count(fields, "connections", 1..=100_000);
+    gateway.catalog_items_max = count(fields, "catalog_items", 1..=1_000_000);
+    span(fields, "catalog_ttl", SECOND..=365 * DAY)
 }
 
 fn process(fields: &mut Fields<'_>) -> Process {
+    let max_retries = count(fields, "max_retries", 0..=1_000_000);
     Process {
-        start_timeout: span(fields, "start_timeout"),
-        stop_grace: span(fields, "stop_grace"),
+        start_timeout: span(fields, "start_timeout", SECOND..=HOUR),
+        stop_grace: span(fields, "stop_grace", Duration::ZERO..=HOUR),
         auto_restart: fields.boolean("auto_restart").unwrap_or(true),
         backoff: Backoff {
-            initial: span(fields, "backoff_initial"),
-            max: span(fields, "backoff_max"),
-            reset_after: span(fields, "backoff_reset"),
-            max_retries: u32::try_from(count(fields, "max_retries", 0)).unwrap_or(u32::MAX),
+            initial: span(fields, "backoff_initial", MS..=DAY),
+            max: span(fields, "backoff_max", MS..=DAY),
+            reset_after: span(fields, "backoff_reset", Duration::ZERO..=DAY),
+            max_retries: u32::try_from(max_retries).unwrap_or(u32::MAX),
         },
-        health_interval: span(fields, "health_interval"),
+        health_interval: span(fields, "health_interval", 100 * MS..=DAY),
     }
 }
 
 fn store(fields: &mut Fields<'_>, data_dir: &Path) -> vaxel_store::Config {
     vaxel_store::Config {
         dir: data_dir.to_owned(),
-        queue: count(fields, "queue", 1),
-        readers: count(fields, "readers", 1),
-        write_timeout: span(fields, "write_timeout"),
+        queue: count(fields, "queue", 1..=1_000_000),
+        readers: count(fields, "readers", 1..=64),
+        write_timeout: span(fields, "write_timeout", 10 * MS..=HOUR),
     }
 }
 
-fn records(fields: &mut Fields<'_>, tunables: &mut Tunables) -> Records {
-    tunables.records = fields.boolean("enabled").unwrap_or(true);
-    match fields.string("keep").as_deref() {
-        Some("none") | None => tunables.keep = Keep::None,
-        Some("parameters") => tunables.keep = Keep::Parameters,
-        Some("all") => tunables.keep = Keep::All,
-        Some(other) => {
-            fields.issue(
-                "keep",
-                format!("`{other}` is none of none, parameters, all"),
-            );
-        }
-    }
-    tunables.keep_max = size(fields, "cap");
-    Records {
-        queue: count(fields, "queue", 1),
-        retention: span(fields, "retention"),
-        max_rows: count(fields, "max_rows", 1) as u64,
-    }
+/// What records keep of calls.
+struct Kept {
+    enabled: bool,
+    what: Keep,
+    max: usize,
+}
+
+fn records(fields: &mut Fields<'_>) -> (Records, Kept) {
+    let choices = [
+        ("none", Keep::None),
+        ("parameters", Keep::Parameters),
+        ("all", Keep::All),
+    ];
+    let kept = Kept {
+        enabled: fields.boolean("enabled").unwrap_or(true),
+        what: choice(fields, "keep", &choices).unwrap_or(Keep::None),
+        max: size(fields, "cap", 0..=16 * MIB),
+    };
+    let records = Records {
+        queue: count(fields, "queue", 1..=10_000_000),
+        retention: span(fields, "retention", MINUTE..=3_650 * DAY),
+        max_rows: count(fields, "max_rows", 1..=1_000_000_000) as u64,
+    };
+    (records, kept)
 }
 
 fn logs(fields: &mut Fields<'_>) -> Logs {
+    let formats = [
+        ("auto", LogFormat::Auto),
+        ("human", LogFormat::Human),
+        ("json", LogFormat::Json),
+    ];
     Logs {
-        level: fields.string("level").unwrap_or_default(),
-        format: fields.parsed("format").unwrap_or(LogFormat::Auto),
-        line_max: size(fields, "line_max"),
-        file_max: size(fields, "file_max") as u64,
-        files: u32::try_from(count(fields, "files", 0)).unwrap_or(u32::MAX),
-        tail: count(fields, "tail", 1),
+        level: level(fields),
+        format: choice(fields, "format", &formats).unwrap_or(LogFormat::Auto),
+        line_max: size(fields, "line_max", 64..=MIB),
+        file_max: size(fields, "file_max", 4 * KIB..=1_024 * GIB) as u64,
+        files: u32::try_from(count(fields, "files", 0..=1_000)).unwrap_or(u32::MAX),
+        tail: count(fields, "tail", 1..=100_000),
     }
 }
 
-fn metrics(fields: &mut Fields<'_>) -> MetricsAccess {
-    match fields.string("access").as_deref() {
-        Some("loopback") | None => MetricsAccess::Loopback,
-        Some("key") => MetricsAccess::Key,
-        Some("off") => MetricsAccess::Off,
-        Some(other) => {
-            fields.issue("access", format!("`{other}` is none of loopback, key, off"));
-            MetricsAccess::Off
-        }
+/// A level, or a filter. A word alone would pass as the name of a crate, which nobody means.
+fn level(fields: &mut Fields<'_>) -> String {
+    const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+    let text = fields.string("level").unwrap_or_default();
+    let is_known = LEVELS.contains(&text.to_ascii_lowercase().as_str());
+    if !is_known && (!text.contains(['=', ',']) || EnvFilter::try_new(&text).is_err()) {
+        let message = format!(
+            "`{text}` is neither of {} nor a filter such as info,vaxel_gateway=debug",
+            LEVELS.join(", ")
+        );
+        fields.issue("level", message);
     }
+    text
+}
+
+fn metrics(fields: &mut Fields<'_>) -> MetricsAccess {
+    let choices = [
+        ("loopback", MetricsAccess::Loopback),
+        ("key", MetricsAccess::Key),
+        ("off", MetricsAccess::Off),
+    ];
+    choice(fields, "access", &choices).unwrap_or(MetricsAccess::Off)
+}
+
+/// One of several words.
+fn choice<T: Copy>(fields: &mut Fields<'_>, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+    let text = fields.string(key)?;
+    let found = choices.iter().find(|(word, _)| *word == text);
+    if found.is_none() {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        fields.issue(key, format!("`{text}` is none of {}", words.join(", ")));
+    }
+    found.map(|(_, value)| *value)
+}
+
+/// A duration.
+fn span(fields: &mut Fields<'_>, key: &'static str, bounds: RangeInclusive<Duration>) -> Duration {
+    let (low, high) = (Span(*bounds.start()), Span(*bounds.end()));
+    let found = bounded(fields, key, low..=high);
+    found.map_or(low.0, |span| span.0)
+}
+
+/// A number of bytes.
+fn size(fields: &mut Fields<'_>, key: &'static str, bounds: RangeInclusive<u64>) -> usize {
+    let (low, high) = (Size(*bounds.start()), Size(*bounds.end()));
+    let found = bounded(fields, key, low..=high).unwrap_or(low);
+    usize::try_from(found.0).unwrap_or(usize::MAX)
+}
+
+/// A count.
+fn count(fields: &mut Fields<'_>, key: &'static str, bounds: RangeInclusive<u64>) -> usize {
+    let low = *bounds.start();
+    let found = fields.integer(key, bounds).unwrap_or(low);
+    usize::try_from(found).unwrap_or(usize::MAX)
+}
+
+fn bounded<T>(fields: &mut Fields<'_>, key: &'static str, bounds: RangeInclusive<T>) -> Option<T>
+where
+    T: std::str::FromStr<Err: std::fmt::Display> + std::fmt::Display + PartialOrd,
+{
+    let found = fields.parsed::<T>(key)?;
+    if bounds.contains(&found) {
+        return Some(found);
+    }
+    let (low, high) = (bounds.start(), bounds.end());
+    fields.issue(key, format!("{found} is not between {low} and {high}"));
+    None
 }
