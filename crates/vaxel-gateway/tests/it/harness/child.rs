@@ -10,6 +10,8 @@ use vaxel_gateway::Transport;
 pub(crate) struct Script {
     modern: bool,
     call: String,
+    /// Run before anything is read.
+    first: String,
     /// What the gateway found on standard output that was no protocol.
     pub(crate) garbage: Arc<Mutex<Vec<String>>>,
 }
@@ -20,6 +22,7 @@ impl Script {
         Self {
             modern: true,
             call: call.to_owned(),
+            first: String::new(),
             garbage: Arc::default(),
         }
     }
@@ -29,7 +32,16 @@ impl Script {
         Self {
             modern: false,
             call: call.to_owned(),
+            first: String::new(),
             garbage: Arc::default(),
+        }
+    }
+
+    /// Does this before it reads anything.
+    pub(crate) fn broken(first: &str) -> Self {
+        Self {
+            first: first.to_owned(),
+            ..Self::legacy("pass")
         }
     }
 
@@ -44,6 +56,7 @@ impl Script {
                 &format!("\"{}\"", folder.join(format!("{name}.seen")).display()),
             )
             .replace("MODERN", if self.modern { "True" } else { "False" })
+            .replace("FIRST", &self.first)
             .replace("CALL", &self.call.replace('\n', "\n        "));
         std::fs::write(&file, program).unwrap();
         let mut child = Command::new("python3")
@@ -69,6 +82,7 @@ const SERVER: &str = r#"
 import json, os, sys, time
 seen = open(SEEN, "a", buffering=1)
 held = []
+FIRST
 def say(message):
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
