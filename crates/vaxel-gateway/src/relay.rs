@@ -1,11 +1,14 @@
 //! A call and its answer: the one place where a request reaches an upstream and the answer goes back
 //! in the caller's era.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
 use vaxel_core::{
     call::Door,
     failure::{Failure, Kind},
@@ -38,6 +41,8 @@ use crate::{
 /// Pieces of one answer on their way to the client. When it is full the upstream is read no
 /// further, until the client has read or gone.
 const PIECES: usize = 32;
+/// How long a caller that does not read keeps the end of its call waiting.
+const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// Answers a `tools/call`, `prompts/get`, `resources/read` or `completion/complete`.
 pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
@@ -159,7 +164,7 @@ pub(crate) async fn call_tool(
     principal: &Principal,
     request: &Request,
     authorized: &Authorized<Route>,
-    timeout: Option<std::time::Duration>,
+    within: Option<Duration>,
 ) -> Result<(Recording, Revision, Answered), (Option<Recording>, Failure)> {
     let route = authorized.get();
     let mut recording = Recording::start(
@@ -183,8 +188,8 @@ pub(crate) async fn call_tool(
     let revision = reached.link.revision();
     recording.reached(revision.as_str());
     let nobody = shared.nobody.load();
-    let deadline = timeout.map_or(reached.deadline, |timeout| {
-        Instant::now_plus(timeout).min(reached.deadline)
+    let deadline = within.map_or(reached.deadline, |within| {
+        Instant::now_plus(within).min(reached.deadline)
     });
     let out = Outbound {
         request,
@@ -353,36 +358,63 @@ impl Pump {
     }
 
     async fn run(mut self, sender: mpsc::Sender<Bytes>) {
+        let Some(ended) = self.carry(&sender).await else {
+            // Dropped unfinished, the record says that the caller went away.
+            return;
+        };
+        let body = self.end(ended);
+        // Nobody is left to be told when this fails; the record says how it ended.
+        let _ = timeout(LAST_WORDS, sender.send(sse::event(&body, None))).await;
+    }
+
+    /// Passes notifications on up to the end of the call; `None` when its caller takes no more.
+    async fn carry(&mut self, sender: &mpsc::Sender<Bytes>) -> Option<Result<Answered, Failure>> {
         loop {
             let next = self.events.next(self.reached.deadline);
             let event = tokio::select! {
                 biased;
                 event = unless_cancelled(self.cancel.as_ref(), next) => event,
-                () = gone(&sender, &self.exchange.client) => return,
+                () = gone(sender, &self.exchange.client) => return None,
             };
             match event {
                 Ok(Event::Notification(note)) => {
-                    if self.wants(&note) {
-                        // A legacy client that went away did not cancel: the call goes on.
-                        let _ = sender.send(sse::event(&note, None)).await;
+                    if self.wants(&note) && !self.pass_on(sender, &note).await {
+                        return None;
                     }
                 }
-                Ok(Event::Done(answered)) => {
-                    let upstream = self.reached.link.revision();
-                    let body = outward(&self.exchange, upstream, &answered);
-                    self.recording.answered(&answered);
-                    // Nobody is left to be told when this fails; the record says how it ended.
-                    let _ = sender.send(sse::event(&body, None)).await;
-                    return;
-                }
-                Err(failure) => {
-                    let era = self.exchange.client.era();
-                    let body = error::render(self.exchange.request.id(), &failure, era);
-                    record_failure(self.recording, &failure, self.cancel.as_ref());
-                    // As above.
-                    let _ = sender.send(sse::event(&body, None)).await;
-                    return;
-                }
+                Ok(Event::Done(answered)) => return Some(Ok(answered)),
+                Err(failure) => return Some(Err(failure)),
+            }
+        }
+    }
+
+    /// False when the caller takes no more: a modern one that is gone, or one of either era that
+    /// does not read before the call's time is up.
+    async fn pass_on(&mut self, sender: &mpsc::Sender<Bytes>, note: &[u8]) -> bool {
+        let sending = sender.send(sse::event(note, None));
+        match timeout_at(self.reached.deadline, sending).await {
+            Ok(Ok(())) => true,
+            // A legacy client that went away did not cancel: the call goes on.
+            Ok(Err(_)) => matches!(self.exchange.client, Client::Legacy(_)),
+            Err(_) => false,
+        }
+    }
+
+    /// Writes the record, gives the place among the service's calls back, and says what is left to
+    /// be said.
+    fn end(self, ended: Result<Answered, Failure>) -> Bytes {
+        match ended {
+            Ok(answered) => {
+                let upstream = self.reached.link.revision();
+                let body = outward(&self.exchange, upstream, &answered);
+                self.recording.answered(&answered);
+                body
+            }
+            Err(failure) => {
+                let era = self.exchange.client.era();
+                let body = error::render(self.exchange.request.id(), &failure, era);
+                record_failure(self.recording, &failure, self.cancel.as_ref());
+                body
             }
         }
     }

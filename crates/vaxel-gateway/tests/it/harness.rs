@@ -170,16 +170,25 @@ impl Rig {
         upstream: &Upstream,
         terms: Terms,
     ) -> Served {
-        let transport = Transport::Http {
-            url: upstream.url(),
-            headers: Vec::new(),
-        };
-        self.add(name, transport, terms).await.unwrap()
+        let added = self.add(name, over_http(upstream.url()), terms).await;
+        added.unwrap()
+    }
+
+    /// The same, for a server that may not be one that can be reached.
+    pub(crate) async fn try_url(&self, name: &str, url: url::Url) -> Result<Served, Failure> {
+        self.add(name, over_http(url), Terms::default()).await
     }
 
     /// Starts a child, connects to it and publishes it.
     pub(crate) async fn add_stdio(&self, name: &str, script: &Script) -> Served {
         self.add_stdio_on(name, script, Terms::default()).await
+    }
+
+    /// The same, for a child that may not be one that can be reached.
+    pub(crate) async fn try_stdio(&self, name: &str, script: &Script) -> Result<Served, Failure> {
+        let (child, transport) = script.start(self.files.path(), name);
+        self.children.lock().push(child);
+        self.add(name, transport, Terms::default()).await
     }
 
     pub(crate) async fn add_stdio_on(&self, name: &str, script: &Script, terms: Terms) -> Served {
@@ -247,6 +256,13 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+const fn over_http(url: url::Url) -> Transport {
+    Transport::Http {
+        url,
+        headers: Vec::new(),
     }
 }
 

@@ -6,4 +6,6 @@ mod harness;
 
 mod doors;
 mod eras;
+mod http_faults;
+mod stdio_faults;
 mod streams;
