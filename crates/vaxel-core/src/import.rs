@@ -1,5 +1,8 @@
 //! Configurations of MCP clients, read as services: `mcpServers` (Claude, Cursor and most others),
-//! `servers` (VS Code), `context_servers` (Zed), `mcp_servers` (Codex, given as JSON).
+//! `servers` (VS Code), `context_servers` (Zed), `mcp_servers` (Codex, given as JSON), `mcp`
+//! (opencode).
+//!
+//! Nothing is imported as something else than it was: what Vaxel cannot keep is an issue.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,8 +10,9 @@ use serde_json::{Map, Value};
 
 use crate::{
     failure::Issue,
+    jsonc,
     name::ServiceName,
-    service::{McpSource, ProcessSource, ServiceDraft, Source},
+    service::{McpSource, ProcessSource, ServiceDraft, Source, ToolFilter},
 };
 
 /// What a configuration holds.
@@ -16,7 +20,7 @@ use crate::{
 pub struct Imported {
     /// One draft per server that can be used.
     pub drafts: Vec<ServiceDraft>,
-    /// Why the others cannot, and what was changed.
+    /// Why the others cannot, and what was changed or left out.
     pub issues: Vec<Issue>,
 }
 
@@ -27,109 +31,197 @@ const PLACES: &[&[&str]] = &[
     &["mcp", "servers"],
     &["context_servers"],
     &["mcp_servers"],
+    &["mcp"],
+];
+
+/// Members that decide what a server gets, and that only the client itself can follow.
+const ONLY_THE_CLIENT: &[&str] = &[
+    "envFile",
+    "env_vars",
+    "env_http_headers",
+    "bearer_token_env_var",
+    "headersHelper",
+    "auth",
+    "oauth",
 ];
 
 /// Reads a configuration. Comments and trailing commas, which several clients allow, are passed
 /// over.
+///
+/// # Errors
+/// A sentence on why the text is no configuration at all; problems of single servers are issues.
 pub fn import(text: &str) -> Result<Imported, String> {
-    let plain = without_comments(text);
-    let value: Value = serde_json::from_str(&plain)
-        .map_err(|error| format!("it is neither JSON nor JSON with comments: {error}"))?;
-    from_value(&value)
+    from_value(&jsonc::parse(text).map_err(|error| error.to_string())?)
 }
 
 /// Reads a configuration that was parsed elsewhere (TOML, YAML).
 pub fn from_value(value: &Value) -> Result<Imported, String> {
-    let found = PLACES.iter().find_map(|place| {
+    let mut groups: Vec<(String, &Map<String, Value>)> = Vec::new();
+    groups.extend(PLACES.iter().find_map(|place| {
         let servers = place.iter().try_fold(value, |value, key| value.get(key))?;
-        servers
-            .as_object()
-            .map(|servers| (place.join("."), servers))
-    });
-    let Some((place, servers)) = found else {
+        Some((place.join("."), servers.as_object()?))
+    }));
+    // Claude Code keeps the servers of single folders beside those of everywhere.
+    for (folder, project) in value["projects"].as_object().into_iter().flatten() {
+        let servers = project["mcpServers"].as_object();
+        groups.extend(servers.map(|servers| (format!("projects.{folder}.mcpServers"), servers)));
+    }
+    if groups.is_empty() {
         return Err("it has no `mcpServers` or `servers` object".to_owned());
-    };
+    }
     let mut imported = Imported::default();
     let mut taken = BTreeSet::new();
-    for (key, server) in servers {
+    for (place, key, server) in groups.iter().flat_map(|(place, servers)| {
+        servers
+            .iter()
+            .map(move |(key, server)| (place, key, server))
+    }) {
         let path = format!("{place}.{key}");
         let Some(server) = server.as_object() else {
             imported.issues.push(Issue::new(path, "is no object"));
             continue;
         };
-        match read(key, server, &path, &mut taken, &mut imported.issues) {
-            Ok(draft) => imported.drafts.push(draft),
-            Err(issue) => imported.issues.push(issue),
+        let issues = &mut imported.issues;
+        match source(server, &path, issues) {
+            Ok(source) => {
+                let Some(name) = free_name(key, &mut taken) else {
+                    issues.push(Issue::new(path, "no service name can be made of this key"));
+                    continue;
+                };
+                let draft = draft((key, name), server, source, (&path, issues));
+                imported.drafts.push(draft);
+            }
+            Err(issue) => issues.push(issue),
         }
     }
     Ok(imported)
 }
 
-fn read(
-    key: &str,
+fn draft(
+    (key, name): (&str, ServiceName),
     server: &Map<String, Value>,
-    path: &str,
-    taken: &mut BTreeSet<String>,
-    issues: &mut Vec<Issue>,
-) -> Result<ServiceDraft, Issue> {
-    let source = source(server, path)?;
-    let name = free_name(key, taken)
-        .ok_or_else(|| Issue::new(path, "no service name can be made of this key"))?;
+    source: Source,
+    (path, issues): (&str, &mut Vec<Issue>),
+) -> ServiceDraft {
     if name.as_str() != key {
         issues.push(Issue::new(path, format!("is imported as `{name}`")));
     }
     let mut draft = ServiceDraft::new(name, source);
     let is = |key: &str| server.get(key).and_then(Value::as_bool);
     draft.enabled = !is("disabled").unwrap_or(false) && is("enabled").unwrap_or(true);
-    if let Some(variable) = placeholder(&draft) {
+    draft.spec.tools = tools(server);
+    for variable in placeholders(&draft) {
         issues.push(Issue::new(
             path,
             format!("uses the placeholder `{variable}`: set the value with `vaxel service edit`"),
         ));
     }
-    Ok(draft)
+    for member in ONLY_THE_CLIENT {
+        if server.get(*member).is_some_and(|value| !value.is_null()) {
+            let message = format!(
+                "has `{member}`, which only the client could follow: set the values with `vaxel \
+                 service edit`"
+            );
+            issues.push(Issue::new(path, message));
+        }
+    }
+    draft
 }
 
-fn source(server: &Map<String, Value>, path: &str) -> Result<Source, Issue> {
+fn source(
+    server: &Map<String, Value>,
+    path: &str,
+    issues: &mut Vec<Issue>,
+) -> Result<Source, Issue> {
     let text = |key: &str| server.get(key).and_then(Value::as_str).map(str::to_owned);
-    let kind = text("type")
-        .or_else(|| text("transport"))
-        .unwrap_or_default();
-    if kind == "sse" {
-        let message = "speaks the HTTP+SSE transport of 2024-11-05, which is not supported yet";
-        return Err(Issue::new(path, message));
+    let kind = text("type").or_else(|| text("transport"));
+    match kind.unwrap_or_default().to_ascii_lowercase().as_str() {
+        "" | "stdio" | "local" | "remote" | "http" | "streamable-http" | "streamable_http"
+        | "streamablehttp" | "streamable" => {}
+        "sse" => {
+            let message = "speaks the HTTP+SSE transport of 2024-11-05, which is not supported yet";
+            return Err(Issue::new(path, message));
+        }
+        other => {
+            let message = format!("speaks `{other}`, which is no transport that Vaxel knows");
+            return Err(Issue::new(path, message));
+        }
     }
     let url = text("url")
         .or_else(|| text("serverUrl"))
         .or_else(|| text("httpUrl"));
     if let Some(url) = url {
-        let headers = map(server.get("headers").or_else(|| server.get("http_headers")));
+        if url.trim_end_matches('/').ends_with("/sse") {
+            let message = "looks like the HTTP+SSE transport of 2024-11-05, which is not supported \
+                           yet; most such servers also offer Streamable HTTP at another path";
+            issues.push(Issue::new(path, message));
+        }
+        let headers = server.get("headers").or_else(|| server.get("http_headers"));
+        let headers = map(headers);
         return Ok(Source::Mcp(McpSource { url, headers }));
     }
-    // Zed nests the command.
-    let nested = server.get("command").and_then(Value::as_object);
-    let command = nested.map_or_else(
-        || text("command"),
-        |command| {
-            command
-                .get("path")
-                .and_then(Value::as_str)
-                .map(str::to_owned)
-        },
-    );
-    let Some(command) = command else {
+    process(server, path, issues)
+}
+
+/// Most clients write `command` and `args`; Zed once nested them, opencode writes one list.
+fn process(
+    server: &Map<String, Value>,
+    path: &str,
+    issues: &mut Vec<Issue>,
+) -> Result<Source, Issue> {
+    let list = |value: Option<&Value>| -> Vec<String> {
+        let items = value.and_then(Value::as_array).into_iter().flatten();
+        items.map(plain_text).collect()
+    };
+    let mut holder = server;
+    let mut words = match server.get("command") {
+        Some(Value::String(command)) => vec![command.clone()],
+        Some(Value::Array(_)) => list(server.get("command")),
+        Some(Value::Object(nested)) => {
+            holder = nested;
+            list(Some(&Value::Array(
+                nested.get("path").cloned().into_iter().collect(),
+            )))
+        }
+        _ => Vec::new(),
+    };
+    words.extend(list(holder.get("args")));
+    let mut words = words.into_iter();
+    let Some(command) = words.next().filter(|command| !command.is_empty()) else {
         return Err(Issue::new(path, "has neither a `command` nor a `url`"));
     };
-    let holder = nested.unwrap_or(server);
-    let args = holder.get("args").and_then(Value::as_array);
-    let args = args.into_iter().flatten().map(plain_text).collect();
-    let cwd = text("cwd").filter(|cwd| cwd.starts_with('/'));
+    let args: Vec<String> = words.collect();
+    let program = command.rsplit(['/', '\\']).next().unwrap_or_default();
+    if program == "vaxel" && args.iter().any(|arg| arg == "stdio") {
+        let message = "is Vaxel itself, which would call itself without end: left out";
+        return Err(Issue::new(path, message));
+    }
+    let cwd = server.get("cwd").and_then(Value::as_str);
+    if let Some(cwd) = cwd.filter(|cwd| !cwd.starts_with('/')) {
+        let message = format!(
+            "has the working directory `{cwd}`, which is not absolute: left out; set it with \
+             `vaxel service edit`"
+        );
+        issues.push(Issue::new(path, message));
+    }
     Ok(Source::Process(ProcessSource {
         command,
         args,
-        env: map(holder.get("env")),
-        cwd,
+        env: map(holder.get("env").or_else(|| server.get("environment"))),
+        cwd: cwd.filter(|cwd| cwd.starts_with('/')).map(str::to_owned),
     }))
+}
+
+/// Which tools a client may see: several clients have such lists, under various names.
+fn tools(server: &Map<String, Value>) -> ToolFilter {
+    let list = |keys: [&str; 3]| -> Option<Vec<String>> {
+        let found = keys.iter().find_map(|key| server.get(*key)?.as_array())?;
+        Some(found.iter().map(plain_text).collect())
+    };
+    ToolFilter {
+        allow: list(["includeTools", "enabledTools", "enabled_tools"]),
+        deny: list(["excludeTools", "disabledTools", "disabled_tools"]).unwrap_or_default(),
+    }
 }
 
 fn map(value: Option<&Value>) -> BTreeMap<String, String> {
@@ -159,111 +251,26 @@ fn free_name(key: &str, taken: &mut BTreeSet<String>) -> Option<ServiceName> {
     Some(name)
 }
 
-/// The first `${…}` that only the client itself could have filled in.
-fn placeholder(draft: &ServiceDraft) -> Option<String> {
-    let text = serde_json::to_string(&draft.spec).ok()?;
-    let start = text.find("${")?;
-    let end = text[start..].find('}')?;
-    Some(text[start..=start + end].to_owned())
-}
-
-/// JSON without `//` and `/* */` comments and without commas before a closing bracket.
-fn without_comments(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut letters = text.chars().peekable();
-    let mut in_string = false;
-    while let Some(letter) = letters.next() {
-        match letter {
-            '"' => in_string = !in_string,
-            '\\' if in_string => {
-                out.push(letter);
-                out.extend(letters.next());
-                continue;
-            }
-            '/' if !in_string && letters.peek() == Some(&'/') => {
-                while letters.peek().is_some_and(|next| *next != '\n') {
-                    letters.next();
-                }
-                continue;
-            }
-            '/' if !in_string && letters.peek() == Some(&'*') => {
-                letters.next();
-                let mut last = ' ';
-                for next in letters.by_ref() {
-                    if last == '*' && next == '/' {
-                        break;
-                    }
-                    last = next;
-                }
-                continue;
-            }
-            '}' | ']' if !in_string => {
-                let end = out.trim_end().len();
-                if out[..end].ends_with(',') {
-                    out.truncate(end - 1);
-                }
-            }
-            _ => {}
+/// Every `${…}` that only the client itself could have filled in, each once.
+fn placeholders(draft: &ServiceDraft) -> BTreeSet<String> {
+    let texts: Vec<&String> = match &draft.spec.source {
+        Source::Process(process) => {
+            let words = [&process.command].into_iter().chain(&process.args);
+            words
+                .chain(process.env.values())
+                .chain(&process.cwd)
+                .collect()
         }
-        out.push(letter);
+        Source::Mcp(mcp) => [&mcp.url].into_iter().chain(mcp.headers.values()).collect(),
+        Source::Builtin(_) => Vec::new(),
+    };
+    let mut found = BTreeSet::new();
+    for text in texts {
+        let starts = text.match_indices("${").map(|(start, _)| &text[start..]);
+        found.extend(starts.filter_map(|rest| Some(rest[..=rest.find('}')?].to_owned())));
     }
-    out
+    found
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_claude_configuration_becomes_services() {
-        let text = r#"{"mcpServers": {
-            "filesystem": {"command": "npx", "args": ["-y", "@modelcontextprotocol/server-filesystem", "/tmp"]},
-            "My Notes!": {"command": "uvx", "args": ["notes"], "env": {"TOKEN": "t", "PORT": 1}, "disabled": true}
-        }}"#;
-        let imported = import(text).unwrap();
-        assert_eq!(imported.drafts.len(), 2);
-        let notes = imported
-            .drafts
-            .iter()
-            .find(|draft| draft.name.as_str() == "my-notes")
-            .unwrap();
-        assert!(!notes.enabled);
-        let Source::Process(process) = &notes.spec.source else {
-            panic!("not a process")
-        };
-        assert_eq!(process.env["PORT"], "1");
-        assert_eq!(imported.issues[0].message, "is imported as `my-notes`");
-    }
-
-    #[test]
-    fn a_vs_code_file_with_comments_is_read() {
-        let text = "{\n // the servers\n \"servers\": { /* one */ \"gh\": {\"type\": \"http\", \"url\": \"https://x/mcp//y\", \"headers\": {\"A\": \"${input:key}\",},}, },\n}";
-        let imported = import(text).unwrap();
-        let Source::Mcp(mcp) = &imported.drafts[0].spec.source else {
-            panic!("not remote")
-        };
-        assert_eq!(mcp.url, "https://x/mcp//y");
-        assert!(imported.issues[0].message.contains("${input:key}"));
-    }
-
-    #[test]
-    fn what_cannot_be_used_is_named() {
-        let text = r#"{"mcpServers": {"a": {}, "b": {"type": "sse", "url": "http://x/sse"}, "c": 5, "日本": {"command": "x"}}}"#;
-        let imported = import(text).unwrap();
-        assert!(imported.drafts.is_empty());
-        assert_eq!(imported.issues.len(), 4);
-        assert!(import("{}").is_err() && import("nonsense").is_err());
-    }
-
-    #[test]
-    fn equal_names_are_numbered() {
-        let imported = import(r#"{"servers": {"A b": {"command": "x"}, "a-b": {"command": "y"}}}"#);
-        let names: Vec<String> = imported
-            .unwrap()
-            .drafts
-            .iter()
-            .map(|draft| draft.name.to_string())
-            .collect();
-        assert_eq!(names, ["a-b", "a-b-2"]);
-    }
-}
+mod tests;
