@@ -364,6 +364,12 @@ async fn call_tool(shared: Arc<Shared>, call: ToolCall) -> Result<ToolReply, Fai
 }
 
 fn tool_request(name_json: &str, arguments: &[u8]) -> Result<Request, Failure> {
+    let no_object = || Failure::new(Kind::Invalid, "`arguments` must be a JSON object");
+    // They are put next to the name: what is more than one object could say another name.
+    let whole: Option<&RawValue> = serde_json::from_slice(arguments).ok();
+    if !whole.is_some_and(|object| object.get().starts_with('{')) {
+        return Err(no_object());
+    }
     let mut params = Vec::with_capacity(name_json.len() + arguments.len() + 32);
     params.push(b'{');
     meta::member(&mut params, "name", name_json.as_bytes());
@@ -371,8 +377,7 @@ fn tool_request(name_json: &str, arguments: &[u8]) -> Result<Request, Failure> {
     params.push(b'}');
     let body = Request::own(1, Method::ToolsCall, &params);
     let read = Envelope::parse(&body).and_then(|envelope| Request::read(body.clone(), &envelope));
-    let (request, _) =
-        read.map_err(|_| Failure::new(Kind::Invalid, "`arguments` must be a JSON object"))?;
+    let (request, _) = read.map_err(|_| no_object())?;
     Ok(request)
 }
 

@@ -7,5 +7,6 @@ mod harness;
 mod doors;
 mod eras;
 mod http_faults;
+mod records;
 mod stdio_faults;
 mod streams;
