@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::{sync::mpsc, time::interval};
+use tokio::{
+    sync::{mpsc, watch},
+    time::interval,
+};
 use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, Service},
@@ -86,6 +89,8 @@ fn start(
     let _ = sender.try_send(sse::comment("listening"));
     let watcher = Watcher {
         open: context.shared.enter_stream()?,
+        // Before the lists are looked at: a change in between must be heard.
+        changed: context.shared.changed.subscribe(),
         seen: digests(&context.shared, scope_id(&context.scope)),
         scope: scope_id(&context.scope),
         wanted,
@@ -120,6 +125,7 @@ fn digests(shared: &Shared, scope: Option<Id<Service>>) -> Digests {
 
 struct Watcher {
     open: OpenStream,
+    changed: watch::Receiver<()>,
     seen: Digests,
     scope: Option<Id<Service>>,
     wanted: Wanted,
@@ -129,7 +135,6 @@ struct Watcher {
 
 impl Watcher {
     async fn run(mut self, shared: Arc<Shared>) {
-        let mut changed = shared.changed.subscribe();
         let mut keep_alive = interval(KEEP_ALIVE);
         keep_alive.reset();
         loop {
@@ -137,7 +142,7 @@ impl Watcher {
                 () = self.sender.closed() => return,
                 () = shared.stop.cancelled() => return self.end(),
                 _ = keep_alive.tick() => self.sender.try_send(sse::comment("alive")).is_ok(),
-                news = changed.changed() => news.is_ok() && self.compare(&shared),
+                news = self.changed.changed() => news.is_ok() && self.compare(&shared),
             };
             if !told {
                 return;

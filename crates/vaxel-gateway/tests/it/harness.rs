@@ -32,7 +32,7 @@ pub(crate) mod client;
 pub(crate) mod upstream;
 
 pub(crate) use child::Script;
-pub(crate) use client::{Answer, Client};
+pub(crate) use client::Client;
 pub(crate) use upstream::{Reply, Seen, Upstream};
 
 /// Longest wait for anything that must come.
