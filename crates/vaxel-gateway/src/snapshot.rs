@@ -168,6 +168,14 @@ impl Snapshot {
         if let Some(old) = old {
             next.remove(&old);
         }
+        // A service that was deleted may still be here when its name is already another's.
+        if let Some(holder) = self
+            .shards
+            .get(&shard.name)
+            .filter(|one| one.id != shard.id)
+        {
+            next.remove(holder);
+        }
         next.insert(shard);
         next.pages = Arc::default();
         next
@@ -445,18 +453,23 @@ fn digest(service: &ServiceName, offers: &[Offer]) -> u64 {
 /// Whether `uri` can have come from an RFC 6570 template: its literal parts appear in order, with
 /// something in the place of every expression.
 fn fits_template(template: &str, uri: &str) -> bool {
-    let mut parts = template.split('{');
+    let mut parts = template.split('{').peekable();
     let Some(mut rest) = parts.next().and_then(|start| uri.strip_prefix(start)) else {
         return false;
     };
     let mut open = false;
-    for part in parts {
+    while let Some(part) = parts.next() {
         let Some((_, literal)) = part.split_once('}') else {
             return false;
         };
         open = literal.is_empty();
         if open {
             continue;
+        }
+        if parts.peek().is_none() {
+            return rest
+                .strip_suffix(literal)
+                .is_some_and(|filled| !filled.is_empty());
         }
         // An expression stands for at least one character.
         let Some(at) = rest

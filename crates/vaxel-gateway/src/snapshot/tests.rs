@@ -1,130 +1,290 @@
-use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+use proptest::{collection::btree_set, prelude::*};
 use vaxel_core::time::Timestamp;
 
 use super::*;
 use crate::metrics::Metrics;
 
-/// One step of a history: a service appears with these tools and this resource, or goes.
+/// What one service is published with. Few values, so that services meet in all of them.
+#[derive(Debug, Clone)]
+struct Put {
+    service: u8,
+    name: u8,
+    tools: Vec<u8>,
+    prompts: Vec<u8>,
+    resources: Vec<u8>,
+    template: bool,
+    /// Not served.
+    denied: Option<u8>,
+}
+
+/// One step of a history.
 #[derive(Debug, Clone)]
 enum Step {
-    Put {
-        service: usize,
-        tools: Vec<u8>,
-        resource: bool,
-    },
-    Take {
-        service: usize,
-    },
+    Put(Put),
+    Take(u8),
+}
+
+fn some() -> impl Strategy<Value = Vec<u8>> {
+    btree_set(0..4_u8, 0..4).prop_map(|set| set.into_iter().collect())
+}
+
+fn puts() -> impl Strategy<Value = Put> {
+    let lists = (some(), some(), some());
+    let put = (
+        0..4_u8,
+        0..5_u8,
+        lists,
+        any::<bool>(),
+        proptest::option::of(0..4_u8),
+    );
+    put.prop_map(
+        |(service, name, (tools, prompts, resources), template, denied)| Put {
+            service,
+            name,
+            tools,
+            prompts,
+            resources,
+            template,
+            denied,
+        },
+    )
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let put = (
-        0..4_usize,
-        proptest::collection::vec(0..5_u8, 0..4),
-        any::<bool>(),
-    )
-        .prop_map(|(service, tools, resource)| Step::Put {
-            service,
-            tools,
-            resource,
-        });
-    let take = (0..4_usize).prop_map(|service| Step::Take { service });
-    proptest::collection::vec(prop_oneof![3 => put, 1 => take], 0..20)
+    let take = (0..4_u8).prop_map(Step::Take);
+    let step = prop_oneof![3 => puts().prop_map(Step::Put), 1 => take];
+    proptest::collection::vec(step, 0..20)
 }
 
-fn id(service: usize) -> Id<Service> {
-    Id::from_slice(&[u8::try_from(service).unwrap() + 1; 16]).unwrap()
+fn id(service: u8) -> Id<Service> {
+    Id::from_slice(&[service + 1; 16]).unwrap()
 }
 
-fn item(text: &str, key: &str) -> Item {
-    let definition = format!(r#"{{"{text}":"{key}"}}"#);
+fn item(member: &str, key: &str) -> Item {
+    let definition = format!(r#"{{"{member}":"{key}"}}"#);
     Item {
         key: key.into(),
         definition: RawValue::from_string(definition).unwrap().into(),
     }
 }
 
-fn parts(service: usize, tools: &[u8], resource: bool) -> Parts {
-    let mut names: Vec<u8> = tools.to_vec();
-    names.sort_unstable();
-    names.dedup();
+fn items(member: &str, prefix: &str, numbers: &[u8]) -> Vec<Item> {
+    let item = |number: &u8| item(member, &format!("{prefix}{number}"));
+    numbers.iter().map(item).collect()
+}
+
+fn nothing() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).unwrap()
+}
+
+fn parts(put: &Put) -> Parts {
+    let templates: &[u8] = if put.template { &[0] } else { &[] };
     let catalog = Catalog {
         fetched_at: Timestamp::from_millis(1),
         revision: "2026-07-28".to_owned(),
-        capabilities: RawValue::from_string("{}".to_owned()).unwrap(),
-        server_info: RawValue::from_string("{}".to_owned()).unwrap(),
+        capabilities: nothing(),
+        server_info: nothing(),
         instructions: None,
-        tools: names
-            .iter()
-            .map(|tool| item("name", &format!("t{tool}")))
-            .collect(),
-        prompts: Vec::new(),
-        // One URI that several services may offer.
-        resources: if resource {
-            vec![item("uri", "file:///shared")]
-        } else {
-            Vec::new()
-        },
-        templates: Vec::new(),
+        tools: items("name", "t", &put.tools),
+        prompts: items("name", "p", &put.prompts),
+        resources: items("uri", "file:///r", &put.resources),
+        templates: items("uriTemplate", "made:///{x}/", templates),
     };
+    let denied = put.denied.map(|tool| format!("t{tool}"));
     Parts {
-        id: id(service),
-        name: format!("s{service}").parse().unwrap(),
+        id: id(put.service),
+        name: format!("s{}", put.name).parse().unwrap(),
         limits: Limits::default(),
-        tools: ToolFilter::default(),
+        tools: ToolFilter {
+            allow: None,
+            deny: denied.into_iter().collect(),
+        },
         catalog: Some(Arc::new(catalog)),
         links: Vec::new(),
         unavailable: None,
     }
 }
 
-fn apply(snapshot: &Snapshot, step: &Step) -> Snapshot {
+fn with(snapshot: &Snapshot, parts: Parts) -> Snapshot {
     let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
+    snapshot.with(parts, 50, |name| metrics.meter(name))
+}
+
+fn apply(snapshot: &Snapshot, step: &Step) -> Snapshot {
     match step {
-        Step::Put {
-            service,
-            tools,
-            resource,
-        } => snapshot.with(parts(*service, tools, *resource), 50, |name| {
-            metrics.meter(name)
-        }),
-        Step::Take { service } => snapshot.without(id(*service)),
+        Step::Put(put) => with(snapshot, parts(put)),
+        Step::Take(service) => snapshot.without(id(*service)),
     }
 }
 
-/// Everything that a request could find out, in the order of lists.
+/// What is left of a history: a name belongs to who took it last.
+fn left(steps: &[Step]) -> BTreeMap<u8, Put> {
+    let mut left: BTreeMap<u8, Put> = BTreeMap::new();
+    for step in steps {
+        match step {
+            Step::Put(put) => {
+                left.retain(|_, other| other.name != put.name);
+                left.insert(put.service, put.clone());
+            }
+            Step::Take(service) => drop(left.remove(service)),
+        }
+    }
+    left
+}
+
+/// Everything that a request could find out: lists in their order, and what each name leads to,
+/// also the names that lead nowhere.
 fn seen(snapshot: &Snapshot) -> Vec<String> {
     let mut all = Vec::new();
     for shard in snapshot.shards.values() {
-        for offer in &shard.offers.tools {
-            let found = snapshot
-                .tool(&offer.exposed)
-                .map(|(shard, offer)| format!("{} {} {}", shard.name, offer.own, offer.exposed));
-            all.push(format!("{found:?}"));
+        let offers = &shard.offers;
+        for list in [
+            &offers.tools,
+            &offers.prompts,
+            &offers.resources,
+            &offers.templates,
+        ] {
+            let names: Vec<&str> = list.iter().map(|offer| &*offer.exposed).collect();
+            all.push(format!("{} lists {names:?}", shard.name));
         }
+    }
+    let found = |what: String, found: Option<(&Arc<Shard>, &Offer)>| {
+        let to = found.map(|(shard, offer)| (shard.id, shard.name.clone(), Arc::clone(&offer.own)));
+        format!("{what}: {to:?}")
+    };
+    for name in 0..5 {
+        for number in 0..4 {
+            let tool = format!("s{name}__t{number}");
+            all.push(found(tool.clone(), snapshot.tool(&tool)));
+            let prompt = format!("s{name}__p{number}");
+            all.push(found(prompt.clone(), snapshot.prompt(&prompt)));
+        }
+    }
+    for uri in [0, 1, 2, 3].map(|number| format!("file:///r{number}")) {
+        let owner = snapshot.resource(&uri).map(|shard| shard.id);
+        let owners = (0..4).filter(|service| snapshot.owns_resource(id(*service), &uri));
+        all.push(format!("{uri}: {owner:?} {:?}", owners.collect::<Vec<_>>()));
+    }
+    let made = snapshot.resource("made:///a/0").map(|shard| shard.id);
+    all.push(format!("made: {made:?}"));
+    for service in 0..4 {
+        let name = snapshot.shard(id(service)).map(|shard| shard.name.clone());
+        all.push(format!("{service}: {name:?}"));
     }
     all
 }
 
 proptest! {
-    /// A snapshot that grew step by step is the one that is built from its last state at once.
+    /// A snapshot that grew step by step is the one that is built from its last state at once, in
+    /// whatever order.
     #[test]
     fn the_way_to_a_snapshot_leaves_no_trace(steps in steps()) {
         let grown = steps.iter().fold(Snapshot::default(), |snapshot, step| apply(&snapshot, step));
-        let mut last: HashMap<usize, Step> = HashMap::new();
-        for step in &steps {
-            match step {
-                Step::Put { service, .. } => last.insert(*service, step.clone()),
-                Step::Take { service } => last.remove(service),
-            };
+        let left = left(&steps);
+        let forwards = left.values().fold(Snapshot::default(), |all, put| with(&all, parts(put)));
+        let backwards = left.values().rev().fold(Snapshot::default(), |all, put| with(&all, parts(put)));
+        prop_assert_eq!(grown.shards.len(), left.len());
+        for built in [forwards, backwards] {
+            prop_assert_eq!(seen(&grown), seen(&built));
+            prop_assert_eq!(grown.digests, built.digests);
         }
-        let built = last.values().fold(Snapshot::default(), |snapshot, step| apply(&snapshot, step));
-        prop_assert_eq!(seen(&grown), seen(&built));
-        prop_assert_eq!(grown.digests, built.digests);
-        prop_assert_eq!(grown.shards.len(), last.len());
-        // The shared resource has an owner exactly when somebody offers it.
-        let offered = last.values().any(|step| matches!(step, Step::Put { resource: true, .. }));
-        prop_assert_eq!(grown.resource("file:///shared").is_some(), offered, "after {:?}", steps);
+    }
+
+    /// Every tool that is listed can be called by its exposed name, under its own name.
+    #[test]
+    fn what_is_listed_is_found(steps in steps()) {
+        let snapshot = steps.iter().fold(Snapshot::default(), |snapshot, step| apply(&snapshot, step));
+        for put in left(&steps).into_values() {
+            let shard = snapshot.shard(id(put.service)).unwrap();
+            let served = put.tools.iter().filter(|tool| put.denied != Some(**tool)).count();
+            prop_assert_eq!(shard.offers.tools.len(), served);
+            for offer in &shard.offers.tools {
+                let (found, same) = snapshot.tool(&offer.exposed).unwrap();
+                prop_assert_eq!((found.id, &same.own), (shard.id, &offer.own));
+                prop_assert!(shard.offers.tool(&offer.own).is_some());
+                let expected = format!("{}__{}", shard.name, offer.own);
+                prop_assert_eq!(&*offer.exposed, expected);
+            }
+            for offer in &shard.offers.resources {
+                let owner = snapshot.resource(&offer.own).unwrap();
+                prop_assert!(snapshot.owns_resource(owner.id, &offer.own));
+                prop_assert!(owner.id <= shard.id, "the oldest answers");
+            }
+        }
+    }
+}
+
+fn put(service: u8, name: u8) -> Put {
+    Put {
+        service,
+        name,
+        tools: vec![1],
+        prompts: vec![1],
+        resources: vec![1],
+        template: false,
+        denied: None,
+    }
+}
+
+#[test]
+fn digests_change_exactly_with_the_lists_that_they_stand_for() {
+    let before = with(&Snapshot::default(), parts(&put(0, 0)));
+    let again = with(&before, parts(&put(0, 0)));
+    assert_eq!(before.digests, again.digests, "the same lists, read anew");
+    let mut changed = put(0, 0);
+    changed.tools = vec![1, 2];
+    let tools = with(&before, parts(&changed)).digests;
+    assert_ne!(before.digests.tools, tools.tools);
+    assert_eq!(before.digests.prompts, tools.prompts);
+    assert_eq!(before.digests.resources, tools.resources);
+    changed = put(0, 0);
+    changed.template = true;
+    let templates = with(&before, parts(&changed)).digests;
+    assert_ne!(before.digests.resources, templates.resources);
+    assert_eq!(before.digests.tools, templates.tools);
+    let renamed = with(&before, parts(&put(0, 1))).digests;
+    assert_ne!(before.digests.tools, renamed.tools, "exposed names changed");
+    assert_eq!(before.without(id(0)).digests, Digests::default());
+}
+
+#[test]
+fn pages_are_kept_while_the_lists_hold_and_no_longer() {
+    let first = parts(&put(0, 0));
+    let catalog = first.catalog.clone();
+    let before = with(&Snapshot::default(), first);
+    let only_state = Parts {
+        catalog,
+        unavailable: Some("it is starting".to_owned()),
+        ..parts(&put(0, 0))
+    };
+    let same = with(&before, only_state);
+    assert!(Arc::ptr_eq(&before.pages, &same.pages));
+    let reason = same.shard(id(0)).unwrap().unavailable.clone();
+    assert_eq!(reason.as_deref(), Some("it is starting"));
+    let other = with(&before, parts(&put(1, 1)));
+    assert!(!Arc::ptr_eq(&before.pages, &other.pages));
+    let gone = before.without(id(0));
+    assert!(!Arc::ptr_eq(&before.pages, &gone.pages));
+}
+
+#[test]
+fn a_name_that_is_too_long_or_odd_still_leads_to_its_tool() {
+    let long = "x".repeat(100);
+    let mut odd = parts(&put(0, 0));
+    let mut catalog = (**odd.catalog.as_ref().unwrap()).clone();
+    catalog.tools = ["läs fil", "a/b", &long]
+        .map(|name| item("name", name))
+        .into();
+    odd.catalog = Some(Arc::new(catalog));
+    let snapshot = with(&Snapshot::default(), odd);
+    for offer in &snapshot.shard(id(0)).unwrap().offers.tools {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        assert!(offer.exposed.bytes().all(allowed), "{}", offer.exposed);
+        assert!(offer.exposed.len() <= 50, "{}", offer.exposed);
+        let (_, found) = snapshot.tool(&offer.exposed).unwrap();
+        assert_eq!(found.own, offer.own);
     }
 }
 
@@ -136,4 +296,9 @@ fn a_template_claims_the_uris_that_it_can_make() {
     assert!(!fits_template("test://{id}/data", "test://7/other"));
     assert!(!fits_template("test://{id}", "test://"));
     assert!(fits_template("plain://x", "plain://x"));
+    assert!(fits_template("t://{a}/{b}", "t://1/2"));
+    assert!(
+        fits_template("t://{a}/x", "t://1/x/x"),
+        "the last place counts"
+    );
 }
