@@ -28,7 +28,7 @@ fn blamed(answer: &Value) -> &str {
 fn soon() -> Terms {
     Terms {
         limits: Limits {
-            timeout: Some(Span(Duration::from_millis(200))),
+            timeout: Some(Span(Duration::from_secs(1))),
             ..Limits::default()
         },
         ..Terms::default()

@@ -34,7 +34,7 @@ fn ends(seen: &Seen) -> Option<Reply> {
 fn soon() -> Terms {
     Terms {
         limits: Limits {
-            timeout: Some(Span(Duration::from_millis(200))),
+            timeout: Some(Span(Duration::from_secs(1))),
             ..Limits::default()
         },
         ..Terms::default()

@@ -173,7 +173,7 @@ async fn a_child_that_never_answers_costs_the_deadline_and_hears_of_it() {
     let rig = Rig::start();
     let script = Script::modern("if params['name'] == 'other':\n    text('other')");
     let served = rig
-        .add_stdio_on("up", &script, terms(Duration::from_millis(200)))
+        .add_stdio_on("up", &script, terms(Duration::from_secs(1)))
         .await;
     let client = rig.modern();
     for message in [
