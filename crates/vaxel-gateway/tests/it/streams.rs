@@ -249,8 +249,15 @@ async fn clients_that_share_an_upstream_session_share_no_ids_or_tokens() {
 
 /// Publishes `served` again, without its last tool.
 fn shrink(rig: &Rig, name: &str, served: &Served) {
+    publish(rig, name, served, true);
+}
+
+/// Publishes `served` again, with or without its last tool.
+fn publish(rig: &Rig, name: &str, served: &Served, without: bool) {
     let mut catalog = (*served.catalog).clone();
-    catalog.tools.pop();
+    if without {
+        catalog.tools.pop();
+    }
     rig.gateway.publish(ServiceEntry {
         id: served.id,
         name: name.parse().unwrap(),
@@ -366,4 +373,21 @@ async fn pages_cover_all_services_once_and_end_when_the_lists_change() {
     let stale = client.say(&Message::new("tools/list", &cursor)).await;
     assert_eq!(stale.code(), -32602);
     assert!(stale.text.contains("list anew"), "{}", stale.text);
+}
+
+#[tokio::test]
+async fn a_change_right_after_a_subscription_is_heard_of() {
+    let rig = Rig::start();
+    let upstream = Upstream::modern(|_| None).await;
+    let served = rig.add_http("up", &upstream).await;
+    let wish = r#""notifications":{"toolsListChanged":true}"#;
+    for round in 0..20 {
+        let listen = Message::new("subscriptions/listen", wish);
+        let mut listening = rig.modern().open(&listen).await;
+        publish(&rig, "up", &served, round % 2 == 0);
+        let heard = [listening.event().await, listening.event().await];
+        let heard = heard.map(|event| event.unwrap()["method"].as_str().map(str::to_owned));
+        let news = Some("notifications/tools/list_changed".to_owned());
+        assert_eq!(heard[1], news, "round {round}");
+    }
 }
