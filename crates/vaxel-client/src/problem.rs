@@ -1,5 +1,7 @@
 //! What can go wrong between a program and Vaxel.
 
+use std::path::PathBuf;
+
 use http::StatusCode;
 use serde::Deserialize;
 use url::Url;
@@ -7,8 +9,11 @@ use url::Url;
 /// A request that did not come to its answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// None uses this data directory.
+    #[error("No Vaxel runs on {}; `vaxel up` starts one", .0.display())]
+    NotRunning(PathBuf),
     /// Nothing answers there.
-    #[error("No Vaxel answers at {url} ({source}); `vaxel up` starts one")]
+    #[error("No Vaxel answers at {url}; `vaxel up` starts one on this machine")]
     Unreachable {
         /// Where.
         url: String,
@@ -19,7 +24,7 @@ pub enum Error {
     #[error("{}", .0.detail)]
     Problem(Box<Problem>),
     /// The connection broke.
-    #[error("The connection to Vaxel broke: {0}")]
+    #[error("The connection to Vaxel broke")]
     Broken(#[from] vaxel_egress::Error),
     /// Not what was expected.
     #[error("Vaxel's answer cannot be read: {0}")]

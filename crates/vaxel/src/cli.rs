@@ -2,7 +2,6 @@
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use url::Url;
 use vaxel_client::{Client, Local};
@@ -18,6 +17,7 @@ mod call;
 mod config;
 mod connect;
 mod doctor;
+mod edit;
 mod import;
 mod key;
 mod logs;
@@ -43,10 +43,16 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, clap::Args)]
 struct Global {
     /// Base URL of another Vaxel than the one on this machine
-    #[arg(long, env = "VAXEL_URL", value_name = "URL")]
+    #[arg(long, global = true, env = "VAXEL_URL", value_name = "URL")]
     url: Option<Url>,
     /// API key to show there
-    #[arg(long, env = "VAXEL_KEY", value_name = "KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "VAXEL_KEY",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
     key: Option<String>,
     /// Data directory [default: vaxel under the XDG data home]
     #[arg(long, global = true, value_name = "DIR")]
@@ -76,7 +82,7 @@ enum Command {
     Status(Format),
     /// Add, show, change and remove services
     #[command(subcommand)]
-    Service(service::Command),
+    Service(Box<service::Command>),
     /// List services
     #[command(after_help = "Example:\n  vaxel ls --tag web")]
     Ls(service::ListArgs),
@@ -153,12 +159,8 @@ impl Context {
         if let Some(url) = &self.global.url {
             return Ok((url.clone(), self.global.key.clone()));
         }
-        let local = Local::find(&self.data_dir).with_context(|| {
-            format!(
-                "no Vaxel runs on {}; start one with `vaxel up`",
-                self.data_dir.display()
-            )
-        })?;
+        let local = Local::find(&self.data_dir)
+            .ok_or_else(|| vaxel_client::Error::NotRunning(self.data_dir.clone()))?;
         Ok((local.url, self.global.key.clone().or(local.key)))
     }
 }
@@ -218,7 +220,7 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Up(args) => return up::run(args, context.data_dir.clone()).await,
         Command::Down => server::down(context).await?,
         Command::Status(_) => server::status(context).await?,
-        Command::Service(command) => return service::run(command, context).await,
+        Command::Service(command) => return service::run(*command, context).await,
         Command::Ls(args) => service::list(&args, context).await?,
         Command::Import(args) => import::run(&args, context).await?,
         Command::Tools(args) => tools::list(&args, context).await?,

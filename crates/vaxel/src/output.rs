@@ -4,6 +4,7 @@ use std::{
     fmt::Display,
     io::{IsTerminal, Write},
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use comfy_table::{Cell, CellAlignment, Color, Table, presets};
@@ -27,24 +28,43 @@ pub(crate) struct Style {
     pub(crate) colour: bool,
 }
 
-/// Writes a line. A reader that has gone away is no mistake of ours.
+/// Set when nobody reads standard output any more: `vaxel ls | head` closes it early, which is no
+/// mistake of ours.
+static IS_UNREAD: AtomicBool = AtomicBool::new(false);
+
+/// Writes a line.
 pub(crate) fn line(text: impl Display) {
-    let mut out = std::io::stdout().lock();
-    // `vaxel ls | head` closes the pipe early.
-    let _ = writeln!(out, "{text}");
+    write_out(&format!("{text}\n"));
 }
 
-/// Writes text as it is.
+/// Writes text, ending it with a line end if it has none.
 pub(crate) fn raw(text: &str) {
+    write_out(text);
+    if !text.ends_with('\n') {
+        write_out("\n");
+    }
+}
+
+fn write_out(text: &str) {
     let mut out = std::io::stdout().lock();
-    // As above.
-    let _ = write!(out, "{text}").and_then(|()| out.flush());
+    if out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .is_err()
+    {
+        IS_UNREAD.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether standard output can still be written: what goes on forever ends with it.
+pub(crate) fn is_read() -> bool {
+    !IS_UNREAD.load(Ordering::Relaxed)
 }
 
 /// Writes a line for people, beside the output.
 pub(crate) fn note(text: impl Display) {
     let mut out = std::io::stderr().lock();
-    // As above.
+    // Nobody may be reading.
     let _ = writeln!(out, "{text}");
 }
 
@@ -73,7 +93,9 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
                 FAILED
             }
         }
-        Some(vaxel_client::Error::Unreachable { .. }) => UNREACHABLE,
+        Some(vaxel_client::Error::Unreachable { .. } | vaxel_client::Error::NotRunning(_)) => {
+            UNREACHABLE
+        }
         _ => FAILED,
     };
     ExitCode::from(code)
@@ -94,10 +116,32 @@ pub(crate) fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(heads.iter().map(Cell::new).collect::<Vec<_>>());
-    if !is_terminal() {
-        table.set_width(10_000);
-    }
     table
+}
+
+/// Writes a table: columns two spaces apart, nothing around it.
+pub(crate) fn rows(mut table: Table, style: Style) {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    if style.colour {
+        table.enforce_styling();
+    }
+    line(table.trim_fmt());
+}
+
+/// A time for people, `3m ago`, where people read; as it was written where programs do.
+pub(crate) fn when(text: &str) -> String {
+    match text.parse::<jiff::Timestamp>() {
+        Ok(at) if is_terminal() => format!("{} ago", ago(since(at))),
+        _ => text.to_owned(),
+    }
+}
+
+/// Milliseconds since then; 0 for what is still to come.
+pub(crate) fn since(at: jiff::Timestamp) -> u64 {
+    let millis = jiff::Timestamp::now().duration_since(at).as_millis();
+    u64::try_from(millis).unwrap_or(0)
 }
 
 /// A number, on the right.

@@ -16,7 +16,8 @@ pub(super) struct Args {
     /// `-` reads the arguments as JSON from standard input
     #[arg(value_parser = ["-"], conflicts_with_all = ["arg", "json"])]
     stdin: Option<String>,
-    /// Argument; the tool's schema decides whether the value is text, number or JSON
+    /// Argument; the tool's schema decides whether the value is text, number or JSON. NAME:=JSON is
+    /// JSON whatever the schema says
     #[arg(long, value_name = "NAME=VALUE")]
     arg: Vec<String>,
     /// All arguments as a JSON object
@@ -78,6 +79,12 @@ fn typed(args: &[String], schema: &Value) -> anyhow::Result<Map<String, Value>> 
         let (name, text) = arg
             .split_once('=')
             .with_context(|| format!("--arg takes NAME=VALUE, not `{arg}`"))?;
+        if let Some(name) = name.strip_suffix(':') {
+            let value = serde_json::from_str(text)
+                .with_context(|| format!("`{name}` must be JSON, not `{text}`"))?;
+            arguments.insert(name.to_owned(), value);
+            continue;
+        }
         let kind = schema["properties"][name]["type"].as_str();
         let parsed = serde_json::from_str::<Value>(text).ok();
         let value = match (kind, parsed) {
@@ -126,9 +133,11 @@ mod tests {
             typed(&list, &schema).map(Value::Object)
         };
         assert_eq!(
-            args(&["a=5", "n=5", "x=true", "y=text", "z=a=b"]).unwrap(),
-            json!({"a": "5", "n": 5, "x": true, "y": "text", "z": "a=b"})
+            args(&["a=5", "n=5", "x=true", "y=text", "z=a=b", "j:=\"5\""]).unwrap(),
+            json!({"a": "5", "n": 5, "x": true, "y": "text", "z": "a=b", "j": "5"})
         );
-        assert!(args(&["n=five"]).is_err() && args(&["nothing"]).is_err());
+        for wrong in ["n=five", "nothing", "j:=five"] {
+            assert!(args(&[wrong]).is_err(), "{wrong}");
+        }
     }
 }

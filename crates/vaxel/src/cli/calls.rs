@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use vaxel_client::segment;
+use vaxel_core::quantity::Span;
 
 use super::Context;
 use crate::output;
@@ -20,14 +21,28 @@ pub(super) struct Args {
     /// By the key of this name
     #[arg(long)]
     principal: Option<String>,
-    /// Arrived then or later (RFC 3339)
-    #[arg(long)]
+    /// Arrived then or later: a time (RFC 3339), or how long ago, such as 15m
+    #[arg(long, value_parser = time)]
     since: Option<String>,
+    /// Arrived before then, said in the same way
+    #[arg(long, value_parser = time)]
+    until: Option<String>,
     /// So many, the newest first
     #[arg(short = 'n', long, default_value_t = 50)]
     limit: u32,
     #[command(flatten)]
     pub(super) format: super::Format,
+}
+
+/// A time, from itself or from how long ago it was.
+fn time(text: &str) -> Result<String, String> {
+    let wrong = || "write 2026-11-21T12:00:00Z, or how long ago: 30s, 15m, 2h, 7d".to_owned();
+    if let Ok(Span(ago)) = text.parse() {
+        let then = jiff::Timestamp::now().checked_sub(ago);
+        return then.map(|then| then.to_string()).map_err(|_| wrong());
+    }
+    let at: Result<jiff::Timestamp, _> = text.parse();
+    at.map(|_| text.to_owned()).map_err(|_| wrong())
 }
 
 pub(super) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
@@ -38,6 +53,7 @@ pub(super) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         ("outcome", &args.outcome),
         ("principal", &args.principal),
         ("since", &args.since),
+        ("until", &args.until),
     ];
     for (key, value) in filters {
         query.extend(
@@ -58,15 +74,18 @@ pub(super) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
     for item in page["items"].as_array().into_iter().flatten() {
         let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
         table.add_row(vec![
-            comfy_table::Cell::new(text("at")),
+            comfy_table::Cell::new(output::when(&text("at"))),
             comfy_table::Cell::new(text("service")),
             comfy_table::Cell::new(text("method")),
             comfy_table::Cell::new(text("target")),
             comfy_table::Cell::new(text("principal")),
             output::state(&text("outcome"), context.style),
-            output::number(&item["duration_ms"]),
+            output::number(format!(
+                "{:.1}",
+                item["duration_ms"].as_f64().unwrap_or(0.0)
+            )),
         ]);
     }
-    output::line(table);
+    output::rows(table, context.style);
     Ok(())
 }

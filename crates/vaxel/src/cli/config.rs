@@ -80,7 +80,7 @@ fn show(file: Option<PathBuf>, context: &Context) {
     for (key, value, origin) in merged.layers().entries() {
         table.add_row([key.to_owned(), value.to_string(), origin.to_string()]);
     }
-    output::line(table);
+    output::rows(table, context.style);
 }
 
 fn check(file: Option<PathBuf>, context: &Context) -> ExitCode {

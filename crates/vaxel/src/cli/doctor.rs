@@ -77,7 +77,7 @@ fn report(checks: &[Check], context: &Context) {
         ];
         table.add_row(row);
     }
-    output::line(table);
+    output::rows(table, context.style);
 }
 
 fn data_dir(dir: &Path) -> Check {

@@ -102,9 +102,9 @@ fn list(page: &Value, context: &Context) {
             text("name"),
             text("prefix"),
             permissions.join(" "),
-            text("last_used_at"),
+            output::when(&text("last_used_at")),
             state,
         ]);
     }
-    output::line(table);
+    output::rows(table, context.style);
 }

@@ -45,6 +45,9 @@ pub(super) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         } else {
             print(&item, context);
         }
+        if !output::is_read() {
+            break;
+        }
     }
     Ok(())
 }

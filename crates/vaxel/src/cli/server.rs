@@ -9,7 +9,7 @@ use vaxel_client::{Client, Local};
 
 use super::Context;
 use crate::{
-    output, paths,
+    output,
     stdio::{self, Bridge},
 };
 
@@ -123,32 +123,4 @@ async fn start_in_background(context: &Context) -> anyhow::Result<()> {
     };
     let answered = tokio::time::timeout(PATIENCE, answering).await;
     answered.context("Vaxel did not start in time")?
-}
-
-/// Lets a person change a text in their editor.
-pub(super) fn in_editor(text: &str) -> anyhow::Result<String> {
-    let env = paths::environment();
-    let editor = env
-        .get("VISUAL")
-        .or_else(|| env.get("EDITOR"))
-        .map_or("vi", String::as_str);
-    let file = std::env::temp_dir().join(format!("vaxel-{}.yaml", std::process::id()));
-    crate::wire::write_private(&file, text)?;
-    let mut words = editor.split_whitespace();
-    let program = words.next().unwrap_or("vi");
-    let edited = std::process::Command::new(program)
-        .args(words)
-        .arg(&file)
-        .status()
-        .with_context(|| format!("the editor `{editor}` cannot be started; set $EDITOR"))
-        .and_then(|exit| {
-            if exit.success() {
-                std::fs::read_to_string(&file).context("the edited file is gone")
-            } else {
-                bail!("the editor ended with {exit}; nothing was changed")
-            }
-        });
-    // What cannot be removed holds no secret: sealed values are references.
-    let _ = std::fs::remove_file(&file);
-    edited
 }

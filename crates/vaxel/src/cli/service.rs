@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use vaxel_client::{Client, segment};
 
-use super::Context;
+use super::{Context, edit};
 use crate::output;
 
 #[derive(Subcommand)]
@@ -16,7 +16,7 @@ pub(super) enum Command {
     #[command(
         after_help = "Examples:\n  vaxel service add everything -- npx -y @modelcontextprotocol/server-everything\n  vaxel service add github --url https://api.example.com/mcp --header 'Authorization=Bearer …'\n  vaxel service add files --env DEBUG=1 --tag local -- npx -y @modelcontextprotocol/server-filesystem /tmp"
     )]
-    Add(AddArgs),
+    Add(Box<AddArgs>),
     /// List services
     #[command(after_help = "Example:\n  vaxel service ls --state error")]
     Ls(ListArgs),
@@ -72,8 +72,16 @@ pub(super) struct AddArgs {
     /// Name: a-z, 0-9, `-` and `_`, at most 32 characters
     name: String,
     /// MCP endpoint of a remote server
-    #[arg(long, conflicts_with = "command")]
+    #[arg(
+        id = "upstream",
+        long = "url",
+        value_name = "URL",
+        conflicts_with = "command"
+    )]
     url: Option<String>,
+    /// Base URL of another Vaxel than the one on this machine; elsewhere this is --url
+    #[arg(id = "url", long = "vaxel", value_name = "URL")]
+    _vaxel: Option<url::Url>,
     /// Program and arguments of a stdio server, after `--`
     #[arg(last = true)]
     command: Vec<String>,
@@ -162,7 +170,7 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<E
         Command::Add(args) => return add(&args, &client, context).await,
         Command::Ls(args) => list(&args, context).await?,
         Command::Show { name, .. } => show(&name, &client, context).await?,
-        Command::Edit { name } => edit(&name, &client).await?,
+        Command::Edit { name } => edit::run(&name, &client).await?,
         Command::Rm { names } => {
             for name in names {
                 client.delete(&path(&name, "")).await?;
@@ -222,9 +230,14 @@ fn source(args: &AddArgs) -> anyhow::Result<Value> {
                 bail!("--header belongs to a remote server (--url); a program takes --env");
             }
             let env = pairs(&args.env, "--env")?;
+            let program = if program.starts_with("./") || program.starts_with("../") {
+                absolute(program)?
+            } else {
+                program.clone()
+            };
             let mut process = json!({"command": program, "args": rest, "env": env});
             if let Some(cwd) = &args.cwd {
-                process["cwd"] = cwd.as_str().into();
+                process["cwd"] = absolute(cwd)?.into();
             }
             Ok(json!({ "process": process }))
         }
@@ -234,6 +247,14 @@ fn source(args: &AddArgs) -> anyhow::Result<Value> {
             args.name
         ),
     }
+}
+
+/// The path from where the command is typed; services start elsewhere.
+fn absolute(path: &str) -> anyhow::Result<String> {
+    let here = std::path::absolute(path).with_context(|| format!("`{path}` is no path"))?;
+    // `.` and `..` are resolved where the path exists.
+    let here = here.canonicalize().unwrap_or(here);
+    Ok(here.display().to_string())
 }
 
 fn pairs(texts: &[String], flag: &str) -> anyhow::Result<Map<String, Value>> {
@@ -288,7 +309,10 @@ async fn wait_until_ready(
     let reason = health["reason"]
         .as_str()
         .unwrap_or("it gave no answer in time");
-    output::note(format!("error: {name} is {state}: {reason}"));
+    output::note(match state {
+        "error" => format!("error: {name} did not start: {reason}"),
+        _ => format!("error: {name} is not ready but {state}: {reason}"),
+    });
     let logs: Value = client
         .get(&path(name, "/logs?tail=10"))
         .await
@@ -347,7 +371,7 @@ pub(super) async fn list(args: &ListArgs, context: &Context) -> anyhow::Result<(
             comfy_table::Cell::new(uptime(status)),
         ]);
     }
-    output::line(table);
+    output::rows(table, context.style);
     Ok(())
 }
 
@@ -384,10 +408,7 @@ fn source_kind(item: &Value) -> String {
 fn uptime(status: &Value) -> String {
     let started = status["instances"][0]["started_at"].as_str();
     let started = started.and_then(|text| text.parse::<jiff::Timestamp>().ok());
-    started.map_or_else(String::new, |started| {
-        let millis = jiff::Timestamp::now().duration_since(started).as_millis();
-        output::ago(u64::try_from(millis).unwrap_or(0))
-    })
+    started.map_or_else(String::new, |started| output::ago(output::since(started)))
 }
 
 async fn show(name: &str, client: &Client, context: &Context) -> anyhow::Result<()> {
@@ -418,51 +439,6 @@ async fn act(name: &str, action: &str, client: &Client, context: &Context) -> an
     Ok(())
 }
 
-fn yaml(value: &Value) -> anyhow::Result<String> {
+pub(super) fn yaml(value: &Value) -> anyhow::Result<String> {
     Ok(serde_saphyr::to_string(value)?)
-}
-
-/// The parts of a service that a person can change.
-async fn edit(name: &str, client: &Client) -> anyhow::Result<()> {
-    let service: Value = client.get(&path(name, "")).await?;
-    let version = service["version"].as_u64();
-    let editable = json!({
-        "name": service["name"], "enabled": service["enabled"], "tags": service["tags"],
-        "environment": service["environment"], "spec": service["spec"],
-    });
-    let before = format!(
-        "# Change what you like, save and leave the editor; an empty file changes nothing.\n\
-         # `secret:` stands for a value that is kept sealed; replace it to set another one.\n{}",
-        yaml(&editable)?
-    );
-    let mut text = before.clone();
-    loop {
-        text = crate::cli::server::in_editor(&text)?;
-        if text.trim().is_empty() || text == before {
-            output::note("Nothing was changed");
-            return Ok(());
-        }
-        let problem = match serde_saphyr::from_str::<Value>(&text) {
-            Err(error) => format!("it is no YAML: {error}"),
-            Ok(draft) => match client.put::<Value>(&path(name, ""), &draft, version).await {
-                Ok(_) => {
-                    output::note(format!("Changed {name}"));
-                    return Ok(());
-                }
-                Err(vaxel_client::Error::Problem(problem)) if problem.status == 422 => {
-                    let lines = problem.errors.iter();
-                    let lines: Vec<String> = lines
-                        .map(|one| format!("{}: {}", one.path, one.message))
-                        .collect();
-                    lines.join("\n# ")
-                }
-                Err(error) => return Err(error.into()),
-            },
-        };
-        if !output::can_show_progress() {
-            bail!("the service was not changed: {problem}");
-        }
-        let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        text = format!("# Not accepted:\n# {problem}\n{}\n", kept.join("\n"));
-    }
 }

@@ -61,7 +61,7 @@ pub(super) async fn list(args: &ListArgs, context: &Context) -> anyhow::Result<(
         let short: String = first.chars().take(100).collect();
         table.add_row([item["name"].as_str().unwrap_or_default(), &short]);
     }
-    output::line(table);
+    output::rows(table, context.style);
     Ok(())
 }
 
