@@ -24,7 +24,7 @@ use vaxel_core::{
     service::ServiceResource,
     status::{Health, ServiceStatus},
 };
-use vaxel_gateway::ServiceEntry;
+use vaxel_gateway::{ServiceEntry, Unavailable};
 
 use crate::{
     plan::{Action, plan},
@@ -242,7 +242,7 @@ impl Reconciler {
             tools: resource.spec.tools.clone(),
             catalog: None,
             links: Vec::new(),
-            unavailable: Some(stopped(&resource.name)),
+            unavailable: Some(Unavailable::Because(stopped(&resource.name))),
         });
         let mut status = ServiceStatus::new(Lifecycle::Inactive, self.context.clock.now());
         status.health = Health::Stopped;

@@ -37,6 +37,8 @@ pub struct Config {
     pub page_size: usize,
     /// Longest wait for the first answer of an upstream in one era.
     pub probe_timeout: Duration,
+    /// How long a call waits for a service that is being started.
+    pub start_wait: Duration,
     /// Most definitions read from one upstream per list.
     pub catalog_items_max: usize,
     /// How long requests in flight may take to end at shutdown.
@@ -61,6 +63,7 @@ impl Default for Config {
             name_max: 50,
             page_size: 500,
             probe_timeout: Duration::from_secs(10),
+            start_wait: Duration::from_secs(15),
             catalog_items_max: 10_000,
             shutdown_grace: Duration::from_secs(10),
         }

@@ -89,8 +89,18 @@ pub struct ServiceEntry {
     pub catalog: Option<Arc<Catalog>>,
     /// Its connected instances.
     pub links: Vec<Link>,
-    /// Why it has none, as a clause that callers read: "it is starting".
-    pub unavailable: Option<String>,
+    /// Why it has none.
+    pub unavailable: Option<Unavailable>,
+}
+
+/// Why a service takes no calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unavailable {
+    /// It is being started for the first time: callers wait for it, at most
+    /// [`Config::start_wait`].
+    Starting,
+    /// Anything else, as a clause that callers read: "it is stopped".
+    Because(String),
 }
 
 /// A tool call through the REST door.

@@ -31,6 +31,8 @@ mod metrics;
 pub use authenticate::Caller;
 pub use config::{Config, Keep, Tunables};
 pub use connect::{ConnectTarget, Transport};
-pub use gateway::{Deps, ExposedTool, Gateway, Load, ServiceEntry, ToolCall, ToolReply};
+pub use gateway::{
+    Deps, ExposedTool, Gateway, Load, ServiceEntry, ToolCall, ToolReply, Unavailable,
+};
 pub use pipeline::{Fallback, FallbackBody, Identity, Peer, RequestId};
 pub use upstream::{BuiltinError, BuiltinRequest, BuiltinServer, Link};

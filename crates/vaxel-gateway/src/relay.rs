@@ -12,6 +12,7 @@ use tokio::{
 use vaxel_core::{
     call::Door,
     failure::{Failure, Kind},
+    id::{Id, Service},
     principal::Principal,
 };
 use vaxel_mcp::{
@@ -54,19 +55,20 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
     };
     let mut recording = start_recording(&context, &exchange, authorized.get());
     let meta = exchange.client.meta(&context.shared.nobody);
-    let reached = match reach(&context.shared, &authorized) {
-        Ok(reached) => reached,
-        Err(failure) => {
-            let response = refused(&exchange, &failure);
-            recording.failed(&failure);
-            return response;
-        }
-    };
-    recording.reached(reached.link.revision().as_str());
     let cancel = match &exchange.client {
         Client::Legacy(session) => Some(session.enter(exchange.request.id())),
         Client::Modern => None,
     };
+    let reaching = reach(&context.shared, &authorized);
+    let reached = match unless_cancelled(cancel.as_ref(), reaching).await {
+        Ok(reached) => reached,
+        Err(failure) => {
+            let response = refused(&exchange, &failure);
+            record_failure(recording, &failure, cancel.as_ref());
+            return response;
+        }
+    };
+    recording.reached(reached.link.revision().as_str());
     if let Some(level) = exchange.log_level() {
         reached
             .link
@@ -120,16 +122,51 @@ pub(crate) struct Reached {
 }
 
 /// Takes a place among the calls of the service and chooses the instance.
-pub(crate) fn reach(shared: &Shared, authorized: &Authorized<Route>) -> Result<Reached, Failure> {
+pub(crate) async fn reach(
+    shared: &Shared,
+    authorized: &Authorized<Route>,
+) -> Result<Reached, Failure> {
     let shard = &authorized.get().shard;
     let permit = admit::admit(shard, &shared.tunables.load())?;
-    let link = shard.choose()?.clone();
     let deadline = Instant::now_plus(permit.timeout);
+    let link = match shard.choose() {
+        Ok(link) => link.clone(),
+        // Rare, and kept out of the state that every call carries.
+        Err(_) if shard.is_starting() => Box::pin(started(shared, shard.id, deadline)).await?,
+        Err(failure) => return Err(failure),
+    };
     Ok(Reached {
         link,
         deadline,
         _permit: permit,
     })
+}
+
+/// The first instance of a service that is being started; why there is none when that fails or
+/// takes too long.
+async fn started(
+    shared: &Shared,
+    service: Id<Service>,
+    deadline: Instant,
+) -> Result<Link, Failure> {
+    let until = deadline.min(Instant::now_plus(shared.config.start_wait));
+    let mut changed = shared.changed.subscribe();
+    loop {
+        let snapshot = shared.snapshot.load_full();
+        let shard = snapshot.shard(service).ok_or_else(gone_meanwhile)?;
+        let failure = match shard.choose() {
+            Ok(link) => return Ok(link.clone()),
+            Err(failure) => failure,
+        };
+        let is_over = !shard.is_starting() || timeout_at(until, changed.changed()).await.is_err();
+        if is_over {
+            return Err(failure);
+        }
+    }
+}
+
+fn gone_meanwhile() -> Failure {
+    Failure::new(Kind::UnknownService, "The service is not here any more")
 }
 
 async fn ask(
@@ -181,7 +218,7 @@ pub(crate) async fn call_tool(
             parameters: request.arguments(),
         },
     );
-    let reached = match reach(shared, authorized) {
+    let reached = match reach(shared, authorized).await {
         Ok(reached) => reached,
         Err(failure) => return Err((Some(recording), failure)),
     };

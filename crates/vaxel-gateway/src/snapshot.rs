@@ -26,7 +26,7 @@ use vaxel_core::{
 };
 use vaxel_mcp::{definition, meta, names};
 
-use crate::{lists::Pages, metrics::Meter, upstream::Link};
+use crate::{gateway::Unavailable, lists::Pages, metrics::Meter, upstream::Link};
 
 /// All services at one moment.
 #[derive(Clone, Default)]
@@ -59,7 +59,7 @@ pub(crate) struct Shard {
     pub(crate) catalog: Option<Arc<Catalog>>,
     pub(crate) offers: Arc<Offers>,
     pub(crate) links: Vec<Link>,
-    pub(crate) unavailable: Option<String>,
+    pub(crate) unavailable: Option<Unavailable>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) concurrency: Option<u32>,
     pub(crate) meter: Arc<Meter>,
@@ -136,7 +136,7 @@ pub(crate) struct Parts {
     pub(crate) tools: ToolFilter,
     pub(crate) catalog: Option<Arc<Catalog>>,
     pub(crate) links: Vec<Link>,
-    pub(crate) unavailable: Option<String>,
+    pub(crate) unavailable: Option<Unavailable>,
 }
 
 impl Snapshot {
@@ -331,11 +331,17 @@ impl Shard {
             .ok_or_else(|| self.not_there())
     }
 
+    /// Whether an instance is expected that was not there before.
+    pub(crate) const fn is_starting(&self) -> bool {
+        self.links.is_empty() && matches!(self.unavailable, Some(Unavailable::Starting))
+    }
+
     fn not_there(&self) -> Failure {
-        let reason = self
-            .unavailable
-            .as_deref()
-            .unwrap_or("no instance of it is connected");
+        let reason = match &self.unavailable {
+            Some(Unavailable::Starting) => "it is starting; try again in a moment",
+            Some(Unavailable::Because(reason)) => reason,
+            None => "no instance of it is connected",
+        };
         let detail = format!("`{}` cannot take calls now: {reason}", self.name);
         Failure::new(Kind::UpstreamUnavailable, detail).retry_after(5)
     }

@@ -12,7 +12,7 @@ use vaxel_core::{
     status::{Health, InstanceStatus, ServiceStatus},
     time::Timestamp,
 };
-use vaxel_gateway::Link;
+use vaxel_gateway::{Link, Unavailable};
 use vaxel_mcp::revision::Era;
 use vaxel_supervisor::ProcessHandle;
 
@@ -330,18 +330,19 @@ impl Crew {
             .collect()
     }
 
-    /// Why no call can be taken, as a clause that callers read.
-    pub(super) fn unavailable(&self) -> Option<String> {
+    /// Why no call can be taken.
+    pub(super) fn unavailable(&self) -> Option<Unavailable> {
         if self.members.values().any(|one| one.link.is_some()) {
             return None;
         }
         let (name, reason) = (&self.name, self.status.reason.as_deref());
-        Some(match (self.status.lifecycle, reason) {
+        let because = match (self.status.lifecycle, reason) {
             (Lifecycle::Deactivating | Lifecycle::Inactive, _) => stopped(name),
             (Lifecycle::Error, Some(reason)) => format!("it does not work: {reason}"),
             (_, Some(reason)) => format!("it is being started again: {reason}"),
-            (_, None) => "it is starting; try again in a moment".to_owned(),
-        })
+            (_, None) => return Some(Unavailable::Starting),
+        };
+        Some(Unavailable::Because(because))
     }
 
     /// The processes whose use of the machine belongs to the status.

@@ -256,13 +256,13 @@ fn pages_are_kept_while_the_lists_hold_and_no_longer() {
     let before = with(&Snapshot::default(), first);
     let only_state = Parts {
         catalog,
-        unavailable: Some("it is starting".to_owned()),
+        unavailable: Some(Unavailable::Starting),
         ..parts(&put(0, 0))
     };
     let same = with(&before, only_state);
     assert!(Arc::ptr_eq(&before.pages, &same.pages));
     let reason = same.shard(id(0)).unwrap().unavailable.clone();
-    assert_eq!(reason.as_deref(), Some("it is starting"));
+    assert_eq!(reason, Some(Unavailable::Starting));
     let other = with(&before, parts(&put(1, 1)));
     assert!(!Arc::ptr_eq(&before.pages, &other.pages));
     let gone = before.without(id(0));

@@ -24,7 +24,7 @@ use vaxel_core::{
 };
 use vaxel_gateway::{
     Caller, Config, ConnectTarget, Deps, Fallback, FallbackBody, Gateway, Link, ServiceEntry,
-    Transport, Tunables,
+    Transport, Tunables, Unavailable,
 };
 
 pub(crate) mod child;
@@ -222,6 +222,26 @@ impl Rig {
             unavailable: None,
         });
         Ok(Served { id, link, catalog })
+    }
+
+    /// Publishes the service anew: with its link, or with the reason why it has none.
+    pub(crate) fn put(
+        &self,
+        name: &str,
+        served: &Served,
+        catalog: Option<Arc<Catalog>>,
+        unavailable: Option<Unavailable>,
+    ) {
+        let links = unavailable.is_none().then(|| served.link.clone());
+        self.gateway.publish(ServiceEntry {
+            id: served.id,
+            name: name.parse().unwrap(),
+            limits: Limits::default(),
+            tools: ToolFilter::default(),
+            catalog,
+            links: links.into_iter().collect(),
+            unavailable,
+        });
     }
 
     /// The records that were left until now.

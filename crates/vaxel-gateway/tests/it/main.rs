@@ -8,5 +8,6 @@ mod doors;
 mod eras;
 mod http_faults;
 mod records;
+mod starting;
 mod stdio_faults;
 mod streams;

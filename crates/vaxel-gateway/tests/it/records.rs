@@ -9,7 +9,7 @@ use vaxel_core::{
     quantity::Span,
     service::{Limits, ToolFilter},
 };
-use vaxel_gateway::{Keep, ServiceEntry, ToolCall, Tunables};
+use vaxel_gateway::{Keep, ToolCall, Tunables, Unavailable};
 
 use crate::harness::{Plan, Reply, Rig, Seen, Terms, Upstream, client::Message, upstream::error};
 
@@ -256,16 +256,9 @@ async fn a_service_that_is_not_there_is_listed_and_says_why_it_takes_no_calls() 
     let rig = Rig::start();
     let upstream = Upstream::modern(|_| None).await;
     let served = rig.add_http("up", &upstream).await;
-    let entry = |catalog| ServiceEntry {
-        id: served.id,
-        name: "up".parse().unwrap(),
-        limits: Limits::default(),
-        tools: ToolFilter::default(),
-        catalog,
-        links: Vec::new(),
-        unavailable: Some("it is being restarted".to_owned()),
-    };
-    rig.gateway.publish(entry(Some(served.catalog.clone())));
+    let why = Unavailable::Because("it is being restarted".to_owned());
+    let catalog = Some(served.catalog.clone());
+    rig.put("up", &served, catalog, Some(why.clone()));
     let client = rig.modern();
     assert_eq!(client.tools().await, ["up__echo", "up__other"]);
     let answer = client.say(&Message::call("up__echo", "{}")).await;
@@ -280,7 +273,7 @@ async fn a_service_that_is_not_there_is_listed_and_says_why_it_takes_no_calls() 
         (record.outcome, record.upstream_revision),
         (Outcome::Unavailable, "")
     );
-    rig.gateway.publish(entry(None));
+    rig.put("up", &served, None, Some(why));
     assert_eq!(client.tools().await, Vec::<String>::new());
     let single = client
         .clone()

@@ -6,7 +6,6 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use vaxel_core::call::Outcome;
-use vaxel_gateway::ServiceEntry;
 
 use crate::harness::{
     Client, Plan, Reply, Rig, Script, Seen, Served, Upstream,
@@ -258,15 +257,7 @@ fn publish(rig: &Rig, name: &str, served: &Served, without: bool) {
     if without {
         catalog.tools.pop();
     }
-    rig.gateway.publish(ServiceEntry {
-        id: served.id,
-        name: name.parse().unwrap(),
-        limits: vaxel_core::service::Limits::default(),
-        tools: vaxel_core::service::ToolFilter::default(),
-        catalog: Some(Arc::new(catalog)),
-        links: vec![served.link.clone()],
-        unavailable: None,
-    });
+    rig.put(name, served, Some(Arc::new(catalog)), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
