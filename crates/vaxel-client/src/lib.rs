@@ -8,7 +8,7 @@ mod problem;
 pub use local::{ADMIN_KEY, Local, RunFile, is_alive};
 pub use problem::{Error, FieldProblem, Problem};
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -16,10 +16,13 @@ use http_body_util::BodyExt;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 use url::Url;
+use vaxel_core::sse;
 use vaxel_egress::{Body, Egress, Reply, ReplyBody, Target};
 
 /// Largest answer, bytes.
 const ANSWER_MAX: usize = 64 << 20;
+/// Largest event of a stream, bytes.
+const EVENT_MAX: usize = 16 << 20;
 /// Longest wait for an answer, unless the caller says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -110,8 +113,7 @@ impl Client {
         body.detach();
         Ok(Events {
             body,
-            text: Vec::new(),
-            ready: VecDeque::new(),
+            decoder: sse::Decoder::new(EVENT_MAX),
         })
     }
 
@@ -195,46 +197,30 @@ fn deadline(within: Duration) -> Instant {
 /// Server-sent events as they come.
 pub struct Events {
     body: ReplyBody,
-    text: Vec<u8>,
-    ready: VecDeque<(String, String)>,
+    decoder: sse::Decoder,
 }
 
 impl Events {
     /// The next event: its kind (`message` when it has none) and its data. `None` at the end.
     pub async fn next(&mut self) -> Result<Option<(String, String)>, Error> {
         loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Ok(Some(event));
+            if let Some(event) = self.decoder.next() {
+                return event.map(readable).map(Some).map_err(Error::Endless);
             }
             let Some(frame) = self.body.frame().await else {
                 return Ok(None);
             };
             if let Ok(data) = frame?.into_data() {
-                self.text.extend_from_slice(&data);
-                self.split();
+                self.decoder.push(&data);
             }
         }
     }
+}
 
-    /// Events end with an empty line; our server ends lines with a line feed.
-    fn split(&mut self) {
-        while let Some(at) = self.text.windows(2).position(|pair| pair == b"\n\n") {
-            let event: Vec<u8> = self.text.drain(..at + 2).collect();
-            let event = String::from_utf8_lossy(&event);
-            let field = |name: &str| {
-                let lines = event.lines().filter_map(|line| line.strip_prefix(name));
-                lines
-                    .map(|value| value.strip_prefix(' ').unwrap_or(value))
-                    .collect::<Vec<_>>()
-            };
-            let data = field("data:");
-            if !data.is_empty() {
-                let kind = field("event:")
-                    .first()
-                    .map_or("message", |kind| kind)
-                    .to_owned();
-                self.ready.push_back((kind, data.join("\n")));
-            }
-        }
-    }
+fn readable(event: sse::Event) -> (String, String) {
+    let kind = match event.kind {
+        kind if kind.is_empty() => "message".to_owned(),
+        kind => kind,
+    };
+    (kind, String::from_utf8_lossy(&event.data).into_owned())
 }

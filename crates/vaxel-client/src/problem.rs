@@ -26,6 +26,9 @@ pub enum Error {
     /// The connection broke.
     #[error("The connection to Vaxel broke")]
     Broken(#[from] vaxel_egress::Error),
+    /// A stream that cannot be read any further.
+    #[error("Vaxel's stream cannot be read: {0}")]
+    Endless(vaxel_core::sse::TooLong),
     /// Not what was expected.
     #[error("Vaxel's answer cannot be read: {0}")]
     Unreadable(serde_json::Error),

@@ -14,6 +14,7 @@ use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, Service},
     principal::Principal,
+    sse,
 };
 use vaxel_mcp::{
     envelope::Envelope,
@@ -23,7 +24,7 @@ use vaxel_mcp::{
     request::{ModernMeta, Request},
     response::{self, Response as Answered, Verdict},
     revision::{Era, Revision},
-    sse, translate,
+    translate,
 };
 
 use crate::{

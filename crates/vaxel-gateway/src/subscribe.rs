@@ -12,8 +12,9 @@ use tokio::{
 use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, Service},
+    sse,
 };
-use vaxel_mcp::{meta, method::Method, sse};
+use vaxel_mcp::{meta, method::Method};
 
 use crate::{
     dispatch,

@@ -17,7 +17,6 @@ pub mod response; // one answer, whatever its era
 
 pub mod headers; // the transports
 pub mod lines;
-pub mod sse;
 
 pub mod hello;
 pub mod handshake; // between eras

@@ -241,3 +241,43 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
     }
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every command that does something says what, and shows how it is typed.
+    #[test]
+    fn every_command_explains_itself_with_an_example() {
+        let mut whole = Cli::command();
+        whole.build();
+        whole.clone().debug_assert();
+        let mut silent = Vec::new();
+        let mut open = vec![(String::from("vaxel"), whole)];
+        while let Some((path, command)) = open.pop() {
+            let below: Vec<_> = command
+                .get_subcommands()
+                .filter(|one| !one.is_hide_set())
+                .collect();
+            let explained = command.get_about().is_some();
+            let text = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let shown = text
+                .lines()
+                .any(|line| line.contains(&path) || line.contains("\"command\""));
+            if !explained || (below.is_empty() && !shown) {
+                silent.push(path.clone());
+            }
+            let named = |one: &clap::Command| (format!("{path} {}", one.get_name()), one.clone());
+            open.extend(
+                below
+                    .into_iter()
+                    .filter(|one| one.get_name() != "help")
+                    .map(named),
+            );
+        }
+        assert_eq!(silent, Vec::<String>::new());
+    }
+}

@@ -19,6 +19,7 @@ use tokio::{
     time::Instant,
 };
 use url::Url;
+use vaxel_core::sse;
 use vaxel_egress::{Body, Egress, Reply, Target};
 use vaxel_mcp::{
     envelope::{Envelope, Kind, Malformed},
@@ -29,7 +30,6 @@ use vaxel_mcp::{
     request::Request,
     response,
     revision::Revision,
-    sse,
 };
 
 /// Largest message in either direction, bytes.

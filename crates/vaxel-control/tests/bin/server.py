@@ -5,6 +5,9 @@
                                  (counted in FILE); afterwards it stays
     server.py silent             never answers
     server.py slow SECONDS       answers, but only after that time
+    server.py freeze FILE        answers up to and with its first tool call, then nothing more; with
+                                 FILE there, which it makes then, it answers forever
+    server.py grow FILE          answers, and offers one tool more when FILE is there
     server.py shout              writes to standard error, then exits with code 7
 """
 import json
@@ -36,13 +39,10 @@ def result_of(method, params):
             "serverInfo": {"name": "scripted", "version": "1"},
         }
     if method == "tools/list":
-        return {
-            "tools": [
-                {"name": "greet", "inputSchema": {"type": "object"}},
-                {"name": "env", "inputSchema": {"type": "object"}},
-                {"name": "pid", "inputSchema": {"type": "object"}},
-            ]
-        }
+        names = ["greet", "env", "pid"]
+        if mode == "grow" and os.path.exists(sys.argv[2]):
+            names.append("late")
+        return {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in names]}
     if method == "tools/call":
         name = params["name"]
         if name == "env":
@@ -64,8 +64,9 @@ if mode == "shout":
 if mode == "slow":
     time.sleep(float(sys.argv[2]))
 
+frozen = mode == "silent"
 for line in sys.stdin:
-    if mode == "silent":
+    if frozen:
         continue
     message = json.loads(line)
     if "id" not in message:
@@ -82,3 +83,6 @@ for line in sys.stdin:
         say({"jsonrpc": "2.0", "id": message["id"], "error": error})
     else:
         say({"jsonrpc": "2.0", "id": message["id"], "result": result})
+    if method == "tools/call" and mode == "freeze" and not os.path.exists(sys.argv[2]):
+        open(sys.argv[2], "w").close()
+        frozen = True

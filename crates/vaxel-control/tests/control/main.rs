@@ -12,3 +12,4 @@ mod keys;
 mod many;
 mod running;
 mod values;
+mod watching;

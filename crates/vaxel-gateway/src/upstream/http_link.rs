@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use vaxel_core::{
     failure::{Failure, Kind},
     principal::Proof,
+    sse,
 };
 use vaxel_egress::{Body, Reply, ReplyBody, Target};
 use vaxel_mcp::{
@@ -37,7 +38,6 @@ use vaxel_mcp::{
     request::{Forward, Request},
     response::{Response, Verdict},
     revision::{Era, Revision},
-    sse,
 };
 
 use super::{

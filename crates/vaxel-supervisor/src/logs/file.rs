@@ -139,22 +139,30 @@ impl Files {
     }
 
     fn try_write(&mut self, name: &str, text: &str) -> io::Result<()> {
-        if !self.open.contains_key(name) {
-            let open = Open::at(&self.rotation.current(name))?;
-            self.open.insert(name.to_owned(), open);
-        }
-        let Some(open) = self.open.get_mut(name) else {
-            return Ok(());
-        };
+        let open = self.with_room(name)?;
         open.file.write_all(text.as_bytes())?;
         open.file.write_all(b"\n")?;
         open.size += text.len() as u64 + 1;
+        Ok(())
+    }
+
+    /// The file that takes the next line. A full one is put aside only now, so that the last lines
+    /// are always found under the first name.
+    fn with_room(&mut self, name: &str) -> io::Result<&mut Open> {
+        let mut open = match self.open.remove(name) {
+            Some(open) => open,
+            None => Open::at(&self.rotation.current(name))?,
+        };
         if open.size >= self.rotation.max_bytes {
             open.file.flush()?;
-            self.open.remove(name);
             self.rotation.rotate(name)?;
+            open = Open::at(&self.rotation.current(name))?;
         }
-        Ok(())
+        Ok(self
+            .open
+            .entry(name.to_owned())
+            .insert_entry(open)
+            .into_mut())
     }
 
     fn flush(&mut self) {
