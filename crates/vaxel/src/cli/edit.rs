@@ -55,7 +55,8 @@ pub(super) async fn run(name: &str, client: &Client) -> anyhow::Result<()> {
             }
         };
         if !output::can_show_progress() {
-            bail!("{name} was not changed: {problem}");
+            let kept = draft.file.display();
+            bail!("{name} was not changed: {problem}; your text: {kept}");
         }
         let problem = problem.trim().replace('\n', "\n# ");
         text = format!("# Not accepted:\n# {problem}\n{}\n", content(&text));
@@ -141,6 +142,8 @@ impl Draft {
             .status()
             .with_context(|| format!("the editor `{editor}` cannot be started; set $EDITOR"))?;
         if !exit.success() {
+            // How a person says in an editor that they want none of it.
+            self.remove();
             bail!("the editor ended with {exit}; nothing was changed");
         }
         fs::read_to_string(&self.file).context("the edited file cannot be read")
