@@ -7,6 +7,7 @@ mod harness;
 mod doors;
 mod eras;
 mod http_faults;
+mod offers;
 mod records;
 mod starting;
 mod stdio_faults;
