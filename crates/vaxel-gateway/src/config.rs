@@ -39,6 +39,12 @@ pub struct Config {
     pub probe_timeout: Duration,
     /// How long a call waits for a service that is being started.
     pub start_wait: Duration,
+    /// How long a client may take to answer a question of a server.
+    pub answer_wait: Duration,
+    /// Calls of modern clients that wait for such answers at once, in all.
+    pub parked_max: usize,
+    /// The same for one caller.
+    pub parked_per_caller: usize,
     /// Most definitions read from one upstream per list.
     pub catalog_items_max: usize,
     /// How long requests in flight may take to end at shutdown.
@@ -64,6 +70,9 @@ impl Default for Config {
             page_size: 500,
             probe_timeout: Duration::from_secs(10),
             start_wait: Duration::from_secs(15),
+            answer_wait: Duration::from_mins(10),
+            parked_max: 10_000,
+            parked_per_caller: 1_000,
             catalog_items_max: 10_000,
             shutdown_grace: Duration::from_secs(10),
         }

@@ -17,12 +17,11 @@ use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, Service},
     name::ServiceName,
-    principal::Proof,
     secret::Secret,
     service::EraChoice,
 };
 use vaxel_mcp::{
-    handshake::{self, ProbeAnswer, ServerFacts, Verdict},
+    handshake::{self, ProbeAnswer, ServerFacts, Verdict, capabilities::Answers},
     headers, hello,
     method::Method,
     response::Response,
@@ -32,7 +31,7 @@ use vaxel_mcp::{
 use crate::{
     gateway::Shared,
     upstream::{
-        Answer, BuiltinServer, Link, NowPlus, Outbound, Wire,
+        Answer, BuiltinServer, Link, NowPlus, OnBehalf, Outbound, Wire,
         http_link::{Address, HttpLink, Listened, Probe},
         own_request,
         stdio_link::{self, StdioLink},
@@ -178,7 +177,7 @@ async fn ask_legacy(
     pipes: &Arc<stdio_link::Shared>,
     wait: Duration,
 ) -> Result<ServerFacts, Failure> {
-    let params = hello::initialize_params(Revision::LATEST_LEGACY);
+    let params = hello::initialize_params(Revision::LATEST_LEGACY, Answers::RELAYED);
     let answered = exchange(pipes, Method::Initialize, &params, wait, Era::Legacy).await?;
     let facts = read_initialize(answered.body())?;
     pipes.send(hello::initialized_notification())?;
@@ -199,7 +198,7 @@ async fn exchange(
         key: "",
         client_era: Era::Legacy,
         meta: &meta,
-        proof: Proof::System,
+        on_behalf: OnBehalf::SYSTEM,
         wants_logs: false,
         param_headers: &[],
         deadline: Instant::now_plus(wait),
@@ -279,7 +278,7 @@ async fn open_legacy(
     wait: Duration,
 ) -> Result<(ServerFacts, Option<HeaderValue>), Failure> {
     let deadline = Instant::now_plus(wait);
-    let message = hello::initialize_request(1, Revision::LATEST_LEGACY);
+    let message = hello::initialize_request(1, Revision::LATEST_LEGACY, Answers::RELAYED);
     let Probe {
         status,
         body,

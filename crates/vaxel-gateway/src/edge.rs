@@ -87,7 +87,7 @@ pub(crate) fn open(context: &Context, body: &Bytes) -> Result<Exchange, Box<Resp
     match envelope.kind() {
         MessageKind::Request => request(context, body, &envelope),
         MessageKind::Notification | MessageKind::Response => {
-            Err(Box::new(legacy::told(context, &envelope)))
+            Err(Box::new(legacy::told(context, body, &envelope)))
         }
         MessageKind::Invalid => Err(Box::new(malformed(
             "the body is no JSON-RPC request, notification or response",

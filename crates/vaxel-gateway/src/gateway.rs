@@ -39,10 +39,12 @@ use vaxel_mcp::{
 };
 
 use crate::{
+    answer,
     authenticate::Caller,
     authorize,
     config::{Config, Tunables},
     connect::{self, ConnectTarget},
+    interactions::Interactions,
     listener,
     metrics::Metrics,
     pipeline::{Fallback, FallbackBody},
@@ -65,7 +67,7 @@ pub struct Deps {
     pub clock: Clock,
     /// Makes outgoing connections.
     pub egress: Egress,
-    /// Seals the session ids that are handed out.
+    /// Seals what is handed out to come back: session ids, states of interactions.
     pub sealer: Sealer,
     /// Takes call records. When it is full, records are dropped and counted.
     pub records: mpsc::Sender<CallRecord>,
@@ -165,6 +167,7 @@ pub(crate) struct Shared {
     pub(crate) keys: ArcSwap<KeyRing<Arc<Caller>>>,
     pub(crate) unguarded: Principal,
     pub(crate) sessions: Sessions,
+    pub(crate) interactions: Interactions,
     /// What is said upstream on behalf of a caller without a session.
     pub(crate) nobody: ArcSwap<ModernMeta>,
     pub(crate) records: mpsc::Sender<CallRecord>,
@@ -183,7 +186,20 @@ pub(crate) struct Shared {
 impl Gateway {
     /// A data plane without services; nothing listens yet.
     pub fn new(config: Config, deps: Deps, registry: &mut Registry) -> Self {
-        let sessions = Sessions::new(deps.sealer, config.sessions_max, config.session_idle);
+        let sealer = Arc::new(deps.sealer);
+        let tasks = TaskTracker::new();
+        let sessions = Sessions::new(
+            Arc::clone(&sealer),
+            config.sessions_max,
+            config.session_idle,
+        );
+        let interactions = Interactions::new(
+            sealer,
+            deps.clock.clone(),
+            (config.parked_max, config.parked_per_caller),
+            config.answer_wait,
+            tasks.clone(),
+        );
         let shared = Shared {
             tunables: ArcSwap::from_pointee(deps.tunables),
             snapshot: ArcSwap::default(),
@@ -192,12 +208,13 @@ impl Gateway {
             keys: ArcSwap::default(),
             unguarded: Principal::unguarded(),
             sessions,
+            interactions,
             nobody: ArcSwap::from_pointee(upstream::own_meta()),
             records: deps.records,
             metrics: Metrics::new(registry),
             clock: deps.clock,
             egress: deps.egress,
-            tasks: TaskTracker::new(),
+            tasks,
             streams: AtomicUsize::new(0),
             stop: CancellationToken::new(),
             runtime: deps.runtime,
@@ -359,7 +376,7 @@ async fn call_tool(shared: Arc<Shared>, call: ToolCall) -> Result<ToolReply, Fai
             call_id: recording
                 .id()
                 .unwrap_or_else(|| Id::new(shared.clock.now())),
-            result: Bytes::copy_from_slice(&relay::to_revision(
+            result: Bytes::copy_from_slice(&answer::to_revision(
                 Method::ToolsCall,
                 Revision::LATEST,
                 result,

@@ -19,6 +19,9 @@ mod authorize;
 mod admit;
 mod upstream;
 mod relay;
+mod answer;
+mod conversation; // calls with notes and questions
+mod interactions; // questions to modern clients, between two requests
 mod respond;
 mod record;
 

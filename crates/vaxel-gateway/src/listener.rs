@@ -117,6 +117,7 @@ async fn sweep(shared: &Shared) {
 
 async fn drain(shared: &Shared, connections: &TaskTracker, draining: &CancellationToken) {
     shared.stop.cancel();
+    shared.interactions.clear();
     draining.cancel();
     connections.close();
     shared.tasks.close();

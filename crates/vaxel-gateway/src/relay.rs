@@ -1,50 +1,51 @@
-//! A call and its answer: the one place where a request reaches an upstream and the answer goes back
-//! in the caller's era.
+//! A call and its answer: the one place where a request reaches an upstream. What is more than one
+//! answer (notes, questions) becomes a [`conversation`].
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, header};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout, timeout_at},
-};
+use http::{HeaderName, HeaderValue, header, request::Parts};
+use tokio::time::{Instant, timeout_at};
 use vaxel_core::{
     call::Door,
     failure::{Failure, Kind},
     id::{Id, Service},
     principal::Principal,
-    sse,
 };
 use vaxel_mcp::{
-    envelope::Envelope,
-    error, headers,
-    level::Level,
-    method::Method,
-    request::{ModernMeta, Request},
-    response::{self, Response as Answered, Verdict},
+    handshake::capabilities::Answers,
+    headers,
+    request::{Input, Request},
+    response::{Response as Answered, Verdict},
     revision::{Era, Revision},
-    translate,
 };
 
 use crate::{
     admit::{self, Permit},
+    answer,
     authorize::{self, Authorized},
+    conversation::Conversation,
     edge::{Client, Exchange},
     gateway::Shared,
+    interactions::{Binding, Parked, Resumed},
     pipeline::Context,
     record::{Arrival, Recording},
-    respond::{self, Body, Response},
+    respond::{self, Response},
     route::{Route, route},
     session::InFlight,
-    upstream::{Answer, Event, Events, Link, NowPlus, Outbound},
+    upstream::{Answer, Event, Events, Link, NowPlus, OnBehalf, Outbound},
 };
 
-/// Pieces of one answer on their way to the client. When it is full the upstream is read no
-/// further, until the client has read or gone.
-const PIECES: usize = 32;
-/// How long a caller that does not read keeps the end of its call waiting.
-const LAST_WORDS: Duration = Duration::from_secs(30);
+/// A call that found its upstream.
+pub(crate) struct Call {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) principal: Principal,
+    head: Parts,
+    pub(crate) exchange: Exchange,
+    authorized: Authorized<Route>,
+    pub(crate) reached: Reached,
+    pub(crate) recording: Recording,
+    pub(crate) cancel: Option<InFlight>,
+}
 
 /// Answers a `tools/call`, `prompts/get`, `resources/read` or `completion/complete`.
 pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
@@ -55,7 +56,6 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         Err(failure) => return refused(&exchange, &failure),
     };
     let mut recording = start_recording(&context, &exchange, authorized.get());
-    let meta = exchange.client.meta(&context.shared.nobody);
     let cancel = match &exchange.client {
         Client::Legacy(session) => Some(session.enter(exchange.request.id())),
         Client::Modern => None,
@@ -70,46 +70,147 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         }
     };
     recording.reached(reached.link.revision().as_str());
-    if let Some(level) = exchange.log_level() {
-        reached
-            .link
-            .want_level(level, context.principal.proof)
-            .await;
-    }
-    let asked = ask(&context, &exchange, &authorized, &meta, &reached);
-    let answer = match unless_cancelled(cancel.as_ref(), asked).await {
-        Ok(Answer::Done(answered)) => Ok(answered),
-        Ok(Answer::Stream(events)) if accepts_stream(&context) => {
-            let pump = Pump {
-                exchange,
-                reached,
-                recording,
-                cancel,
-                events,
-            };
-            return pump.start(&context.shared);
-        }
-        Ok(Answer::Stream(events)) => {
-            unless_cancelled(cancel.as_ref(), last(events, reached.deadline)).await
-        }
-        Err(failure) => Err(failure),
+    let mut call = Call {
+        shared: context.shared,
+        principal: context.principal,
+        head: context.head,
+        exchange,
+        authorized,
+        reached,
+        recording,
+        cancel,
     };
-    match answer {
-        Ok(answered) => {
-            let response = single(&exchange, reached.link.revision(), &answered);
-            recording.answered(&answered);
-            response
+    match call.resume() {
+        Ok(None) => {}
+        Ok(Some(parked)) => return Box::pin(Conversation::resume(call, parked)).await,
+        Err(failure) => return call.fail(&failure),
+    }
+    let asked = call.ask(&call.exchange.request);
+    match unless_cancelled(call.cancel.as_ref(), asked).await {
+        Ok(Answer::Done(answered)) if answered.verdict != Verdict::InputRequired => {
+            call.answer(&answered)
         }
-        Err(failure) => {
-            let response = refused(&exchange, &failure);
-            record_failure(recording, &failure, cancel.as_ref());
-            response
+        Ok(answer) => Box::pin(Conversation::begin(call, answer)).await,
+        Err(failure) => call.fail(&failure),
+    }
+}
+
+impl Call {
+    /// A modern client's retry: what it brings goes to the server that asked, or to the call that
+    /// waits here for it.
+    fn resume(&mut self) -> Result<Option<Box<Parked>>, Failure> {
+        let request = &self.exchange.request;
+        let Some(input) = request
+            .input()
+            .filter(|_| self.exchange.client.era() == Era::Modern)
+        else {
+            return Ok(None);
+        };
+        let Some(state) = input.state else {
+            return Ok(None);
+        };
+        match self.shared.interactions.resume(&self.binding(), state)? {
+            Resumed::Parked(parked) => Ok(Some(parked)),
+            Resumed::Gone => Err(Failure::new(
+                Kind::InteractionUnsupported,
+                "The interaction has expired: its answers came too late, or Vaxel was restarted. \
+                 Call again",
+            )),
+            Resumed::Server(own) => {
+                let input = Input {
+                    responses: input.responses,
+                    state: own.as_deref(),
+                };
+                let retried = request.retried(request.id(), &input);
+                self.exchange.request = retried.map_err(Failure::internal)?;
+                Ok(None)
+            }
         }
+    }
+
+    /// Sends `request`, the client's own or its retry.
+    pub(crate) async fn ask(&self, request: &Request) -> Result<Answer, Failure> {
+        let route = self.authorized.get();
+        let meta = self.exchange.client.meta(&self.shared.nobody);
+        let param_headers = match self.exchange.client {
+            Client::Modern => param_headers(&self.head.headers),
+            Client::Legacy(_) => Vec::new(),
+        };
+        let out = Outbound {
+            request,
+            key_json: route.own_json.as_deref(),
+            key: &route.own,
+            client_era: self.exchange.client.era(),
+            meta: &meta,
+            on_behalf: self.on_behalf(),
+            wants_logs: self.exchange.log_level().is_some(),
+            param_headers: &param_headers,
+            deadline: self.reached.deadline,
+        };
+        if let Some(level) = self.exchange.log_level() {
+            self.reached.link.want_level(level, out.on_behalf).await;
+        }
+        self.reached.link.exchange(&out).await
+    }
+
+    fn on_behalf(&self) -> OnBehalf {
+        let answers = match self.reached.link.era() {
+            Era::Legacy => self.answers(),
+            // Modern servers are told with each request.
+            Era::Modern => Answers::default(),
+        };
+        OnBehalf {
+            proof: self.principal.proof,
+            answers,
+        }
+    }
+
+    /// Which questions of a server the client answers.
+    pub(crate) fn answers(&self) -> Answers {
+        match &self.exchange.client {
+            Client::Legacy(session) => session.answers,
+            Client::Modern => match self.exchange.request.capabilities() {
+                Some(declared) if declared.get() != "{}" => Answers::of(Revision::LATEST, declared),
+                _ => Answers::default(),
+            },
+        }
+    }
+
+    /// What a question of this call is bound to.
+    pub(crate) fn binding(&self) -> Binding {
+        Binding::of(
+            &self.principal,
+            self.authorized.get(),
+            &self.exchange.request,
+        )
+    }
+
+    /// The longest time that the service may work without asking.
+    pub(crate) const fn timeout(&self) -> Duration {
+        self.reached.permit.timeout
+    }
+
+    pub(crate) fn accepts_stream(&self) -> bool {
+        let accept = self.head.headers.get(header::ACCEPT);
+        let accept = accept.and_then(|value| value.to_str().ok());
+        accept.is_some_and(|accept| accept.contains("text/event-stream") || accept.contains("*/*"))
+    }
+
+    pub(crate) fn answer(self, answered: &Answered) -> Response {
+        let response = answer::single(&self.exchange, self.reached.link.revision(), answered);
+        self.recording.answered(answered);
+        response
+    }
+
+    pub(crate) fn fail(self, failure: &Failure) -> Response {
+        let response = refused(&self.exchange, failure);
+        record_failure(self.recording, failure, self.cancel.as_ref());
+        response
     }
 }
 
 /// A call that its caller cancelled is no failure of the service: dropped, its record says so.
-fn record_failure(recording: Recording, failure: &Failure, cancel: Option<&InFlight>) {
+pub(crate) fn record_failure(recording: Recording, failure: &Failure, cancel: Option<&InFlight>) {
     if !cancel.is_some_and(InFlight::is_cancelled) {
         recording.failed(failure);
     }
@@ -119,7 +220,7 @@ fn record_failure(recording: Recording, failure: &Failure, cancel: Option<&InFli
 pub(crate) struct Reached {
     pub(crate) link: Link,
     pub(crate) deadline: Instant,
-    _permit: Permit,
+    permit: Permit,
 }
 
 /// Takes a place among the calls of the service and chooses the instance.
@@ -139,7 +240,7 @@ pub(crate) async fn reach(
     Ok(Reached {
         link,
         deadline,
-        _permit: permit,
+        permit,
     })
 }
 
@@ -168,32 +269,6 @@ async fn started(
 
 fn gone_meanwhile() -> Failure {
     Failure::new(Kind::UnknownService, "The service is not here any more")
-}
-
-async fn ask(
-    context: &Context,
-    exchange: &Exchange,
-    authorized: &Authorized<Route>,
-    meta: &ModernMeta,
-    reached: &Reached,
-) -> Result<Answer, Failure> {
-    let route = authorized.get();
-    let param_headers = match exchange.client {
-        Client::Modern => param_headers(&context.head.headers),
-        Client::Legacy(_) => Vec::new(),
-    };
-    let out = Outbound {
-        request: &exchange.request,
-        key_json: route.own_json.as_deref(),
-        key: &route.own,
-        client_era: exchange.client.era(),
-        meta,
-        proof: context.principal.proof,
-        wants_logs: exchange.log_level().is_some(),
-        param_headers: &param_headers,
-        deadline: reached.deadline,
-    };
-    reached.link.exchange(&out).await
 }
 
 /// A tool call of the REST door: the same route as every other, without an edge.
@@ -235,7 +310,10 @@ pub(crate) async fn call_tool(
         key: &route.own,
         client_era: Era::Legacy,
         meta: &nobody,
-        proof: principal.proof,
+        on_behalf: OnBehalf {
+            proof: principal.proof,
+            answers: Answers::default(),
+        },
         wants_logs: false,
         param_headers: &[],
         deadline,
@@ -246,21 +324,33 @@ pub(crate) async fn call_tool(
         Err(failure) => Err(failure),
     };
     match answer {
+        Ok(answered) if answered.verdict == Verdict::InputRequired => {
+            Err((Some(recording), not_here()))
+        }
         Ok(answered) => Ok((recording, revision, answered)),
         Err(failure) => Err((Some(recording), failure)),
     }
 }
 
-/// The end of a stream whose pieces nobody wants.
+fn not_here() -> Failure {
+    Failure::new(
+        Kind::InteractionUnsupported,
+        "The service asks its caller for input, which this door cannot pass on: call it over MCP",
+    )
+}
+
+/// The end of a stream whose pieces nobody wants, and whose questions nobody answers.
 async fn last(mut events: Events, deadline: Instant) -> Result<Answered, Failure> {
     loop {
-        if let Event::Done(answered) = events.next(deadline).await? {
-            return Ok(answered);
+        match events.next(deadline).await? {
+            Event::Notification(_) => {}
+            Event::Question(asked) => events.reply(asked.refusal()),
+            Event::Done(answered) => return Ok(answered),
         }
     }
 }
 
-async fn unless_cancelled<T>(
+pub(crate) async fn unless_cancelled<T>(
     cancel: Option<&InFlight>,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
@@ -291,15 +381,6 @@ fn start_recording(context: &Context, exchange: &Exchange, route: &Route) -> Rec
     Recording::start(&context.shared, &route.shard, arrival)
 }
 
-fn accepts_stream(context: &Context) -> bool {
-    let accept = context
-        .head
-        .headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok());
-    accept.is_some_and(|accept| accept.contains("text/event-stream") || accept.contains("*/*"))
-}
-
 /// `Mcp-Param-*` mirrors arguments, which stay as they are: it is passed on.
 fn param_headers(all: &http::HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let mut found = Vec::new();
@@ -312,174 +393,8 @@ fn param_headers(all: &http::HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
 }
 
 fn refused(exchange: &Exchange, failure: &Failure) -> Response {
-    respond::failure(exchange.request.id(), failure, exchange.client.era())
-}
-
-/// An answer as one JSON body.
-fn single(exchange: &Exchange, upstream: Revision, answered: &Answered) -> Response {
-    let body = outward(exchange, upstream, answered);
-    let status = match (exchange.client.era(), answered.verdict) {
-        (Era::Modern, Verdict::Error) => error_status(&body),
-        _ => StatusCode::OK,
-    };
-    respond::json(status, Body::full(body))
-}
-
-/// The answer in the caller's revision, under the caller's id.
-fn outward(exchange: &Exchange, upstream: Revision, answered: &Answered) -> Bytes {
-    let id = exchange.request.id();
-    let client = exchange.client.revision();
-    if client == upstream {
-        return answered.with_id(id);
-    }
-    let method = exchange.request.method();
-    match answered.payload() {
-        Ok(result) => {
-            if answered.verdict == Verdict::InputRequired && client.era() == Era::Legacy {
-                let failure = Failure::new(
-                    Kind::InteractionUnsupported,
-                    "The service asks for input that this client did not declare it can give",
-                );
-                return error::render(id, &failure, Era::Legacy);
-            }
-            match to_revision(method, client, result) {
-                Cow::Borrowed(_) => answered.with_id(id),
-                Cow::Owned(changed) => response::result(id, &changed),
-            }
-        }
-        Err(error) => match translate::error(method, client, error) {
-            Cow::Borrowed(_) => answered.with_id(id),
-            Cow::Owned(changed) => response::error_object(id, &changed),
-        },
-    }
-}
-
-/// A result in another revision.
-pub(crate) fn to_revision(
-    method: Method,
-    revision: Revision,
-    result: &serde_json::value::RawValue,
-) -> Cow<'_, [u8]> {
-    match revision.era() {
-        Era::Modern => translate::result_to_modern(method, result, None),
-        Era::Legacy => translate::result_to_legacy(method, revision, result),
-    }
-}
-
-fn error_status(body: &[u8]) -> StatusCode {
-    #[derive(serde::Deserialize)]
-    struct Answer {
-        error: Code,
-    }
-    #[derive(serde::Deserialize)]
-    struct Code {
-        code: i32,
-    }
-    let code = serde_json::from_slice::<Answer>(body).map_or(0, |answer| answer.error.code);
-    StatusCode::from_u16(error::modern_status(code)).unwrap_or(StatusCode::OK)
-}
-
-/// Carries a streamed answer to its client, piece by piece, as a task of its own.
-struct Pump {
-    exchange: Exchange,
-    reached: Reached,
-    recording: Recording,
-    cancel: Option<InFlight>,
-    events: Events,
-}
-
-impl Pump {
-    fn start(self, shared: &Arc<Shared>) -> Response {
-        let (sender, receiver) = mpsc::channel(PIECES);
-        shared.tasks.spawn(self.run(sender));
-        respond::stream(receiver)
-    }
-
-    async fn run(mut self, sender: mpsc::Sender<Bytes>) {
-        let Some(ended) = self.carry(&sender).await else {
-            // Dropped unfinished, the record says that the caller went away.
-            return;
-        };
-        let body = self.end(ended);
-        // Nobody is left to be told when this fails; the record says how it ended.
-        let _ = timeout(LAST_WORDS, sender.send(sse::event(&body, None))).await;
-    }
-
-    /// Passes notifications on up to the end of the call; `None` when its caller takes no more.
-    async fn carry(&mut self, sender: &mpsc::Sender<Bytes>) -> Option<Result<Answered, Failure>> {
-        loop {
-            let next = self.events.next(self.reached.deadline);
-            let event = tokio::select! {
-                biased;
-                event = unless_cancelled(self.cancel.as_ref(), next) => event,
-                () = gone(sender, &self.exchange.client) => return None,
-            };
-            match event {
-                Ok(Event::Notification(note)) => {
-                    if self.wants(&note) && !self.pass_on(sender, &note).await {
-                        return None;
-                    }
-                }
-                Ok(Event::Done(answered)) => return Some(Ok(answered)),
-                Err(failure) => return Some(Err(failure)),
-            }
-        }
-    }
-
-    /// False when the caller takes no more: a modern one that is gone, or one of either era that
-    /// does not read before the call's time is up.
-    async fn pass_on(&mut self, sender: &mpsc::Sender<Bytes>, note: &[u8]) -> bool {
-        let sending = sender.send(sse::event(note, None));
-        match timeout_at(self.reached.deadline, sending).await {
-            Ok(Ok(())) => true,
-            // A legacy client that went away did not cancel: the call goes on.
-            Ok(Err(_)) => matches!(self.exchange.client, Client::Legacy(_)),
-            Err(_) => false,
-        }
-    }
-
-    /// Writes the record, gives the place among the service's calls back, and says what is left to
-    /// be said.
-    fn end(self, ended: Result<Answered, Failure>) -> Bytes {
-        match ended {
-            Ok(answered) => {
-                let upstream = self.reached.link.revision();
-                let body = outward(&self.exchange, upstream, &answered);
-                self.recording.answered(&answered);
-                body
-            }
-            Err(failure) => {
-                let era = self.exchange.client.era();
-                let body = error::render(self.exchange.request.id(), &failure, era);
-                record_failure(self.recording, &failure, self.cancel.as_ref());
-                body
-            }
-        }
-    }
-
-    /// Progress goes to who asked for it by a token, log lines to who set a level.
-    fn wants(&self, note: &[u8]) -> bool {
-        let Ok(envelope) = Envelope::parse(note) else {
-            return false;
-        };
-        let method = envelope.method.as_deref().map(Method::of);
-        if method != Some(Method::LogMessage) {
-            return method.is_some();
-        }
-        let level = envelope.params.and_then(Level::of_message);
-        match self.exchange.log_level() {
-            Some(wanted) => level.is_none_or(|level| level >= wanted),
-            // A legacy server may send what it likes until its client says otherwise.
-            None => self.exchange.client.era() == Era::Legacy,
-        }
-    }
-}
-
-/// Resolves when a modern client has gone away, which cancels its call (MCP 2026-07-28, Streamable
-/// HTTP, "Cancellation"); never for a legacy one, whose disconnect does not.
-async fn gone(sender: &mpsc::Sender<Bytes>, client: &Client) {
-    match client {
-        Client::Modern => sender.closed().await,
-        Client::Legacy(_) => std::future::pending().await,
+    match answer::of_interaction(exchange, failure) {
+        Some(body) => respond::json(http::StatusCode::OK, respond::Body::full(body)),
+        None => respond::failure(exchange.request.id(), failure, exchange.client.era()),
     }
 }

@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use vaxel_auth::seal::Sealer;
 use vaxel_core::{
@@ -25,7 +26,13 @@ use vaxel_core::{
     principal::{Principal, Proof},
     time::Timestamp,
 };
-use vaxel_mcp::{level::Level, request::ModernMeta, revision::Revision};
+use vaxel_mcp::{
+    handshake::capabilities::{self, Answers},
+    level::Level,
+    request::ModernMeta,
+    response::Response,
+    revision::Revision,
+};
 
 /// Longest session id that is looked at, bytes.
 const TOKEN_MAX: usize = 8 << 10;
@@ -40,6 +47,11 @@ pub(crate) struct Session {
     pub(crate) proof: Proof,
     /// What a modern upstream is told about this client.
     pub(crate) meta: ArcSwap<ModernMeta>,
+    /// Which questions of a server the client answers.
+    pub(crate) answers: Answers,
+    /// Questions that the client was asked, and who waits for its answers.
+    questions: Mutex<HashMap<u64, oneshot::Sender<Response>>>,
+    next_question: AtomicU64,
     /// Calls in flight by raw id, to be cancelled by `notifications/cancelled`.
     calls: Mutex<HashMap<Box<[u8]>, CancellationToken>>,
     seen: AtomicU64,
@@ -70,7 +82,7 @@ pub(crate) struct Opening<'a> {
 
 /// All legacy sessions.
 pub(crate) struct Sessions {
-    sealer: Sealer,
+    sealer: Arc<Sealer>,
     open: Mutex<Open>,
     max: usize,
     idle: Duration,
@@ -85,7 +97,7 @@ struct Open {
 const CONTEXT: &[u8] = b"legacy session";
 
 impl Sessions {
-    pub(crate) fn new(sealer: Sealer, max: usize, idle: Duration) -> Self {
+    pub(crate) fn new(sealer: Arc<Sealer>, max: usize, idle: Duration) -> Self {
         Self {
             sealer,
             open: Mutex::default(),
@@ -198,9 +210,9 @@ impl Sessions {
 impl Session {
     fn of(claims: &Claims, now: Timestamp) -> Option<Self> {
         let revision = claims.v.parse().ok()?;
+        let capabilities = capabilities::client_to_modern(revision, &claims.c);
         let meta = ModernMeta {
-            // What we cannot relay yet must not be promised upstream.
-            capabilities: "{}".into(),
+            capabilities: String::from_utf8(capabilities).ok()?.into(),
             info: claims.n.get().into(),
             log_level: None,
         };
@@ -208,6 +220,10 @@ impl Session {
             revision,
             proof: claims.k.map_or(Proof::Unguarded, Proof::Key),
             meta: ArcSwap::from_pointee(meta),
+            answers: Answers::of(revision, &claims.c),
+            questions: Mutex::default(),
+            // An answer to a question of an earlier process must not meet a new one.
+            next_question: AtomicU64::new(now.as_millis()),
             calls: Mutex::default(),
             seen: AtomicU64::new(now.as_millis()),
         })
@@ -218,6 +234,29 @@ impl Session {
         let mut meta = ModernMeta::clone(&self.meta.load());
         meta.log_level = Some(level);
         self.meta.store(Arc::new(meta));
+    }
+
+    /// Registers a question to the client, whose answer comes by a request of its own.
+    pub(crate) fn ask(self: &Arc<Self>) -> OpenAnswer {
+        let id = self.next_question.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        self.questions.lock().insert(id, sender);
+        OpenAnswer {
+            session: Arc::clone(self),
+            id,
+            answer,
+        }
+    }
+
+    /// The client answers; what answers nothing that was asked is dropped.
+    pub(crate) fn answer(&self, response: Response) {
+        let id = std::str::from_utf8(response.id()).ok();
+        let id = id.and_then(|id| id.parse().ok());
+        let asked = id.and_then(|id: u64| self.questions.lock().remove(&id));
+        if let Some(asked) = asked {
+            // The call may have ended in this moment; then nobody needs the answer.
+            let _ = asked.send(response);
+        }
     }
 
     /// Registers a call so that the client can cancel it; the guard takes it out again.
@@ -236,6 +275,26 @@ impl Session {
         if let Some(token) = self.calls.lock().get(id) {
             token.cancel();
         }
+    }
+}
+
+/// A question that the client has not answered yet.
+pub(crate) struct OpenAnswer {
+    session: Arc<Session>,
+    pub(crate) id: u64,
+    answer: oneshot::Receiver<Response>,
+}
+
+impl OpenAnswer {
+    /// Resolves with the client's answer.
+    pub(crate) async fn wait(mut self) -> Option<Response> {
+        (&mut self.answer).await.ok()
+    }
+}
+
+impl Drop for OpenAnswer {
+    fn drop(&mut self) {
+        self.session.questions.lock().remove(&self.id);
     }
 }
 

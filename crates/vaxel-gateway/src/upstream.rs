@@ -16,12 +16,15 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::DropGuard;
 use vaxel_core::{catalog::Catalog, failure::Failure, principal::Proof};
 use vaxel_mcp::{
-    handshake::ServerFacts,
+    envelope::Envelope,
+    error::METHOD_NOT_FOUND,
+    handshake::{ServerFacts, capabilities::Answers},
     hello::Offered,
+    interaction::Question,
     level::Level,
     method::Method,
     request::{ModernMeta, Request, meta_change},
-    response::Response,
+    response::{self, Response},
     revision::{Era, Revision},
 };
 
@@ -45,7 +48,7 @@ struct Inner {
     changed: Arc<Notify>,
     items_max: usize,
     /// What legacy servers were told about log messages, per session.
-    levels: Mutex<HashMap<Proof, Level>>,
+    levels: Mutex<HashMap<OnBehalf, Level>>,
 }
 
 /// Sessions whose level is remembered; when there are more, they are told again.
@@ -73,12 +76,29 @@ pub(crate) struct Outbound<'a> {
     pub(crate) client_era: Era,
     /// What a legacy client's session says about it.
     pub(crate) meta: &'a ModernMeta,
-    pub(crate) proof: Proof,
+    pub(crate) on_behalf: OnBehalf,
     /// The caller wants log messages of the call.
     pub(crate) wants_logs: bool,
     /// `Mcp-Param-*` headers of a modern client, passed on.
     pub(crate) param_headers: &'a [(HeaderName, HeaderValue)],
     pub(crate) deadline: Instant,
+}
+
+/// For whom a request is made. A legacy session upstream belongs to one of these: what a server
+/// remembers of one caller never shows to another, and it is told once what its client answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct OnBehalf {
+    pub(crate) proof: Proof,
+    /// Which questions of a server the caller answers.
+    pub(crate) answers: Answers,
+}
+
+impl OnBehalf {
+    /// Vaxel itself, which sees what there is for any caller.
+    pub(crate) const SYSTEM: Self = Self {
+        proof: Proof::System,
+        answers: Answers::RELAYED,
+    };
 }
 
 /// What an upstream says to a request.
@@ -99,11 +119,44 @@ pub(crate) enum Events {
 pub(crate) enum Event {
     /// Progress or a log line, raw.
     Notification(Bytes),
+    /// A legacy server asks something and waits for [`Events::reply`].
+    Question(Box<Asked>),
     /// The end.
     Done(Response),
 }
 
+/// A question of a legacy server.
+pub(crate) struct Asked {
+    /// The server's own id of it, raw.
+    pub(crate) id: Bytes,
+    pub(crate) question: Question,
+}
+
+impl Asked {
+    /// The answer that says that nobody can be asked.
+    pub(crate) fn refusal(&self) -> Bytes {
+        let method = self.question.method().as_str();
+        let detail = format!("`{method}`: the client of this call cannot be asked this");
+        response::error(&self.id, METHOD_NOT_FOUND, &detail, None)
+    }
+
+    /// The question that a message asks; none when it asks something else.
+    fn read(envelope: &Envelope<'_>) -> Option<Box<Self>> {
+        let question = Question::of_legacy(envelope.method.as_deref()?, envelope.params)?;
+        let id = Bytes::copy_from_slice(envelope.id?.get().as_bytes());
+        Some(Box::new(Self { id, question }))
+    }
+}
+
 impl Events {
+    /// Hands the server a whole JSON-RPC answer to a question of its own.
+    pub(crate) fn reply(&self, message: Bytes) {
+        match self {
+            Self::Http(events) => events.reply(message),
+            Self::Stdio(events) => events.reply(message),
+        }
+    }
+
     /// The next piece, before `deadline`. After [`Event::Done`] or an error there is none.
     pub(crate) async fn next(&mut self, deadline: Instant) -> Result<Event, Failure> {
         match self {
@@ -180,12 +233,13 @@ impl Link {
         params: &[u8],
         within: Duration,
     ) -> Result<Response, Failure> {
-        self.ask_as(Proof::System, (method, params), within).await
+        self.ask_as(OnBehalf::SYSTEM, (method, params), within)
+            .await
     }
 
     async fn ask_as(
         &self,
-        proof: Proof,
+        on_behalf: OnBehalf,
         (method, params): (Method, &[u8]),
         within: Duration,
     ) -> Result<Response, Failure> {
@@ -197,7 +251,7 @@ impl Link {
             key: "",
             client_era: Era::Legacy,
             meta: &meta,
-            proof,
+            on_behalf,
             wants_logs: false,
             param_headers: &[],
             deadline,
@@ -216,14 +270,14 @@ impl Link {
     /// Makes a legacy server send log messages of `level`, which it does per session: the most
     /// verbose wish wins, and callers get what they asked for. Modern servers are told with each
     /// request.
-    pub(crate) async fn want_level(&self, level: Level, proof: Proof) {
+    pub(crate) async fn want_level(&self, level: Level, on_behalf: OnBehalf) {
         if self.era() == Era::Modern || !Offered::of(&self.0.facts.capabilities).logging {
             return;
         }
         let session = if let Wire::Http(..) = self.0.wire {
-            proof
+            on_behalf
         } else {
-            Proof::System
+            OnBehalf::SYSTEM
         };
         {
             let mut levels = self.0.levels.lock();
@@ -301,7 +355,7 @@ impl Drop for InFlight<'_> {
 /// A request of Vaxel's own, as if a legacy client without capabilities had made it.
 pub(crate) fn own_request(method: Method, params: &[u8]) -> Result<(Request, ModernMeta), Failure> {
     let body = Request::own(1, method, params);
-    let envelope = vaxel_mcp::envelope::Envelope::parse(&body).map_err(Failure::internal)?;
+    let envelope = Envelope::parse(&body).map_err(Failure::internal)?;
     let (request, _) = Request::read(body.clone(), &envelope).map_err(Failure::internal)?;
     Ok((request, own_meta()))
 }

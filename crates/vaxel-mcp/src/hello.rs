@@ -5,14 +5,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
+    handshake::capabilities::Answers,
     meta,
     method::Method,
     request::Request,
     revision::{Era, Revision},
 };
-
-/// What Vaxel calls itself.
-const NAME: &str = "vaxel";
 
 /// `{"name":"vaxel","version":…}`
 pub fn implementation(version: &str) -> Box<RawValue> {
@@ -23,28 +21,32 @@ pub fn implementation(version: &str) -> Box<RawValue> {
         |_| false,
         &[("name", b"\"vaxel\""), ("version", &text)],
     );
-    raw(object)
+    meta::object(object)
 }
 
-/// `params` of `initialize` as Vaxel sends it: no capabilities, since nothing that a server asks of
-/// its client can be relayed yet.
-pub fn initialize_params(revision: Revision) -> Vec<u8> {
+/// `params` of `initialize` as Vaxel sends it for clients that answer `answers`.
+pub fn initialize_params(revision: Revision, answers: Answers) -> Vec<u8> {
     let version = format!("\"{revision}\"");
+    let capabilities = answers.declared(revision);
     let info = implementation(env!("CARGO_PKG_VERSION"));
     meta::rewrite(
         None,
         |_| false,
         &[
             ("protocolVersion", version.as_bytes()),
-            ("capabilities", b"{}"),
+            ("capabilities", &capabilities),
             ("clientInfo", info.get().as_bytes()),
         ],
     )
 }
 
 /// `initialize` as Vaxel sends it.
-pub fn initialize_request(id: u64, revision: Revision) -> Bytes {
-    Request::own(id, Method::Initialize, &initialize_params(revision))
+pub fn initialize_request(id: u64, revision: Revision, answers: Answers) -> Bytes {
+    Request::own(
+        id,
+        Method::Initialize,
+        &initialize_params(revision, answers),
+    )
 }
 
 /// `notifications/initialized`
@@ -229,11 +231,6 @@ fn instructions(result: &mut Vec<u8>, introduction: &Introduction) {
         meta::quote(&mut quoted, text);
         meta::member(result, "instructions", &quoted);
     }
-}
-
-fn raw(object: Vec<u8>) -> Box<RawValue> {
-    let text = String::from_utf8(object).unwrap_or_else(|_| format!("{{\"name\":\"{NAME}\"}}"));
-    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod lines;
 pub mod hello;
 pub mod handshake; // between eras
 pub mod translate;
+pub mod interaction; // what servers ask of clients
 
 pub mod cursor;
 pub mod definition; // many servers as one

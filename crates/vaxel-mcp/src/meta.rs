@@ -70,6 +70,14 @@ pub fn rewrite(
     out
 }
 
+/// An object that was just written, as a value.
+pub(crate) fn object(text: Vec<u8>) -> Box<RawValue> {
+    let raw = String::from_utf8(text)
+        .ok()
+        .and_then(|text| RawValue::from_string(text).ok());
+    raw.unwrap_or_else(|| RawValue::NULL.to_owned())
+}
+
 /// The members of an object, values raw, in their order. `None` when `text` is no object.
 pub fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
     struct Visitor;

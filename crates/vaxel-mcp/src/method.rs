@@ -115,6 +115,15 @@ impl Method {
             .map_or("other", |(_, name)| name)
     }
 
+    /// Whether a server may ask its client something before it answers (MCP 2026-07-28, Patterns,
+    /// "Multi Round-Trip Requests").
+    pub const fn may_ask(self) -> bool {
+        matches!(
+            self,
+            Self::ToolsCall | Self::PromptsGet | Self::ResourcesRead
+        )
+    }
+
     /// Whether the method exists only in the legacy era: a modern request for it is an unknown
     /// method (MCP 2026-07-28, key changes).
     pub const fn is_legacy_only(self) -> bool {

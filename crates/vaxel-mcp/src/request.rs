@@ -29,6 +29,18 @@ pub struct Request {
     meta: Option<Range<usize>>,
     progress_token: Option<Range<usize>>,
     arguments: Option<Range<usize>>,
+    is_retry: bool,
+}
+
+/// What the retry of a request brings (MCP 2026-07-28, Patterns, "Multi Round-Trip Requests").
+#[derive(Debug, Clone, Deserialize)]
+pub struct Input<'a> {
+    /// Answers under the keys of their questions; an object.
+    #[serde(borrow, default, rename = "inputResponses")]
+    pub responses: Option<&'a RawValue>,
+    /// What the server gave with its questions, raw.
+    #[serde(borrow, default, rename = "requestState")]
+    pub state: Option<&'a RawValue>,
 }
 
 /// What a request says besides its target: who asks, in which revision, wanting which logs.
@@ -54,6 +66,10 @@ struct Params<'a> {
     reference: Option<Reference<'a>>,
     #[serde(borrow, default)]
     arguments: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "inputResponses")]
+    responses: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "requestState")]
+    state: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "_meta")]
     meta: Option<&'a RawValue>,
 }
@@ -120,6 +136,7 @@ impl Request {
             meta: None,
             progress_token: None,
             arguments: None,
+            is_retry: false,
             body: Bytes::new(),
         };
         let mut claims = Claims::default();
@@ -134,6 +151,7 @@ impl Request {
             request.key = key.filter(|key| key.get().starts_with('"')).and_then(place);
             request.meta = params.meta.and_then(place);
             request.arguments = params.arguments.and_then(place);
+            request.is_retry = params.responses.is_some() || params.state.is_some();
             if let Some(meta) = params.meta {
                 let meta: RequestMeta<'_> = serde_json::from_str(meta.get())
                     .map_err(|_| Malformed::Message("`_meta` is not what the revision allows"))?;
@@ -193,6 +211,45 @@ impl Request {
     /// `params.arguments`, raw.
     pub fn arguments(&self) -> Option<&str> {
         self.text(self.arguments.as_ref())
+    }
+
+    /// What it brings when it is the retry of an earlier request.
+    pub fn input(&self) -> Option<Input<'_>> {
+        self.is_retry.then(|| self.read_params())?
+    }
+
+    /// The same request as a retry that brings these, under another id (raw).
+    pub fn retried(&self, id: &[u8], input: &Input<'_>) -> Result<Self, Malformed> {
+        let params = self.params().unwrap_or("{}");
+        let params: Option<&RawValue> = serde_json::from_str(params).ok();
+        let mut set: Vec<(&str, &[u8])> = Vec::with_capacity(2);
+        if let Some(responses) = input.responses {
+            set.push(("inputResponses", responses.get().as_bytes()));
+        }
+        if let Some(state) = input.state {
+            set.push(("requestState", state.get().as_bytes()));
+        }
+        let gone = |name: &str| matches!(name, "inputResponses" | "requestState");
+        let params = meta::rewrite(params, gone, &set);
+        let mut splice = Splice::new(&self.body);
+        splice.replace(self.id.clone(), id);
+        match &self.params {
+            Some(range) => splice.replace(range.clone(), &params),
+            None => {
+                return Err(Malformed::Message(
+                    "a request without `params` has no retry",
+                ));
+            }
+        }
+        let body = splice.apply();
+        let envelope = Envelope::parse(&body)?;
+        Self::read(body.clone(), &envelope).map(|(request, _)| request)
+    }
+
+    /// The client capabilities that a modern request declares, raw.
+    pub fn capabilities(&self) -> Option<&RawValue> {
+        let meta: RequestMeta<'_> = serde_json::from_str(self.meta()?).ok()?;
+        meta.client_capabilities
     }
 
     /// `params._meta`, raw.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,6 +13,7 @@ use vaxel_mcp::{
     headers, hello,
     method::Method,
     request::Request,
+    response::Response as Answer,
     revision::{Era, Revision},
 };
 
@@ -91,21 +93,25 @@ pub(crate) fn session(context: &Context) -> Result<Arc<Session>, Failure> {
 }
 
 /// What a client says without waiting for an answer.
-pub(super) fn told(context: &Context, envelope: &Envelope<'_>) -> Response {
-    let Some(method) = envelope.method.as_deref() else {
-        // An answer to a question that we no longer ask, or never did.
-        return respond::empty(StatusCode::ACCEPTED);
-    };
+pub(super) fn told(context: &Context, body: &Bytes, envelope: &Envelope<'_>) -> Response {
     if header(context, headers::MCP_SESSION_ID).is_none() {
         // The modern era defines no notification over HTTP: it is accepted and means nothing.
         return respond::empty(StatusCode::ACCEPTED);
     }
     match session(context) {
         Ok(session) => {
-            if Method::of(method) == Method::Cancelled
-                && let Some(id) = cancelled_id(envelope)
-            {
-                session.cancel(id.get().as_bytes());
+            match envelope.method.as_deref().map(Method::of) {
+                Some(Method::Cancelled) => {
+                    if let Some(id) = cancelled_id(envelope) {
+                        session.cancel(id.get().as_bytes());
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    if let Ok(answer) = Answer::read(body.clone()) {
+                        session.answer(answer);
+                    }
+                }
             }
             respond::empty(StatusCode::ACCEPTED)
         }

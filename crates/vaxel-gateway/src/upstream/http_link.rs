@@ -1,8 +1,8 @@
 //! A remote MCP server over Streamable HTTP, in either era.
 //!
 //! Modern: every request stands alone. Legacy: a server that hands out session ids gets one session
-//! per principal, so that what it remembers of one caller never shows to another; one that does not
-//! is shared. A session that the server forgot (404, or 400 in the field) is opened again once, and the request repeated,
+//! per principal and set of answers, so that what it remembers of one caller never shows to another
+//! and it asks nothing that its caller did not say it answers; one that does not is shared. A session that the server forgot (404, or 400 in the field) is opened again once, and the request repeated,
 //! which is safe because it was refused before it was looked at (MCP 2025-11-25, Transports,
 //! "Session Management").
 
@@ -26,13 +26,12 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use vaxel_core::{
     failure::{Failure, Kind},
-    principal::Proof,
     sse,
 };
 use vaxel_egress::{Body, Reply, ReplyBody, Target};
 use vaxel_mcp::{
     envelope::{Envelope, Kind as MessageKind},
-    handshake::ServerFacts,
+    handshake::{ServerFacts, capabilities::Answers},
     headers, hello,
     method::Method,
     request::{Forward, Request},
@@ -41,7 +40,8 @@ use vaxel_mcp::{
 };
 
 use super::{
-    Answer, Event, Events, NowPlus, Outbound, legacy_call::LegacyCall, stdio_link::answer_to_server,
+    Answer, Asked, Event, Events, NowPlus, OnBehalf, Outbound, legacy_call::LegacyCall,
+    stdio_link::answer_to_server,
 };
 
 /// Sessions of one legacy server; the one that was opened first makes room.
@@ -67,7 +67,7 @@ struct Shared {
     response_max: usize,
 }
 
-/// Legacy sessions, one per principal, or none when the server hands out no ids.
+/// Legacy sessions, one per caller, or none when the server hands out no ids.
 struct Sessions {
     handed_out: bool,
     open: Mutex<OpenSessions>,
@@ -75,8 +75,8 @@ struct Sessions {
 
 #[derive(Default)]
 struct OpenSessions {
-    by_proof: HashMap<Proof, Arc<Session>>,
-    order: VecDeque<Proof>,
+    by_caller: HashMap<OnBehalf, Arc<Session>>,
+    order: VecDeque<OnBehalf>,
 }
 
 /// Opened by the first request that needs it; the others wait for it.
@@ -153,7 +153,7 @@ impl HttpLink {
         let mut open = OpenSessions::default();
         if let Some(id) = first {
             let session = Arc::new(Session(OnceCell::new_with(Some(id))));
-            open.by_proof.insert(Proof::System, session);
+            open.by_caller.insert(OnBehalf::SYSTEM, session);
         }
         let Address {
             target,
@@ -219,18 +219,18 @@ impl HttpLink {
         body: Bytes,
         call: LegacyCall,
     ) -> Result<Answer, Failure> {
-        let slot = self.0.slot(out.proof);
+        let slot = self.0.slot(out.on_behalf);
         let first = self
-            .ask_in(slot.as_deref(), body.clone(), call, out.deadline)
+            .ask_in(slot.as_deref(), body.clone(), call, out)
             .await?;
         let (call, answer) = match first {
-            Asked::Answered(answer) => return Ok(answer),
-            Asked::Forgotten(call, answer) => (call, answer),
+            InSession::Answered(answer) => return Ok(answer),
+            InSession::Forgotten(call, answer) => (call, answer),
         };
         let Some(slot) = slot else { return answer };
-        self.0.forget(out.proof, &slot);
-        let slot = self.0.slot(out.proof);
-        self.ask_in(slot.as_deref(), body, call, out.deadline)
+        self.0.forget(out.on_behalf, &slot);
+        let slot = self.0.slot(out.on_behalf);
+        self.ask_in(slot.as_deref(), body, call, out)
             .await?
             .answer()
     }
@@ -241,9 +241,11 @@ impl HttpLink {
         slot: Option<&Session>,
         body: Bytes,
         mut call: LegacyCall,
-        deadline: Instant,
-    ) -> Result<Asked, Failure> {
-        let session = self.0.session_id(slot, deadline).await?;
+        out: &Outbound<'_>,
+    ) -> Result<InSession, Failure> {
+        let deadline = out.deadline;
+        let answers = out.on_behalf.answers;
+        let session = self.0.session_id(slot, answers, deadline).await?;
         call.sent(session.clone());
         let reply = self.post_legacy(body, session.as_ref(), deadline).await?;
         let status = reply.parts.status;
@@ -252,7 +254,7 @@ impl HttpLink {
             return self
                 .read(reply, Some(call), deadline)
                 .await
-                .map(Asked::Answered);
+                .map(InSession::Answered);
         }
         call.ended();
         let text = reply.body.collect(self.0.response_max, deadline).await?;
@@ -263,13 +265,14 @@ impl HttpLink {
         });
         let answer = self.0.judge(status, text);
         if status == StatusCode::NOT_FOUND || unread {
-            return Ok(Asked::Forgotten(call, answer));
+            return Ok(InSession::Forgotten(call, answer));
         }
-        answer.map(Asked::Answered)
+        answer.map(InSession::Answered)
     }
 
-    /// Tells the server that nobody waits for this request any more.
-    pub(super) fn call_off(&self, message: Bytes, session: Option<HeaderValue>) {
+    /// Tells the server something that has no answer, as a task of its own: that nobody waits for a
+    /// request any more, or the answer to a question of its own.
+    pub(super) fn tell(&self, message: Bytes, session: Option<HeaderValue>) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             // The process is ending; so do its connections.
             return;
@@ -279,7 +282,7 @@ impl HttpLink {
             let deadline = Instant::now_plus(FAREWELL);
             let told = link.post_legacy(message, session.as_ref(), deadline).await;
             if let Err(failure) = told {
-                tracing::debug!(service.name = %link.0.name, %failure, "a call was not called off");
+                tracing::debug!(service.name = %link.0.name, %failure, "a message was not delivered");
             }
         };
         self.0.farewells.spawn_on(farewell, &runtime);
@@ -315,8 +318,8 @@ impl HttpLink {
             // Most servers stream even when all they say is the answer.
             return match events.next(deadline).await? {
                 Event::Done(response) => Ok(Answer::Done(response)),
-                Event::Notification(note) => {
-                    events.put_back = Some(note);
+                other => {
+                    events.put_back = Some(other);
                     Ok(Answer::Stream(Events::Http(Box::new(events))))
                 }
             };
@@ -324,18 +327,6 @@ impl HttpLink {
         let text = body.collect(self.0.response_max, deadline).await?;
         call.iter_mut().for_each(LegacyCall::ended);
         self.0.judge(parts.status, text)
-    }
-
-    /// Answers a request that the server made on a stream of ours.
-    async fn refuse(&self, message: &[u8], session: Option<&HeaderValue>, deadline: Instant) {
-        let Ok(envelope) = Envelope::parse(message) else {
-            return;
-        };
-        let id = envelope.id.map_or("null", |id| id.get()).as_bytes();
-        let answer = answer_to_server(id, envelope.method.as_deref().unwrap_or_default());
-        if let Err(failure) = self.post_legacy(answer, session, deadline).await {
-            tracing::debug!(service.name = %self.0.name, %failure, "a refusal was not delivered");
-        }
     }
 
     /// Waits on the server's stream of changes and tells `changed` of each, until the server says
@@ -375,8 +366,12 @@ impl HttpLink {
         let deadline = Instant::now_plus(Duration::from_secs(30));
         match self.0.era {
             Era::Legacy => {
-                let slot = self.0.slot(Proof::System);
-                let session = self.0.session_id(slot.as_deref(), deadline).await?;
+                let system = OnBehalf::SYSTEM;
+                let slot = self.0.slot(system);
+                let session = self
+                    .0
+                    .session_id(slot.as_deref(), system.answers, deadline)
+                    .await?;
                 let map = self.0.legacy_headers(session.as_ref());
                 let request = request(Verb::GET, &self.0.target, map, Body::Empty);
                 Ok(self.0.target.send(request, deadline).await?)
@@ -396,7 +391,7 @@ impl HttpLink {
     pub(super) async fn close(&self) {
         let sessions = std::mem::take(&mut *self.0.sessions.open.lock());
         let deadline = Instant::now_plus(FAREWELL);
-        for session in sessions.by_proof.into_values() {
+        for session in sessions.by_caller.into_values() {
             let Some(id) = session.0.get() else { continue };
             let map = self.0.legacy_headers(Some(id));
             let request = request(Verb::DELETE, &self.0.target, map, Body::Empty);
@@ -409,13 +404,13 @@ impl HttpLink {
 }
 
 /// What came of asking within a session.
-enum Asked {
+enum InSession {
     Answered(Answer),
     /// The server does not know the session; this is what it said.
     Forgotten(LegacyCall, Result<Answer, Failure>),
 }
 
-impl Asked {
+impl InSession {
     fn answer(self) -> Result<Answer, Failure> {
         match self {
             Self::Answered(answer) => Ok(answer),
@@ -434,38 +429,39 @@ pub(crate) enum Listened {
 }
 
 impl Shared {
-    /// The place of a principal's session; none when the server hands out no ids.
-    fn slot(&self, proof: Proof) -> Option<Arc<Session>> {
+    /// The place of a caller's session; none when the server hands out no ids.
+    fn slot(&self, caller: OnBehalf) -> Option<Arc<Session>> {
         if !self.sessions.handed_out {
             return None;
         }
         let mut open = self.sessions.open.lock();
-        if let Some(session) = open.by_proof.get(&proof) {
+        if let Some(session) = open.by_caller.get(&caller) {
             return Some(Arc::clone(session));
         }
-        if open.by_proof.len() >= SESSIONS
+        if open.by_caller.len() >= SESSIONS
             && let Some(oldest) = open.order.pop_front()
         {
-            open.by_proof.remove(&oldest);
+            open.by_caller.remove(&oldest);
         }
         let session = Arc::<Session>::default();
-        open.by_proof.insert(proof, Arc::clone(&session));
-        open.order.push_back(proof);
+        open.by_caller.insert(caller, Arc::clone(&session));
+        open.order.push_back(caller);
         Some(session)
     }
 
-    fn forget(&self, proof: Proof, slot: &Arc<Session>) {
+    fn forget(&self, caller: OnBehalf, slot: &Arc<Session>) {
         let mut open = self.sessions.open.lock();
         let same = |known: &Arc<Session>| Arc::ptr_eq(known, slot);
-        if open.by_proof.get(&proof).is_some_and(same) {
-            open.by_proof.remove(&proof);
-            open.order.retain(|other| *other != proof);
+        if open.by_caller.get(&caller).is_some_and(same) {
+            open.by_caller.remove(&caller);
+            open.order.retain(|other| *other != caller);
         }
     }
 
     async fn session_id(
         &self,
         slot: Option<&Session>,
+        answers: Answers,
         deadline: Instant,
     ) -> Result<Option<HeaderValue>, Failure> {
         let Some(slot) = slot else { return Ok(None) };
@@ -473,20 +469,24 @@ impl Shared {
             return Ok(Some(id.clone()));
         }
         slot.0
-            .get_or_try_init(|| self.initialize(deadline))
+            .get_or_try_init(|| self.initialize(answers, deadline))
             .await
             .cloned()
             .map(Some)
     }
 
-    async fn initialize(&self, deadline: Instant) -> Result<HeaderValue, Failure> {
+    async fn initialize(
+        &self,
+        answers: Answers,
+        deadline: Instant,
+    ) -> Result<HeaderValue, Failure> {
         let revision: Revision = self
             .revision
             .to_str()
             .ok()
             .and_then(|text| text.parse().ok())
             .unwrap_or(Revision::LATEST_LEGACY);
-        let message = hello::initialize_request(1, revision);
+        let message = hello::initialize_request(1, revision, answers);
         let reply = send(&self.target, self.base.clone(), message, deadline).await?;
         let id = reply.parts.headers.get(headers::MCP_SESSION_ID).cloned();
         let id = id
@@ -657,36 +657,47 @@ pub(crate) struct HttpEvents {
     link: HttpLink,
     call: Option<LegacyCall>,
     /// A piece that was read to find out what the answer is.
-    put_back: Option<Bytes>,
+    put_back: Option<Event>,
 }
 
 impl HttpEvents {
     pub(super) async fn next(&mut self, deadline: Instant) -> Result<Event, Failure> {
-        if let Some(note) = self.put_back.take() {
-            return Ok(Event::Notification(note));
+        if let Some(event) = self.put_back.take() {
+            return Ok(event);
         }
         let name = self.link.0.name.clone();
         loop {
             let message = next_message(&mut self.body, &mut self.decoder, deadline, &name).await?;
-            let kind = Envelope::parse(&message).map(|envelope| envelope.kind());
-            match kind {
-                Ok(MessageKind::Response) => {
+            let Ok(envelope) = Envelope::parse(&message) else {
+                continue;
+            };
+            match envelope.kind() {
+                MessageKind::Response => {
+                    drop(envelope);
                     self.call.iter_mut().for_each(LegacyCall::ended);
                     return Response::read(message).map(Event::Done).map_err(|error| {
                         let detail = format!("`{name}` broke the protocol: {error}");
                         Failure::new(Kind::UpstreamProtocol, detail)
                     });
                 }
-                Ok(MessageKind::Notification) => {
+                MessageKind::Notification => {
                     let note = self.call.as_ref().map(|call| call.outward(&message));
                     return Ok(Event::Notification(note.unwrap_or(message)));
                 }
-                Ok(MessageKind::Request) => {
-                    let session = self.call.as_ref().and_then(LegacyCall::session);
-                    self.link.refuse(&message, session, deadline).await;
+                // A modern server asks nothing this way.
+                MessageKind::Request if self.call.is_some() => {
+                    if let Some(asked) = Asked::read(&envelope) {
+                        return Ok(Event::Question(asked));
+                    }
+                    self.reply(answer_to_server(&envelope));
                 }
-                Ok(MessageKind::Invalid) | Err(_) => {}
+                MessageKind::Request | MessageKind::Invalid => {}
             }
         }
+    }
+
+    pub(super) fn reply(&self, message: Bytes) {
+        let session = self.call.as_ref().and_then(LegacyCall::session);
+        self.link.tell(message, session.cloned());
     }
 }

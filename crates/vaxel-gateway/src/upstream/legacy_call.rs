@@ -89,7 +89,7 @@ impl Drop for LegacyCall {
                 r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
                 self.id
             );
-            self.link.call_off(message.into(), self.session.take());
+            self.link.tell(message.into(), self.session.take());
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{ChildStdin, ChildStdout},
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -36,7 +36,7 @@ use vaxel_mcp::{
     splice::Splice,
 };
 
-use super::{Answer, Event, Events, Outbound};
+use super::{Answer, Asked, Event, Events, Outbound};
 
 /// Messages waiting to be written to the child. When it is full the child does not read, and
 /// further calls are refused as busy.
@@ -44,6 +44,8 @@ const OUTGOING: usize = 1_024;
 /// Notifications of one call waiting for its caller. When it is full the newest is dropped: progress
 /// and log lines may be lost, answers may not.
 const NOTES: usize = 64;
+/// For so long a question may still belong to a call that its caller has left: it is nobody's then.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(30);
 /// Messages written to the child at once.
 const BATCH: usize = 64;
 
@@ -61,6 +63,9 @@ pub(crate) struct Shared {
     calls: Mutex<Calls>,
     outgoing: Mutex<Option<mpsc::Sender<Bytes>>>,
     next_id: AtomicU64,
+    /// It asked while several calls were in flight.
+    one_by_one: AtomicBool,
+    turns: Arc<Semaphore>,
     closed: watch::Sender<Option<Arc<str>>>,
     changed: Arc<Notify>,
     garbage: Garbage,
@@ -73,15 +78,32 @@ pub(crate) struct Shared {
 struct Calls {
     closed: Option<Arc<str>>,
     waiting: HashMap<u64, Waiter>,
+    /// When a call that the server may ask about was last left by its caller.
+    left: Option<Instant>,
 }
 
 struct Waiter {
-    done: oneshot::Sender<Result<Response, Failure>>,
+    done: oneshot::Sender<First>,
     notes: Option<Notes>,
+    /// The server may ask something before it answers.
+    may_ask: bool,
+}
+
+/// What comes first to a waiting call. Nearly all get their answer; only one that is asked something,
+/// or that wanted notes, needs more than that.
+enum First {
+    Answer(Result<Response, Failure>),
+    More(Pieces),
+}
+
+/// Where the notes and questions of a call come from, and then its answer.
+struct Pieces {
+    answer: oneshot::Receiver<First>,
+    notes: mpsc::Receiver<Event>,
 }
 
 struct Notes {
-    sender: mpsc::Sender<Bytes>,
+    sender: mpsc::Sender<Event>,
     /// The client's own progress token, raw.
     token: Option<Bytes>,
 }
@@ -100,6 +122,8 @@ impl StdioLink {
             calls: Mutex::default(),
             outgoing: Mutex::new(Some(outgoing)),
             next_id: AtomicU64::new(1),
+            one_by_one: AtomicBool::new(false),
+            turns: Arc::new(Semaphore::new(1)),
             closed: watch::Sender::new(None),
             changed,
             garbage,
@@ -160,7 +184,10 @@ impl Shared {
             meta: out.meta_change(era),
         });
         let streams = token.is_some() || out.wants_logs;
-        let mut events = self.wait_for(id, streams, token)?;
+        let may_ask = era == Era::Legacy && out.request.method().may_ask();
+        let turn = self.turn(may_ask, out.deadline).await?;
+        let mut events = self.wait_for(id, (streams, may_ask), token)?;
+        events.call.turn = turn;
         if let Err(failure) = self.send(message) {
             self.calls.lock().waiting.remove(&id);
             return Err(failure);
@@ -170,15 +197,40 @@ impl Shared {
         }
         match events.next(out.deadline).await? {
             Event::Done(response) => Ok(Answer::Done(response)),
-            Event::Notification(_) => Err(Failure::internal("a call without notes got one")),
+            other => {
+                events.put_back = Some(other);
+                Ok(Answer::Stream(Events::Stdio(events)))
+            }
         }
+    }
+
+    /// A server that once asked while several calls were in flight works on one at a time from then
+    /// on: only so is it known whose a question is.
+    async fn turn(
+        &self,
+        may_ask: bool,
+        deadline: Instant,
+    ) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+        if !may_ask || !self.one_by_one.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let waiting = Arc::clone(&self.turns).acquire_owned();
+        let late = || {
+            let detail = format!(
+                "`{}` asks questions, so it works on one call at a time, and was not free in time",
+                self.name
+            );
+            Failure::new(Kind::Busy, detail).retry_after(1)
+        };
+        let turn = timeout_at(deadline, waiting).await.map_err(|_| late())?;
+        turn.map(Some).map_err(Failure::internal)
     }
 
     /// Registers a waiter, unless the child is already gone.
     fn wait_for(
         self: &Arc<Self>,
         id: u64,
-        streams: bool,
+        (streams, may_ask): (bool, bool),
         token: Option<Bytes>,
     ) -> Result<StdioEvents, Failure> {
         let (done, answer) = oneshot::channel();
@@ -192,15 +244,22 @@ impl Shared {
         if let Some(reason) = &calls.closed {
             return Err(self.lost(reason));
         }
-        calls.waiting.insert(id, Waiter { done, notes });
+        let waiter = Waiter {
+            done,
+            notes,
+            may_ask,
+        };
+        calls.waiting.insert(id, waiter);
         drop(calls);
         let call = PendingCall {
             id,
             shared: Arc::clone(self),
+            turn: None,
         };
         Ok(StdioEvents {
             answer,
             notes: receiver,
+            put_back: None,
             call,
         })
     }
@@ -243,7 +302,7 @@ impl Shared {
         };
         for waiter in waiting.into_values() {
             // A caller that has gone away needs no reason.
-            let _ = waiter.done.send(Err(self.lost(&reason)));
+            let _ = waiter.done.send(First::Answer(Err(self.lost(&reason))));
         }
         self.closed.send_if_modified(|closed| {
             let first = closed.is_none();
@@ -266,7 +325,7 @@ impl Shared {
                 let method = Method::of(envelope.method.as_deref().unwrap_or_default());
                 self.notice(method, &envelope, &message);
             }
-            MessageKind::Request => self.refuse(&envelope),
+            MessageKind::Request => self.asked(&envelope),
             MessageKind::Invalid => (self.garbage)("a JSON object that is no JSON-RPC message"),
         }
     }
@@ -283,7 +342,7 @@ impl Shared {
             Failure::new(Kind::UpstreamProtocol, detail)
         });
         // The caller may have gone away in this moment; then nobody needs the answer.
-        let _ = waiter.done.send(response);
+        let _ = waiter.done.send(First::Answer(response));
     }
 
     fn notice(&self, method: Method, envelope: &Envelope<'_>, message: &Bytes) {
@@ -325,7 +384,7 @@ impl Shared {
             let mut splice = Splice::new(message);
             splice.replace(range, token);
             // A full queue loses progress, by design.
-            let _ = notes.sender.try_send(splice.apply());
+            let _ = notes.sender.try_send(Event::Notification(splice.apply()));
         }
     }
 
@@ -342,25 +401,61 @@ impl Shared {
             .and_then(|waiter| waiter.notes.as_ref());
         if let Some(notes) = notes {
             // A full queue loses log lines, by design.
-            let _ = notes.sender.try_send(message.clone());
+            let _ = notes.sender.try_send(Event::Notification(message.clone()));
         }
     }
 
-    /// Answers what a server asks of its client: that we are alive, and nothing else yet.
-    fn refuse(&self, envelope: &Envelope<'_>) {
-        let id = envelope.id.map_or("null", RawValue::get).as_bytes();
-        let method = envelope.method.as_deref().unwrap_or_default();
-        // A child that does not read its input is noticed by the calls that are refused for it.
-        let _ = self.send(answer_to_server(id, method));
+    /// A question goes to the one call that it can belong to. One that could be anybody's is refused,
+    /// and the server gets its calls one by one from then on.
+    fn asked(&self, envelope: &Envelope<'_>) {
+        let question = Asked::read(envelope);
+        let told = match question {
+            Some(question) => self.hand_over(question),
+            None => Err(()),
+        };
+        if told.is_err() {
+            // A child that does not read its input is noticed by the calls that are refused for it.
+            let _ = self.send(answer_to_server(envelope));
+        }
+    }
+
+    fn hand_over(&self, question: Box<Asked>) -> Result<(), ()> {
+        let mut calls = self.calls.lock();
+        if calls.left.is_some_and(|left| left.elapsed() < LINGER) {
+            return Err(());
+        }
+        let mut candidates = calls.waiting.values_mut().filter(|call| call.may_ask);
+        let call = candidates.next().ok_or(())?;
+        if candidates.next().is_some() {
+            self.one_by_one.store(true, Ordering::Relaxed);
+            return Err(());
+        }
+        let event = Event::Question(question);
+        if let Some(notes) = &call.notes {
+            return notes.sender.try_send(event).map_err(drop);
+        }
+        let (sender, notes) = mpsc::channel(NOTES);
+        let (done, answer) = oneshot::channel();
+        sender.try_send(event).map_err(drop)?;
+        call.notes = Some(Notes {
+            sender,
+            token: None,
+        });
+        let first = std::mem::replace(&mut call.done, done);
+        first
+            .send(First::More(Pieces { answer, notes }))
+            .map_err(drop)
     }
 }
 
 /// What a server's own request gets: `ping` an answer, everything else a refusal.
-pub(crate) fn answer_to_server(id: &[u8], method: &str) -> Bytes {
+pub(crate) fn answer_to_server(envelope: &Envelope<'_>) -> Bytes {
+    let id = envelope.id.map_or("null", RawValue::get).as_bytes();
+    let method = envelope.method.as_deref().unwrap_or_default();
     if Method::of(method) == Method::Ping {
         return response::result(id, b"{}");
     }
-    let message = format!("`{method}` is not available: this client declared no such capability");
+    let message = format!("`{method}` cannot be passed on to a client now");
     response::error(id, METHOD_NOT_FOUND, &message, None)
 }
 
@@ -415,33 +510,54 @@ async fn read(shared: Arc<Shared>, mut stdout: ChildStdout, line_max: usize) {
 
 /// The pieces of one answer.
 pub(crate) struct StdioEvents {
-    answer: oneshot::Receiver<Result<Response, Failure>>,
-    notes: Option<mpsc::Receiver<Bytes>>,
+    answer: oneshot::Receiver<First>,
+    notes: Option<mpsc::Receiver<Event>>,
+    /// A piece that was read to find out what the answer is.
+    put_back: Option<Event>,
     call: PendingCall,
 }
 
 impl StdioEvents {
     pub(super) async fn next(&mut self, deadline: Instant) -> Result<Event, Failure> {
-        let next = async {
-            let Some(notes) = &mut self.notes else {
-                return (&mut self.answer)
-                    .await
-                    .map(|answer| answer.map(Event::Done));
-            };
-            tokio::select! {
-                biased;
-                Some(note) = notes.recv() => Ok(Ok(Event::Notification(note))),
-                answer = &mut self.answer => answer.map(|answer| answer.map(Event::Done)),
-            }
-        };
-        match timeout_at(deadline, next).await {
-            Ok(Ok(event)) => event,
-            Ok(Err(_)) => Err(self.call.shared.lost("it is being stopped")),
-            Err(_) => Err(Failure::new(
-                Kind::UpstreamTimeout,
-                format!("`{}` did not answer in time", self.call.shared.name),
-            )),
+        if let Some(event) = self.put_back.take() {
+            return Ok(event);
         }
+        loop {
+            match timeout_at(deadline, self.first()).await {
+                Ok(Ok(Ok(First::Answer(answer)))) => return answer.map(Event::Done),
+                Ok(Ok(Ok(First::More(pieces)))) => {
+                    self.answer = pieces.answer;
+                    self.notes = Some(pieces.notes);
+                }
+                Ok(Ok(Err(_))) => return Err(self.call.shared.lost("it is being stopped")),
+                Ok(Err(event)) => return Ok(event),
+                Err(_) => return Err(self.late()),
+            }
+        }
+    }
+
+    /// What comes first: a note or question (`Err`), or the answer.
+    async fn first(&mut self) -> Result<Result<First, oneshot::error::RecvError>, Event> {
+        let Some(notes) = &mut self.notes else {
+            return Ok((&mut self.answer).await);
+        };
+        tokio::select! {
+            biased;
+            Some(note) = notes.recv() => Err(note),
+            answer = &mut self.answer => Ok(answer),
+        }
+    }
+
+    fn late(&self) -> Failure {
+        Failure::new(
+            Kind::UpstreamTimeout,
+            format!("`{}` did not answer in time", self.call.shared.name),
+        )
+    }
+
+    pub(super) fn reply(&self, message: Bytes) {
+        // A child that does not read its input is noticed by the calls that are refused for it.
+        let _ = self.call.shared.send(message);
     }
 }
 
@@ -449,11 +565,21 @@ impl StdioEvents {
 struct PendingCall {
     id: u64,
     shared: Arc<Shared>,
+    /// Given back when the call has ended.
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for PendingCall {
     fn drop(&mut self) {
-        if self.shared.calls.lock().waiting.remove(&self.id).is_some() {
+        let left = {
+            let mut calls = self.shared.calls.lock();
+            let left = calls.waiting.remove(&self.id);
+            if left.as_ref().is_some_and(|call| call.may_ask) {
+                calls.left = Some(Instant::now());
+            }
+            left
+        };
+        if left.is_some() {
             let message = format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
                 self.id

@@ -106,6 +106,45 @@ impl Answers {
     }
 }
 
+impl Answers {
+    /// Everything that a gateway can pass on in the middle of a call.
+    pub const RELAYED: Self = Self {
+        roots: false,
+        sampling: true,
+        sampling_tools: true,
+        forms: true,
+        urls: true,
+    };
+
+    /// The `capabilities` by which a client of `revision` of the legacy era declares these answers.
+    pub fn declared(self, revision: Revision) -> Vec<u8> {
+        let mut modes = vec![b'{'];
+        for (mode, answers) in [("form", self.forms), ("url", self.urls)] {
+            if answers {
+                meta::member(&mut modes, mode, b"{}");
+            }
+        }
+        modes.push(b'}');
+        let sampling: &[u8] = if self.sampling_tools {
+            br#"{"tools":{}}"#
+        } else {
+            b"{}"
+        };
+        let mut all = vec![b'{'];
+        if self.roots {
+            meta::member(&mut all, "roots", b"{}");
+        }
+        if self.sampling {
+            meta::member(&mut all, "sampling", sampling);
+        }
+        if self.forms || self.urls {
+            meta::member(&mut all, "elicitation", &modes);
+        }
+        all.push(b'}');
+        client_to_legacy(revision, &meta::object(all))
+    }
+}
+
 /// `{}` stands for forms.
 fn takes_forms(elicitation: &RawValue) -> bool {
     is_empty(elicitation) || declares(elicitation, "form")
@@ -188,6 +227,30 @@ mod tests {
         assert_eq!(
             announced(Revision::V2024_11_05),
             r#"{"tools":{"listChanged":true},"vendor":[1.0]}"#
+        );
+    }
+
+    #[test]
+    fn what_is_declared_is_read_as_what_is_answered() {
+        let all = Answers {
+            roots: true,
+            ..Answers::RELAYED
+        };
+        let forms = Answers {
+            forms: true,
+            ..Answers::default()
+        };
+        for answers in [all, forms, Answers::default(), Answers::RELAYED] {
+            let declared = raw(&text(answers.declared(Revision::V2025_11_25)));
+            assert_eq!(Answers::of(Revision::V2025_11_25, &declared), answers);
+        }
+        assert_eq!(
+            text(all.declared(Revision::V2025_03_26)),
+            r#"{"roots":{},"sampling":{}}"#
+        );
+        assert_eq!(
+            text(Answers::default().declared(Revision::V2025_06_18)),
+            "{}"
         );
     }
 

@@ -139,3 +139,29 @@ fn requests_that_cannot_be_answered_are_refused() {
         assert!(Request::read(body.clone(), &envelope).is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_retry_brings_answers_and_state_and_is_otherwise_the_same() {
+    let (first, _) = read(
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1.0},"v":2}}"#,
+    );
+    assert!(first.input().is_none());
+    let responses = RawValue::from_string(r#"{"k":{"action":"accept"}}"#.to_owned()).unwrap();
+    let state = RawValue::from_string(r#""s\u0041""#.to_owned()).unwrap();
+    let input = Input {
+        responses: Some(&responses),
+        state: Some(&state),
+    };
+    let retry = first.retried(b"\"again\"", &input).unwrap();
+    assert_eq!(
+        std::str::from_utf8(retry.body()).unwrap(),
+        r#"{"jsonrpc":"2.0","id":"again","method":"tools/call","params":{"name":"a","arguments":{"x":1.0},"v":2,"inputResponses":{"k":{"action":"accept"}},"requestState":"s\u0041"}}"#
+    );
+    let brought = retry.input().unwrap();
+    assert_eq!(brought.state.unwrap().get(), state.get());
+    let without = Input {
+        responses: None,
+        state: None,
+    };
+    assert_eq!(retry.retried(b"1", &without).unwrap().body(), first.body());
+}
