@@ -8,6 +8,7 @@ mod doors;
 mod eras;
 mod http_faults;
 mod offers;
+mod questions;
 mod records;
 mod starting;
 mod stdio_faults;

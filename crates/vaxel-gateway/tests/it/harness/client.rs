@@ -21,7 +21,9 @@ pub(crate) struct Client {
     address: SocketAddr,
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
-    modern: bool,
+    /// What it declares that it can do, an object.
+    capabilities: String,
+    pub(crate) modern: bool,
 }
 
 /// A request as it is put on the wire.
@@ -88,22 +90,34 @@ impl Client {
             path: "/mcp".to_owned(),
             headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
             modern: false,
+            capabilities: "{}".to_owned(),
         }
     }
 
+    /// Declares these capabilities from now on, an object.
+    pub(crate) fn able(mut self, capabilities: &str) -> Self {
+        capabilities.clone_into(&mut self.capabilities);
+        self
+    }
+
     pub(crate) async fn legacy(address: SocketAddr, key: &str) -> Self {
-        let mut client = Self::silent(address, key);
-        let answer = client.initialize(LEGACY).await;
+        Self::silent(address, key).opened(LEGACY).await
+    }
+
+    /// Opens a session.
+    pub(crate) async fn opened(mut self, version: &str) -> Self {
+        let answer = self.initialize(version).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
-        client.set("mcp-session-id", answer.header("mcp-session-id").unwrap());
-        client.set("mcp-protocol-version", LEGACY);
+        self.set("mcp-session-id", answer.header("mcp-session-id").unwrap());
+        self.set("mcp-protocol-version", version);
         let told = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-        assert_eq!(client.post(told).await.status, 202);
-        client
+        assert_eq!(self.post(told).await.status, 202);
+        self
     }
 
     pub(crate) async fn initialize(&self, version: &str) -> Answer {
-        let params = json!({"protocolVersion": version, "capabilities": {},
+        let able: Value = serde_json::from_str(&self.capabilities).unwrap();
+        let params = json!({"protocolVersion": version, "capabilities": able,
             "clientInfo": {"name": "test", "version": "1"}});
         let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
         self.post(&body.to_string()).await
@@ -147,7 +161,8 @@ impl Client {
         let mut all = meta.clone();
         if self.modern {
             let claims = format!(
-                r#""io.modelcontextprotocol/protocolVersion":"{MODERN}","io.modelcontextprotocol/clientCapabilities":{{}},"io.modelcontextprotocol/clientInfo":{{"name":"test","version":"1"}}"#
+                r#""io.modelcontextprotocol/protocolVersion":"{MODERN}","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{{"name":"test","version":"1"}}"#,
+                self.capabilities
             );
             all = if all.is_empty() {
                 claims
@@ -282,6 +297,12 @@ impl Stream {
                 .unwrap();
             self.text.push_str(std::str::from_utf8(&data).unwrap());
         }
+    }
+
+    /// Whether the answer comes in events.
+    pub(crate) fn is_stream(&self) -> bool {
+        let kind = self.headers.get("content-type");
+        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
     }
 
     /// Everything to the end.

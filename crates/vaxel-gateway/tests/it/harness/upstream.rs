@@ -21,7 +21,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use url::Url;
 
 /// A request as it arrived.
@@ -66,6 +66,8 @@ pub(crate) enum Reply {
     Opened(String, String),
     /// Events, and then the end.
     Events(Vec<String>),
+    /// Events as they are sent, until the sender is dropped.
+    Live(mpsc::UnboundedReceiver<String>),
     /// Events, and then nothing, for ever.
     EventsForEver(Vec<String>),
     /// Half a body, and then the connection breaks.
@@ -225,6 +227,24 @@ async fn render(inner: &Arc<Inner>, reply: Reply) -> Response<Body> {
             opened
         }
         Reply::Events(events) => response(200, "text/event-stream", full(lines(&events))),
+        Reply::Live(receiver) => {
+            let leaving = Leaving(Arc::clone(inner));
+            let state = (receiver, Some(leaving));
+            let events = stream::unfold(state, |(mut receiver, leaving)| async move {
+                let Some(event) = receiver.recv().await else {
+                    // It ended by itself.
+                    std::mem::forget(leaving);
+                    return None;
+                };
+                let frame = Frame::data(Bytes::from(lines(&[event])));
+                Some((Ok(frame), (receiver, leaving)))
+            });
+            response(
+                200,
+                "text/event-stream",
+                StreamBody::new(events).boxed_unsync(),
+            )
+        }
         Reply::EventsForEver(events) => {
             let leaving = Leaving(Arc::clone(inner));
             let ever =
