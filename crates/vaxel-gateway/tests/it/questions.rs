@@ -66,14 +66,14 @@ struct AskingCall {
     call: Value,
     asks: Vec<Value>,
     got: HashMap<usize, Value>,
-    sender: mpsc::UnboundedSender<String>,
+    sender: mpsc::Sender<String>,
 }
 
 impl Asking {
     fn hear(&self, seen: &Seen) -> Option<Reply> {
         if seen.method() == "tools/call" {
             let arguments = &seen.json["params"]["arguments"];
-            let (sender, receiver) = mpsc::unbounded_channel();
+            let (sender, receiver) = mpsc::channel(64);
             let mut call = AskingCall {
                 call: seen.json.clone(),
                 asks: arguments["ask"].as_array().cloned().unwrap_or_default(),
@@ -117,7 +117,7 @@ impl AskingCall {
         let mut question = self.asks[ask].clone();
         question["jsonrpc"] = "2.0".into();
         question["id"] = format!("{call}-{ask}").into();
-        self.sender.send(question.to_string()).unwrap();
+        self.sender.try_send(question.to_string()).unwrap();
     }
 
     fn finish(&mut self) {
@@ -128,9 +128,9 @@ impl AskingCall {
         let text = serde_json::to_string(&all).unwrap();
         let result = json!({"content": [{"type": "text", "text": text}]});
         let answer = json!({"jsonrpc": "2.0", "id": self.call["id"], "result": result});
-        self.sender.send(answer.to_string()).unwrap();
+        self.sender.try_send(answer.to_string()).unwrap();
         // The stream ends with its last sender.
-        self.sender = mpsc::unbounded_channel().0;
+        self.sender = mpsc::channel(64).0;
     }
 }
 
@@ -314,7 +314,7 @@ async fn a_client_of_either_era_answers_a_server_of_either_era() {
                 let expected: Vec<Value> = asks.iter().map(answer).collect();
                 assert_eq!(said(&last), json!(expected), "{service}");
                 assert_eq!(asked.len(), asks.len(), "{service}");
-                assert_eq!(last["id"].is_number(), true);
+                assert!(last["id"].is_number());
             }
         }
     }
@@ -508,12 +508,11 @@ async fn a_client_that_says_no_is_heard() {
             "error": {"code": -1, "message": "the user said no"}});
         assert_eq!(legacy.post(&refusal.to_string()).await.status, 202);
         let last = next(&mut stream).await;
-        match expected {
-            Some(expected) => assert_eq!(said(&last), expected, "{service}"),
-            None => {
-                assert_eq!(last["result"]["isError"], true, "{last}");
-                assert!(last.to_string().contains("the user said no"), "{last}");
-            }
+        if let Some(expected) = expected {
+            assert_eq!(said(&last), expected, "{service}");
+        } else {
+            assert_eq!(last["result"]["isError"], true, "{last}");
+            assert!(last.to_string().contains("the user said no"), "{last}");
         }
     }
 }

@@ -155,6 +155,9 @@ fn limits(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config) {
 /// The longest call, and how many at once.
 fn calls(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config) -> (Duration, u32) {
     gateway.name_max = count(fields, "name_max", 24..=128);
+    gateway.answer_wait = span(fields, "answer_wait", SECOND..=DAY);
+    gateway.parked_max = count(fields, "parked", 0..=1_000_000);
+    gateway.parked_per_caller = count(fields, "parked_per_caller", 0..=1_000_000);
     gateway.start_wait = span(fields, "start_wait", Duration::ZERO..=HOUR);
     gateway.page_size = count(fields, "page_size", 1..=10_000);
     let concurrency = count(fields, "concurrency", 1..=1_000_000);

@@ -67,7 +67,7 @@ pub(crate) enum Reply {
     /// Events, and then the end.
     Events(Vec<String>),
     /// Events as they are sent, until the sender is dropped.
-    Live(mpsc::UnboundedReceiver<String>),
+    Live(mpsc::Receiver<String>),
     /// Events, and then nothing, for ever.
     EventsForEver(Vec<String>),
     /// Half a body, and then the connection breaks.
