@@ -8,6 +8,8 @@
 //   "expect_tools": ["a", …]                 names that the list must hold
 //   "calls":   [{ "tool", "arguments", "expect_contains", "expect_error", "progress" }]
 //   "reads":   [{ "uri", "expect_contains" }]
+// What a server asks in the middle of a call is answered: a form with the name Ada, sampling with
+// what it was asked.
 //   "prompts": [{ "name", "arguments", "expect_contains" }]
 // Printed is one JSON object per line: first the connection, then one per call. The exit code is 0
 // when everything was as expected.
@@ -28,6 +30,25 @@ export function readRequest() {
   const text = process.argv[2] ?? process.env.PEER_REQUEST;
   if (!text) fail('give the request as JSON: first argument or PEER_REQUEST');
   return JSON.parse(text);
+}
+
+/** What the clients declare, and how they answer what a server asks. */
+export const capabilities = { sampling: {}, elicitation: {} };
+
+export function fillIn(params) {
+  const wanted = Object.keys(params.requestedSchema?.properties ?? {});
+  return { action: 'accept', content: wanted.includes('name') ? { name: 'Ada' } : {} };
+}
+
+export function sample(params) {
+  const [message] = params.messages;
+  const [block] = [message.content].flat();
+  return {
+    role: 'assistant',
+    model: 'test',
+    stopReason: 'endTurn',
+    content: { type: 'text', text: `you said: ${block.text}` },
+  };
 }
 
 /** Headers that show the key of the request. */

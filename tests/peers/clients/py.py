@@ -13,6 +13,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp.types import CreateMessageResult, ElicitResult, TextContent
 
 DEADLINE_S = float(os.environ.get("PEER_DEADLINE_MS", "60000")) / 1000
 MODES = {"legacy": "legacy", "auto": "auto", "modern": "2026-07-28"}
@@ -32,6 +33,21 @@ def target(request):
         )
     headers = {"Authorization": f"Bearer {request['key']}"} if request.get("key") else {}
     return streamable_http_client(request["url"], http_client=create_mcp_http_client(headers=headers))
+
+
+async def fill_in(context, params):
+    """Answers a form: with the name Ada where it asks for one."""
+    wanted = params.requested_schema.get("properties", {})
+    content = {"name": "Ada"} if "name" in wanted else {}
+    return ElicitResult(action="accept", content=content)
+
+
+async def sample(context, params):
+    """Answers as a model would: with what it was asked."""
+    content = params.messages[0].content
+    block = content[0] if isinstance(content, list) else content
+    text = TextContent(type="text", text=f"you said: {block.text}")
+    return CreateMessageResult(role="assistant", model="test", content=text, stop_reason="endTurn")
 
 
 async def tool_names(client):
@@ -95,7 +111,12 @@ def report(what, wanted, answer):
 async def exchange(request):
     era = request.get("era") or os.environ.get("PEER_ERA", "auto")
     ok = True
-    async with Client(target(request), mode=MODES[era]) as client:
+    async with Client(
+        target(request),
+        mode=MODES[era],
+        elicitation_callback=fill_in,
+        sampling_callback=sample,
+    ) as client:
         names = await tool_names(client)
         missing = [tool for tool in request.get("expect_tools", []) if tool not in names]
         ok = ok and not missing

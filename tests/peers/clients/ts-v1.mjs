@@ -1,13 +1,26 @@
 // The TypeScript SDK v1 as a client: sessions, over Streamable HTTP or a command's stdio.
 // The request and the output are described in exchange.mjs.
-import { environment, exchange, headers, load, readRequest } from './exchange.mjs';
+import {
+  capabilities,
+  environment,
+  exchange,
+  fillIn,
+  headers,
+  load,
+  readRequest,
+  sample,
+} from './exchange.mjs';
 
 const { Client } = load('@modelcontextprotocol/sdk/client/index.js');
 const { StdioClientTransport } = load('@modelcontextprotocol/sdk/client/stdio.js');
 const { StreamableHTTPClientTransport } = load('@modelcontextprotocol/sdk/client/streamableHttp.js');
 
+const { CreateMessageRequestSchema, ElicitRequestSchema } = load('@modelcontextprotocol/sdk/types.js');
+
 const request = readRequest();
-const client = new Client({ name: 'ts-v1', version: '1.0.0' });
+const client = new Client({ name: 'ts-v1', version: '1.0.0' }, { capabilities });
+client.setRequestHandler(ElicitRequestSchema, ({ params }) => fillIn(params));
+client.setRequestHandler(CreateMessageRequestSchema, ({ params }) => sample(params));
 
 // The transport learns the negotiated revision; the client itself does not show it.
 let protocol;

@@ -2,7 +2,16 @@
 // (sessions), `modern` (2026-07-28 and nothing else) or `auto` (asks first, falls back).
 // The request and the output are described in exchange.mjs.
 import process from 'node:process';
-import { environment, exchange, headers, load, readRequest } from './exchange.mjs';
+import {
+  capabilities,
+  environment,
+  exchange,
+  fillIn,
+  headers,
+  load,
+  readRequest,
+  sample,
+} from './exchange.mjs';
 
 const { Client, StreamableHTTPClientTransport } = load('@modelcontextprotocol/client');
 const { StdioClientTransport } = load('@modelcontextprotocol/client/stdio');
@@ -13,8 +22,10 @@ const request = readRequest();
 const era = request.era ?? process.env.PEER_ERA ?? 'auto';
 const client = new Client(
   { name: `ts-v2-${era}`, version: '1.0.0' },
-  { versionNegotiation: { mode: MODES[era] } },
+  { capabilities, versionNegotiation: { mode: MODES[era] } },
 );
+client.setRequestHandler('elicitation/create', ({ params }) => fillIn(params));
+client.setRequestHandler('sampling/createMessage', ({ params }) => sample(params));
 
 function transport() {
   if (request.command) {

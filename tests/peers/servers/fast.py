@@ -8,6 +8,7 @@ import os
 import anyio
 from fastmcp import Context, FastMCP
 from fastmcp.exceptions import ToolError
+from mcp.types import ElicitRequest, ElicitRequestFormParams, InputRequiredResult
 
 server = FastMCP("fast")
 
@@ -43,6 +44,22 @@ def fail(reason: str = "on purpose") -> str:
 def point(x: float, y: float) -> dict[str, float]:
     """Answers with structured output."""
     return {"x": x, "y": y, "distance": (x * x + y * y) ** 0.5}
+
+
+@server.tool
+async def greet(context: Context):
+    """Asks for a name first, and greets by it (2026-07-28)."""
+    answers = context.input_responses
+    if not answers:
+        form = ElicitRequestFormParams(
+            message="What is your name?",
+            requested_schema={"type": "object", "properties": {"name": {"type": "string"}}},
+        )
+        return InputRequiredResult(
+            input_requests={"name": ElicitRequest(params=form)}, request_state="asked for the name"
+        )
+    name = answers["name"].content["name"]
+    return f"hello {name}, {context.request_state}"
 
 
 @server.resource("fast://greeting")

@@ -59,7 +59,7 @@ fn every_client_calls_tools_of_every_server() {
     plan["prompts"] = json!([
         {"name": "fast__review", "arguments": {"topic": "lifts"}, "expect_contains": "lifts"},
     ]);
-    for client in clients(&plan, &vaxel) {
+    for client in clients(&interactive(&plan), &vaxel) {
         client.run(&tools);
     }
     for lifecycle in [rmcp_legacy(), rmcp_modern()] {
@@ -140,7 +140,7 @@ fn remote_servers_of_both_eras_are_reached_and_a_forgotten_session_is_opened_aga
          "arguments": {"duration": 0.4, "steps": 2}, "progress": true, "expect_contains": "completed"},
     ]);
     let plan = plan(&vaxel, &calls);
-    for client in clients(&plan, &vaxel) {
+    for client in clients(&interactive(&plan), &vaxel) {
         client.run(&tools);
     }
     // The same address, and no memory of any session.
@@ -170,6 +170,21 @@ fn remote_servers_of_both_eras_are_reached_and_a_forgotten_session_is_opened_aga
             .status
             .success()
     });
+}
+
+/// The plan with calls in which servers ask their clients: a legacy one by requests, a modern one by
+/// its result.
+fn interactive(plan: &Value) -> Value {
+    let asking = json!([
+        {"tool": "everything__trigger-elicitation-request", "expect_contains": "Ada"},
+        {"tool": "everything__trigger-sampling-request", "arguments": {"prompt": "how high?"},
+         "expect_contains": "you said: Resource trigger-sampling-request context: how high?"},
+        {"tool": "fast__greet", "expect_contains": "hello Ada, asked for the name"},
+    ]);
+    let mut plan = plan.clone();
+    let calls = plan["calls"].as_array_mut().unwrap();
+    calls.extend(asking.as_array().unwrap().iter().cloned());
+    plan
 }
 
 fn rmcp_legacy() -> ClientLifecycleMode {
