@@ -347,11 +347,7 @@ async fn call_tool(shared: Arc<Shared>, call: ToolCall) -> Result<ToolReply, Fai
         let detail = format!("`{}` has no tool `{}`", shard.name, call.tool);
         Failure::new(Kind::UnknownTool, detail)
     })?;
-    let route = Route {
-        shard: Arc::clone(shard),
-        own: Arc::clone(&offer.own),
-        own_json: None,
-    };
+    let route = Route::to(shard, offer, false);
     let authorized = authorize::check(&call.principal, route)?;
     let request = tool_request(&offer.own_json, &call.arguments)?;
     let called = relay::call_tool(

@@ -12,8 +12,9 @@ use vaxel_core::{
     principal::Principal,
 };
 use vaxel_mcp::{
+    error::HEADER_MISMATCH,
     handshake::capabilities::Answers,
-    headers,
+    headers::{self, params::Mismatch},
     request::{Input, Request},
     response::{Response as Answered, Verdict},
     revision::{Era, Revision},
@@ -24,7 +25,7 @@ use crate::{
     answer,
     authorize::{self, Authorized},
     conversation::Conversation,
-    edge::{Client, Exchange},
+    edge::{Client, Exchange, modern},
     gateway::Shared,
     interactions::{Binding, Parked, Resumed},
     pipeline::Context,
@@ -55,6 +56,13 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         Ok(authorized) => authorized,
         Err(failure) => return refused(&exchange, &failure),
     };
+    if let Err(mismatch) = check_mirrored(&context, &exchange, authorized.get()) {
+        return modern::refuse(
+            exchange.request.id(),
+            HEADER_MISMATCH,
+            &mismatch.to_string(),
+        );
+    }
     let mut recording = start_recording(&context, &exchange, authorized.get());
     let cancel = match &exchange.client {
         Client::Legacy(session) => Some(session.enter(exchange.request.id())),
@@ -132,9 +140,10 @@ impl Call {
     pub(crate) async fn ask(&self, request: &Request) -> Result<Answer, Failure> {
         let route = self.authorized.get();
         let meta = self.exchange.client.meta(&self.shared.nobody);
-        let param_headers = match self.exchange.client {
-            Client::Modern => param_headers(&self.head.headers),
-            Client::Legacy(_) => Vec::new(),
+        let param_headers = match (&route.mirrored, &self.exchange.client) {
+            (Some(mirrored), _) => mirrored.mirror(request.arguments()),
+            (None, Client::Modern) => param_headers(&self.head.headers),
+            (None, Client::Legacy(_)) => Vec::new(),
         };
         let out = Outbound {
             request,
@@ -304,6 +313,8 @@ pub(crate) async fn call_tool(
     let deadline = within.map_or(reached.deadline, |within| {
         Instant::now_plus(within).min(reached.deadline)
     });
+    let mirrored = route.mirrored.as_ref();
+    let param_headers = mirrored.map_or_else(Vec::new, |one| one.mirror(request.arguments()));
     let out = Outbound {
         request,
         key_json: None,
@@ -315,7 +326,7 @@ pub(crate) async fn call_tool(
             answers: Answers::default(),
         },
         wants_logs: false,
-        param_headers: &[],
+        param_headers: &param_headers,
         deadline,
     };
     let answer = match reached.link.exchange(&out).await {
@@ -381,7 +392,17 @@ fn start_recording(context: &Context, exchange: &Exchange, route: &Route) -> Rec
     Recording::start(&context.shared, &route.shard, arrival)
 }
 
-/// `Mcp-Param-*` mirrors arguments, which stay as they are: it is passed on.
+/// Whether the headers of a modern client say what its arguments say.
+fn check_mirrored(context: &Context, exchange: &Exchange, route: &Route) -> Result<(), Mismatch> {
+    match (&route.mirrored, &exchange.client) {
+        (Some(mirrored), Client::Modern) => {
+            mirrored.check(exchange.request.arguments(), &context.head.headers)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `Mcp-Param-*` headers that mean nothing here are passed on.
 fn param_headers(all: &http::HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let mut found = Vec::new();
     for (name, value) in all {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use vaxel_core::failure::{Failure, Kind};
-use vaxel_mcp::{method::Method, request::Request};
+use vaxel_mcp::{headers::params::ParamHeaders, method::Method, request::Request};
 
 use crate::snapshot::{Offer, Shard, Snapshot};
 
@@ -31,14 +31,27 @@ pub(crate) struct Route {
     pub(crate) own: Arc<str>,
     /// The same as JSON string, when the client calls it otherwise.
     pub(crate) own_json: Option<Box<str>>,
+    /// Arguments that headers mirror.
+    pub(crate) mirrored: Option<Arc<ParamHeaders>>,
 }
 
 impl Route {
-    fn to(shard: &Arc<Shard>, offer: &Offer, renamed: bool) -> Self {
+    /// To a resource, under its URI.
+    fn to_uri(shard: &Arc<Shard>, uri: &str) -> Self {
+        Self {
+            shard: Arc::clone(shard),
+            own: uri.into(),
+            own_json: None,
+            mirrored: None,
+        }
+    }
+
+    pub(crate) fn to(shard: &Arc<Shard>, offer: &Offer, renamed: bool) -> Self {
         Self {
             shard: Arc::clone(shard),
             own: Arc::clone(&offer.own),
             own_json: renamed.then(|| offer.own_json.clone()),
+            mirrored: offer.mirrored.clone(),
         }
     }
 }
@@ -123,11 +136,7 @@ fn resource(snapshot: &Snapshot, scope: &Scope, uri: &str) -> Result<Route, Fail
             format!("Unknown resource: {}", short(uri)),
         )
     })?;
-    Ok(Route {
-        shard: Arc::clone(shard),
-        own: uri.into(),
-        own_json: None,
-    })
+    Ok(Route::to_uri(shard, uri))
 }
 
 /// `completion/complete` names what it completes in `params.ref`; only prompts are renamed.
@@ -161,11 +170,7 @@ fn template(snapshot: &Snapshot, scope: &Scope, uri: &str) -> Result<Route, Fail
     if let Scope::All = scope
         && let Some(shard) = snapshot.shards.values().find(listed)
     {
-        return Ok(Route {
-            shard: Arc::clone(shard),
-            own: uri.into(),
-            own_json: None,
-        });
+        return Ok(Route::to_uri(shard, uri));
     }
     resource(snapshot, scope, uri)
 }

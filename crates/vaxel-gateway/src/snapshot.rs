@@ -24,7 +24,7 @@ use vaxel_core::{
     name::ServiceName,
     service::{Limits, ToolFilter},
 };
-use vaxel_mcp::{definition, meta, names};
+use vaxel_mcp::{definition, headers::params::ParamHeaders, meta, names};
 
 use crate::{gateway::Unavailable, lists::Pages, metrics::Meter, upstream::Link};
 
@@ -91,6 +91,8 @@ pub(crate) struct Offer {
     pub(crate) definition: Arc<RawValue>,
     /// Under its exposed name; absent when the two are the same.
     pub(crate) federated: Option<Box<[u8]>>,
+    /// Arguments that headers mirror; nearly no tool has any.
+    pub(crate) mirrored: Option<Arc<ParamHeaders>>,
 }
 
 impl Offer {
@@ -356,11 +358,12 @@ impl Offers {
             };
         };
         let named = |item: &Item| named_offer(item, &parts.name, name_max);
+        let admitted = |item: &&Item| parts.tools.admits(&item.key);
         let tools: Vec<Offer> = catalog
             .tools
             .iter()
-            .filter(|item| parts.tools.admits(&item.key))
-            .map(named)
+            .filter(admitted)
+            .filter_map(|item| tool_offer(item, &parts.name, name_max))
             .collect();
         let prompts: Vec<Offer> = catalog.prompts.iter().map(named).collect();
         let resources: Vec<Offer> = catalog.resources.iter().map(unnamed_offer).collect();
@@ -410,6 +413,22 @@ fn by_own(offers: &[Offer]) -> HashMap<Arc<str>, u32> {
     offers.iter().enumerate().map(place).collect()
 }
 
+/// A tool whose header annotations are wrong must not be offered (MCP 2026-07-28, Streamable HTTP,
+/// "Custom Headers from Tool Parameters").
+fn tool_offer(item: &Item, service: &ServiceName, name_max: usize) -> Option<Offer> {
+    let mirrored = match ParamHeaders::of_tool(&item.definition) {
+        Ok(mirrored) => Some(mirrored).filter(|mirrored| !mirrored.is_empty()),
+        Err(error) => {
+            tracing::warn!(service.name = %service, tool = %item.key, "the tool is left out: {error}");
+            return None;
+        }
+    };
+    Some(Offer {
+        mirrored: mirrored.map(Arc::new),
+        ..named_offer(item, service, name_max)
+    })
+}
+
 fn named_offer(item: &Item, service: &ServiceName, name_max: usize) -> Offer {
     let exposed = names::exposed(service.as_str(), &item.key, name_max);
     let full = format!("{service}__{}", item.key);
@@ -421,6 +440,7 @@ fn named_offer(item: &Item, service: &ServiceName, name_max: usize) -> Offer {
         exposed: exposed.name.into(),
         definition: Arc::clone(&item.definition),
         federated: Some(federated.into_boxed_slice()),
+        mirrored: None,
     }
 }
 
@@ -432,6 +452,7 @@ fn unnamed_offer(item: &Item) -> Offer {
         exposed: Arc::clone(&item.key),
         definition: Arc::clone(&item.definition),
         federated: None,
+        mirrored: None,
     }
 }
 

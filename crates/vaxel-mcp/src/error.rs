@@ -60,10 +60,12 @@ pub const fn modern_status(code: i32) -> u16 {
     }
 }
 
-/// The answer to a version that nobody here speaks, with the list of those that are.
+/// The answer to a version that no request can have, with those that one can. Revisions of the other era
+/// are reached by `initialize`, not by saying their version.
 pub fn unsupported_version(id: &[u8], requested: &str) -> Bytes {
     let mut supported = vec![b'['];
-    for (index, revision) in Revision::ALL.iter().rev().enumerate() {
+    let modern = |revision: &&Revision| revision.era() == Era::Modern;
+    for (index, revision) in Revision::ALL.iter().rev().filter(modern).enumerate() {
         if index > 0 {
             supported.push(b',');
         }

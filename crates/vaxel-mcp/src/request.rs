@@ -12,7 +12,7 @@ use crate::{
     level::Level,
     meta::{self, RequestMeta},
     method::Method,
-    revision::{Era, Revision},
+    revision::Era,
     splice::Splice,
 };
 
@@ -406,12 +406,6 @@ pub const fn meta_change(client: Era, upstream: Era, facts: &ModernMeta) -> Meta
         (Era::Modern, Era::Legacy) => MetaChange::Strip,
         (Era::Legacy, Era::Modern) => MetaChange::Add(facts),
     }
-}
-
-/// The revision that a request's claim names.
-pub fn claimed_revision(claims: &Claims) -> Option<Result<Revision, String>> {
-    let version = claims.version.as_deref()?;
-    Some(version.parse().map_err(|_| version.to_owned()))
 }
 
 #[cfg(test)]

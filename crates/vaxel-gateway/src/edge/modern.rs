@@ -5,7 +5,7 @@ use http::StatusCode;
 use vaxel_mcp::{
     error::{HEADER_MISMATCH, INVALID_PARAMS, METHOD_NOT_FOUND, unsupported_version},
     headers, meta,
-    request::{Claims, Request, claimed_revision},
+    request::{Claims, Request},
     response,
     revision::{Era, Revision},
 };
@@ -28,16 +28,17 @@ pub(super) fn check(
     version: Option<&str>,
 ) -> Result<(), Response> {
     let id = request.id();
-    let claimed = match claimed_revision(claims) {
-        None => return Err(refuse(id, INVALID_PARAMS, &missing(claims))),
-        Some(Ok(revision)) if revision.era() == Era::Modern => revision,
-        Some(Ok(revision)) => return Err(unsupported(id, revision.as_str())),
-        Some(Err(unknown)) => return Err(unsupported(id, &unknown)),
+    let Some(said) = claims.version.as_deref() else {
+        return Err(refuse(id, INVALID_PARAMS, &missing(claims)));
     };
-    if version != Some(claimed.as_str()) {
-        let detail = mismatch("MCP-Protocol-Version", version, claimed.as_str());
+    if version != Some(said) {
+        let detail = mismatch("MCP-Protocol-Version", version, said);
         return Err(refuse(id, HEADER_MISMATCH, &detail));
     }
+    let claimed = match said.parse::<Revision>() {
+        Ok(revision) if revision.era() == Era::Modern => revision,
+        Ok(_) | Err(_) => return Err(unsupported(id, said)),
+    };
     if !claims.has_capabilities {
         return Err(refuse(id, INVALID_PARAMS, &missing(claims)));
     }
@@ -101,7 +102,7 @@ fn missing(claims: &Claims) -> String {
     )
 }
 
-fn refuse(id: &[u8], code: i32, detail: &str) -> Response {
+pub(crate) fn refuse(id: &[u8], code: i32, detail: &str) -> Response {
     let body = response::error(id, code, detail, None);
     respond::json(StatusCode::BAD_REQUEST, Body::full(body))
 }

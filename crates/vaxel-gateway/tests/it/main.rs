@@ -7,6 +7,7 @@ mod harness;
 mod doors;
 mod eras;
 mod http_faults;
+mod mirrors;
 mod offers;
 mod questions;
 mod records;

@@ -113,7 +113,7 @@ fn reserved_keys_never_reach_a_legacy_upstream() {
         claims.trace_id.as_deref(),
         Some("0af7651916cd43dd8448eb211c80319c")
     );
-    assert_eq!(claimed_revision(&claims), Some(Ok(Revision::V2026_07_28)));
+    assert_eq!(claims.version.as_deref(), Some("2026-07-28"));
 }
 
 #[test]
