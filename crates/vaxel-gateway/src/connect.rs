@@ -7,11 +7,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::{
     process::{ChildStdin, ChildStdout},
-    sync::Notify,
     task::JoinSet,
     time::Instant,
 };
-use tokio_util::sync::DropGuard;
 use url::Url;
 use vaxel_core::{
     failure::{Failure, Kind},
@@ -32,7 +30,8 @@ use crate::{
     gateway::Shared,
     upstream::{
         Answer, BuiltinServer, Link, NowPlus, OnBehalf, Outbound, Wire,
-        http_link::{Address, HttpLink, Listened, Probe},
+        ear::Ear,
+        http_link::{Address, HttpLink, Probe},
         own_request,
         stdio_link::{self, StdioLink},
     },
@@ -41,8 +40,6 @@ use crate::{
 /// Longest wait for the last question to a child. One that installs itself first (`npx`) answers late;
 /// whoever started it decides when that is too late, and ends it.
 const STDIO_PATIENCE: Duration = Duration::from_mins(10);
-/// Pause before a broken stream of changes is opened again.
-const LISTEN_AGAIN: Duration = Duration::from_secs(15);
 
 /// What is to be reached.
 pub struct ConnectTarget {
@@ -84,23 +81,23 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
         name,
         era,
         transport,
-        service: _,
+        service,
     } = target;
+    let ear = Ear::new(shared.interests.of(service));
     match transport {
         Transport::Stdio {
             stdin,
             stdout,
             garbage,
         } => {
-            let changed = Arc::new(Notify::new());
             let (pipes, tasks) = StdioLink::open(
                 name.as_str(),
                 (stdin, stdout),
                 shared.config.line_max,
-                Arc::clone(&changed),
+                ear.clone(),
                 garbage,
             );
-            stdio(&shared, pipes, tasks, era, changed).await
+            stdio(&shared, pipes, tasks, era, &ear).await
         }
         Transport::Http { url, headers } => {
             let address = Address {
@@ -109,7 +106,7 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
                 headers: header_map(headers)?,
                 response_max: shared.config.response_max,
             };
-            http(&shared, address, era).await
+            http(&shared, address, era, &ear).await
         }
         Transport::Builtin(server) => {
             let params = Bytes::from(hello::modern_params(&[]));
@@ -125,13 +122,7 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
             })?;
             let answer = vaxel_mcp::response::result(b"1", &result);
             let facts = read_discover(&answer, name.as_str())?;
-            let changed = Arc::new(Notify::new());
-            Ok(Link::new(
-                facts,
-                Wire::Builtin(server),
-                changed,
-                shared.config.catalog_items_max,
-            ))
+            Ok(Link::new(&shared, facts, Wire::Builtin(server), &ear))
         }
     }
 }
@@ -141,7 +132,7 @@ async fn stdio(
     pipes: Arc<stdio_link::Shared>,
     tasks: JoinSet<()>,
     era: EraChoice,
-    changed: Arc<Notify>,
+    ear: &Ear,
 ) -> Result<Link, Failure> {
     let wait = shared.config.probe_timeout;
     let facts = match era {
@@ -155,12 +146,7 @@ async fn stdio(
         },
     };
     let wire = Wire::Stdio(StdioLink::new(pipes, facts.revision.era(), tasks));
-    Ok(Link::new(
-        facts,
-        wire,
-        changed,
-        shared.config.catalog_items_max,
-    ))
+    Ok(Link::new(shared, facts, wire, ear))
 }
 
 async fn ask_modern(
@@ -209,7 +195,12 @@ async fn exchange(
     }
 }
 
-async fn http(shared: &Arc<Shared>, address: Address, era: EraChoice) -> Result<Link, Failure> {
+async fn http(
+    shared: &Shared,
+    address: Address,
+    era: EraChoice,
+    ear: &Ear,
+) -> Result<Link, Failure> {
     let wait = shared.config.probe_timeout;
     let modern = match era {
         EraChoice::Legacy => None,
@@ -219,17 +210,8 @@ async fn http(shared: &Arc<Shared>, address: Address, era: EraChoice) -> Result<
         Some(facts) => (facts, None),
         None => open_legacy(&address, wait).await?,
     };
-    let link = HttpLink::new(address, &facts, session);
-    let changed = Arc::new(Notify::new());
-    let listening =
-        announces_changes(&facts).then(|| keep_listening(shared, link.clone(), &changed));
-    let wire = Wire::Http(link, listening);
-    Ok(Link::new(
-        facts,
-        wire,
-        changed,
-        shared.config.catalog_items_max,
-    ))
+    let wire = Wire::Http(HttpLink::new(address, &facts, session));
+    Ok(Link::new(shared, facts, wire, ear))
 }
 
 /// `None`: the server speaks the legacy era. A refusal of credentials or an outage is no evidence of
@@ -330,29 +312,6 @@ fn read_initialize(answer: &Bytes) -> Result<ServerFacts, Failure> {
         let detail = format!("Its answer to initialize cannot be used: {error}");
         Failure::new(Kind::UpstreamProtocol, detail)
     })
-}
-
-fn announces_changes(facts: &ServerFacts) -> bool {
-    facts.capabilities.get().contains("\"listChanged\"")
-}
-
-/// Listens for list changes until the guard is dropped, which the link holds.
-fn keep_listening(shared: &Arc<Shared>, link: HttpLink, changed: &Arc<Notify>) -> DropGuard {
-    let stop = shared.stop.child_token();
-    let stopped = stop.clone();
-    let changed = Arc::clone(changed);
-    shared.tasks.spawn(async move {
-        let listening = async {
-            while link.listen(&changed).await == Listened::Broken {
-                tokio::time::sleep(LISTEN_AGAIN).await;
-            }
-        };
-        tokio::select! {
-            () = listening => {}
-            () = stopped.cancelled() => {}
-        }
-    });
-    stop.drop_guard()
 }
 
 fn header_map(headers: Vec<(String, Secret<String>)>) -> Result<HeaderMap, Failure> {

@@ -27,6 +27,8 @@ pub(crate) async fn dispatch(context: Context, exchange: Exchange) -> Response {
             lists::page(&context, &exchange)
         }
         Method::SetLevel => set_level(&exchange),
+        Method::Subscribe => watch_resource(&context, &exchange, true),
+        Method::Unsubscribe => watch_resource(&context, &exchange, false),
         Method::Listen => subscribe::listen(&context, &exchange),
         _ => return unknown_method(&exchange),
     };
@@ -35,6 +37,22 @@ pub(crate) async fn dispatch(context: Context, exchange: Exchange) -> Response {
 
 fn own_result(exchange: &Exchange, result: &'static [u8]) -> Response {
     respond::shared_result(exchange.request.id(), bytes::Bytes::from_static(result))
+}
+
+fn watch_resource(
+    context: &Context,
+    exchange: &Exchange,
+    wanted: bool,
+) -> Result<Response, Failure> {
+    let Client::Legacy(session) = &exchange.client else {
+        return Ok(unknown_method(exchange));
+    };
+    let uri = exchange
+        .request
+        .key()
+        .ok_or_else(|| Failure::new(Kind::Invalid, "`params.uri` is missing or not a string"))?;
+    subscribe::watch_resource(context, session, &uri, wanted)?;
+    Ok(own_result(exchange, b"{}"))
 }
 
 fn set_level(exchange: &Exchange) -> Result<Response, Failure> {

@@ -45,6 +45,7 @@ use crate::{
     config::{Config, Tunables},
     connect::{self, ConnectTarget},
     interactions::Interactions,
+    interest::Interests,
     listener,
     metrics::Metrics,
     pipeline::{Fallback, FallbackBody},
@@ -168,6 +169,7 @@ pub(crate) struct Shared {
     pub(crate) unguarded: Principal,
     pub(crate) sessions: Sessions,
     pub(crate) interactions: Interactions,
+    pub(crate) interests: Interests,
     /// What is said upstream on behalf of a caller without a session.
     pub(crate) nobody: ArcSwap<ModernMeta>,
     pub(crate) records: mpsc::Sender<CallRecord>,
@@ -209,6 +211,7 @@ impl Gateway {
             unguarded: Principal::unguarded(),
             sessions,
             interactions,
+            interests: Interests::default(),
             nobody: ArcSwap::from_pointee(upstream::own_meta()),
             records: deps.records,
             metrics: Metrics::new(registry),
@@ -264,6 +267,7 @@ impl Gateway {
     /// Takes a service away; the next request no longer sees it.
     pub fn withdraw(&self, id: Id<Service>) {
         self.shared.change(|old| old.without(id));
+        self.shared.interests.forget(id);
     }
 
     /// Replaces the keys that callers can show.

@@ -125,7 +125,7 @@ fn prompt(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failu
 
 /// Resources keep their URIs. On a single service every URI goes through: servers serve resources
 /// that they do not list.
-fn resource(snapshot: &Snapshot, scope: &Scope, uri: &str) -> Result<Route, Failure> {
+pub(crate) fn resource(snapshot: &Snapshot, scope: &Scope, uri: &str) -> Result<Route, Failure> {
     let shard = match scope {
         Scope::All => snapshot.resource(uri),
         Scope::Service(shard) => Some(shard),

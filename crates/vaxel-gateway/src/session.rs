@@ -34,6 +34,8 @@ use vaxel_mcp::{
     revision::Revision,
 };
 
+use crate::interest::Watched;
+
 /// Longest session id that is looked at, bytes.
 const TOKEN_MAX: usize = 8 << 10;
 /// Longest capabilities and client info that a session keeps, bytes each.
@@ -52,6 +54,8 @@ pub(crate) struct Session {
     /// Questions that the client was asked, and who waits for its answers.
     questions: Mutex<HashMap<u64, oneshot::Sender<Response>>>,
     next_question: AtomicU64,
+    /// Resources that the client watches, by URI.
+    pub(crate) watched: Mutex<HashMap<Box<str>, Watched>>,
     /// Calls in flight by raw id, to be cancelled by `notifications/cancelled`.
     calls: Mutex<HashMap<Box<[u8]>, CancellationToken>>,
     seen: AtomicU64,
@@ -224,6 +228,7 @@ impl Session {
             questions: Mutex::default(),
             // An answer to a question of an earlier process must not meet a new one.
             next_question: AtomicU64::new(now.as_millis()),
+            watched: Mutex::default(),
             calls: Mutex::default(),
             seen: AtomicU64::new(now.as_millis()),
         })

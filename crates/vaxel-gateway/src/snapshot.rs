@@ -24,7 +24,7 @@ use vaxel_core::{
     name::ServiceName,
     service::{Limits, ToolFilter},
 };
-use vaxel_mcp::{definition, headers::params::ParamHeaders, meta, names};
+use vaxel_mcp::{definition, headers::params::ParamHeaders, hello::Offered, meta, names};
 
 use crate::{gateway::Unavailable, lists::Pages, metrics::Meter, upstream::Link};
 
@@ -336,6 +336,12 @@ impl Shard {
     /// Whether an instance is expected that was not there before.
     pub(crate) const fn is_starting(&self) -> bool {
         self.links.is_empty() && matches!(self.unavailable, Some(Unavailable::Starting))
+    }
+
+    /// Whether the server says when a resource has changed. Of one that is not there it is not known.
+    pub(crate) fn tells_of_resources(&self) -> bool {
+        let tells = |link: &Link| Offered::of(&link.facts().capabilities).subscribe;
+        self.links.is_empty() || self.links.iter().any(tells)
     }
 
     fn not_there(&self) -> Failure {

@@ -1,12 +1,16 @@
 //! Streams that tell clients of changes: `GET` of a legacy session, `subscriptions/listen` of the
-//! modern era. Both compare digests of the lists in their scope whenever the snapshot changed.
+//! modern era. Both compare digests of the lists in their scope whenever the snapshot changed, and hear
+//! what servers say of the resources that their client watches.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc, watch,
+    },
     time::interval,
 };
 use vaxel_core::{
@@ -20,19 +24,23 @@ use crate::{
     dispatch,
     edge::{Client, Exchange, legacy},
     gateway::{OpenStream, Shared},
+    interest::{Update, Watched},
     pipeline::Context,
     respond::{self, Response},
-    route::Scope,
+    route::{Scope, resource},
+    session::Session,
     snapshot::Digests,
 };
 
 /// Events waiting for one client. A client that reads no further than this is dropped; it comes back
 /// and reads the lists anew.
-const EVENTS: usize = 16;
+const EVENTS: usize = 64;
+/// Most single resources that one session or stream may watch.
+pub(crate) const RESOURCES: usize = 1_000;
 /// How often a comment shows both sides that the stream is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Which changes a client wants to hear of.
+/// Which changes of lists a client wants to hear of.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Wanted {
@@ -44,18 +52,94 @@ struct Wanted {
 #[derive(Deserialize)]
 struct Listen {
     #[serde(default)]
-    notifications: Wanted,
+    notifications: Notifications,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Notifications {
+    #[serde(flatten)]
+    lists: Wanted,
+    resource_subscriptions: Vec<String>,
+}
+
+/// Whose watched resources a stream tells of.
+enum Watching {
+    /// Those of a session, which it changes by requests.
+    Session(Arc<Session>),
+    /// Those that the stream was opened for.
+    Stream(Vec<Watched>),
+}
+
+impl Watching {
+    /// The resources that an update is about; of all of them when it is not known.
+    fn concerned(&self, update: Option<&Update>) -> Vec<String> {
+        let concerns = |one: &&Watched| update.is_none_or(|update| one.is(update));
+        let uri = |one: &Watched| one.uri().to_owned();
+        match self {
+            Self::Session(session) => {
+                let watched = session.watched.lock();
+                watched.values().filter(concerns).map(uri).collect()
+            }
+            Self::Stream(watched) => watched.iter().filter(concerns).map(uri).collect(),
+        }
+    }
 }
 
 /// `GET`: everything that concerns the session but belongs to none of its requests.
 pub(crate) fn legacy_stream(context: &Context) -> Result<Response, Failure> {
-    legacy::session(context)?;
+    let session = legacy::session(context)?;
     let wanted = Wanted {
         tools_list_changed: true,
         prompts_list_changed: true,
         resources_list_changed: true,
     };
-    start(context, wanted, None, Vec::new())
+    start(
+        context,
+        wanted,
+        Watching::Session(session),
+        None,
+        Vec::new(),
+    )
+}
+
+/// `resources/subscribe` and `resources/unsubscribe` of a session.
+pub(crate) fn watch_resource(
+    context: &Context,
+    session: &Session,
+    uri: &str,
+    wanted: bool,
+) -> Result<(), Failure> {
+    crate::authorize::may_list(&context.principal)?;
+    let mut watched = session.watched.lock();
+    if !wanted {
+        watched.remove(uri);
+        return Ok(());
+    }
+    if watched.len() >= RESOURCES && !watched.contains_key(uri) {
+        return Err(too_many());
+    }
+    let one = watch(context, uri)?;
+    watched.insert(uri.into(), one);
+    Ok(())
+}
+
+fn too_many() -> Failure {
+    let detail = format!("More than {RESOURCES} resources cannot be watched at once");
+    Failure::new(Kind::Busy, detail)
+}
+
+fn watch(context: &Context, uri: &str) -> Result<Watched, Failure> {
+    let route = resource(&context.snapshot, &context.scope, uri)?;
+    if !route.shard.tells_of_resources() {
+        let detail = format!(
+            "`{}` does not tell of changes of its resources",
+            route.shard.name
+        );
+        return Err(Failure::new(Kind::Unsupported, detail));
+    }
+    let interest = context.shared.interests.of(route.shard.id);
+    Ok(interest.watch(uri))
 }
 
 /// `subscriptions/listen`.
@@ -66,17 +150,31 @@ pub(crate) fn listen(context: &Context, exchange: &Exchange) -> Result<Response,
     let params: Listen = exchange.request.read_params().ok_or_else(|| {
         Failure::new(
             Kind::Invalid,
-            "`params.notifications` must be an object of booleans",
+            "`params.notifications` must be an object of booleans and of lists of URIs",
         )
     })?;
+    let wanted = params.notifications;
+    if wanted.resource_subscriptions.len() > RESOURCES {
+        return Err(too_many());
+    }
+    // Only what can be heard of is acknowledged.
+    let uris = wanted.resource_subscriptions.iter();
+    let watched: Vec<Watched> = uris.filter_map(|uri| watch(context, uri).ok()).collect();
     let id = exchange.request.id().to_vec();
-    let first = vec![acknowledged(&id, params.notifications)];
-    start(context, params.notifications, Some(id), first)
+    let first = vec![acknowledged(&id, wanted.lists, &watched)];
+    start(
+        context,
+        wanted.lists,
+        Watching::Stream(watched),
+        Some(id),
+        first,
+    )
 }
 
 fn start(
     context: &Context,
     wanted: Wanted,
+    watching: Watching,
     subscription: Option<Vec<u8>>,
     first: Vec<Bytes>,
 ) -> Result<Response, Failure> {
@@ -92,6 +190,8 @@ fn start(
         open: context.shared.enter_stream()?,
         // Before the lists are looked at: a change in between must be heard.
         changed: context.shared.changed.subscribe(),
+        updates: context.shared.interests.updates(),
+        watching,
         seen: digests(&context.shared, scope_id(&context.scope)),
         scope: scope_id(&context.scope),
         wanted,
@@ -127,6 +227,8 @@ fn digests(shared: &Shared, scope: Option<Id<Service>>) -> Digests {
 struct Watcher {
     open: OpenStream,
     changed: watch::Receiver<()>,
+    updates: broadcast::Receiver<Update>,
+    watching: Watching,
     seen: Digests,
     scope: Option<Id<Service>>,
     wanted: Wanted,
@@ -144,11 +246,27 @@ impl Watcher {
                 () = shared.stop.cancelled() => return self.end(),
                 _ = keep_alive.tick() => self.sender.try_send(sse::comment("alive")).is_ok(),
                 news = self.changed.changed() => news.is_ok() && self.compare(&shared),
+                update = self.updates.recv() => match update {
+                    Ok(update) => self.tell(Some(&update)),
+                    Err(RecvError::Lagged(_)) => self.tell(None),
+                    Err(RecvError::Closed) => false,
+                },
             };
             if !told {
                 return;
             }
         }
+    }
+
+    /// Tells the client which of its resources have changed; false when it does not read.
+    fn tell(&self, update: Option<&Update>) -> bool {
+        self.watching.concerned(update).iter().all(|uri| {
+            let mut quoted = Vec::new();
+            meta::quote(&mut quoted, uri);
+            let about = Some(("uri", &*quoted));
+            let note = notification(Method::ResourceUpdated, self.subscription.as_deref(), about);
+            self.sender.try_send(sse::event(&note, None)).is_ok()
+        })
     }
 
     /// Tells the client what differs from what it last heard; false when it does not read.
@@ -196,7 +314,7 @@ fn subscription_meta(id: &[u8]) -> Vec<u8> {
     meta::rewrite(None, |_| false, &[(meta::SUBSCRIPTION_ID, id)])
 }
 
-fn acknowledged(id: &[u8], wanted: Wanted) -> Bytes {
+fn acknowledged(id: &[u8], wanted: Wanted, watched: &[Watched]) -> Bytes {
     let mut granted = vec![b'{'];
     for (name, given) in [
         ("toolsListChanged", wanted.tools_list_changed),
@@ -207,17 +325,24 @@ fn acknowledged(id: &[u8], wanted: Wanted) -> Bytes {
             meta::member(&mut granted, name, b"true");
         }
     }
+    if !watched.is_empty() {
+        let uris: Vec<&str> = watched.iter().map(Watched::uri).collect();
+        let uris = serde_json::to_vec(&uris).unwrap_or_default();
+        meta::member(&mut granted, "resourceSubscriptions", &uris);
+    }
     granted.push(b'}');
-    notification(Method::Acknowledged, Some(id), Some(&granted))
+    let granted = Some(("notifications", &*granted));
+    notification(Method::Acknowledged, Some(id), granted)
 }
 
-fn notification(method: Method, subscription: Option<&[u8]>, granted: Option<&[u8]>) -> Bytes {
+/// A notification with one member of its own.
+fn notification(method: Method, subscription: Option<&[u8]>, own: Option<(&str, &[u8])>) -> Bytes {
     let mut params = vec![b'{'];
     if let Some(id) = subscription {
         meta::member(&mut params, "_meta", &subscription_meta(id));
     }
-    if let Some(granted) = granted {
-        meta::member(&mut params, "notifications", granted);
+    if let Some((name, value)) = own {
+        meta::member(&mut params, name, value);
     }
     params.push(b'}');
     let mut out = br#"{"jsonrpc":"2.0""#.to_vec();

@@ -1,7 +1,7 @@
 //! The upstream side of a call: one [`Link`] per connected instance, whatever its transport and era.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -19,7 +19,7 @@ use vaxel_mcp::{
     envelope::Envelope,
     error::METHOD_NOT_FOUND,
     handshake::{ServerFacts, capabilities::Answers},
-    hello::Offered,
+    hello::{self, Offered},
     interaction::Question,
     level::Level,
     method::Method,
@@ -30,9 +30,13 @@ use vaxel_mcp::{
 
 pub(crate) mod builtin;
 pub(crate) mod catalog;
+pub(crate) mod ear;
 pub(crate) mod http_link;
 mod legacy_call;
 pub(crate) mod stdio_link;
+
+use self::ear::{Ear, Listened};
+use crate::gateway::Shared;
 
 pub use builtin::{BuiltinError, BuiltinRequest, BuiltinServer};
 
@@ -43,9 +47,11 @@ pub struct Link(Arc<Inner>);
 
 struct Inner {
     facts: ServerFacts,
-    wire: Wire,
+    wire: Arc<Wire>,
     in_flight: AtomicU32,
     changed: Arc<Notify>,
+    /// Ends the listening together with the link.
+    _listening: Option<DropGuard>,
     items_max: usize,
     /// What legacy servers were told about log messages, per session.
     levels: Mutex<HashMap<OnBehalf, Level>>,
@@ -57,11 +63,7 @@ const LEVELS: usize = 4_096;
 const SET_LEVEL: Duration = Duration::from_secs(5);
 
 pub(crate) enum Wire {
-    /// The guard ends the stream of changes together with the link.
-    Http(
-        http_link::HttpLink,
-        #[expect(dead_code, reason = "held for its drop")] Option<DropGuard>,
-    ),
+    Http(http_link::HttpLink),
     Stdio(stdio_link::StdioLink),
     Builtin(Arc<dyn BuiltinServer>),
 }
@@ -173,18 +175,15 @@ impl Outbound<'_> {
 }
 
 impl Link {
-    pub(crate) fn new(
-        facts: ServerFacts,
-        wire: Wire,
-        changed: Arc<Notify>,
-        items_max: usize,
-    ) -> Self {
+    pub(crate) fn new(shared: &Shared, facts: ServerFacts, wire: Wire, ear: &Ear) -> Self {
+        let wire = Arc::new(wire);
         Self(Arc::new(Inner {
+            _listening: ear::listen(shared, &wire, &facts, ear),
             facts,
             wire,
             in_flight: AtomicU32::new(0),
-            changed,
-            items_max,
+            changed: Arc::clone(&ear.changed),
+            items_max: shared.config.catalog_items_max,
             levels: Mutex::default(),
         }))
     }
@@ -210,20 +209,16 @@ impl Link {
 
     /// Whether calls can go this way at all.
     pub(crate) fn is_open(&self) -> bool {
-        match &self.0.wire {
+        match &*self.0.wire {
             Wire::Stdio(stdio) => stdio.is_open(),
-            Wire::Http(..) | Wire::Builtin(_) => true,
+            Wire::Http(_) | Wire::Builtin(_) => true,
         }
     }
 
     /// Sends a request and waits for the first piece of its answer.
     pub(crate) async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
         let _in_flight = InFlight::new(&self.0.in_flight);
-        match &self.0.wire {
-            Wire::Http(http, _) => http.exchange(out).await,
-            Wire::Stdio(stdio) => stdio.exchange(out).await,
-            Wire::Builtin(server) => builtin::exchange(&**server, out).await,
-        }
+        self.0.wire.exchange(out).await
     }
 
     /// A request of Vaxel's own; only the answer counts, notifications are dropped.
@@ -233,38 +228,9 @@ impl Link {
         params: &[u8],
         within: Duration,
     ) -> Result<Response, Failure> {
-        self.ask_as(OnBehalf::SYSTEM, (method, params), within)
-            .await
-    }
-
-    async fn ask_as(
-        &self,
-        on_behalf: OnBehalf,
-        (method, params): (Method, &[u8]),
-        within: Duration,
-    ) -> Result<Response, Failure> {
-        let deadline = Instant::now_plus(within);
-        let (request, meta) = own_request(method, params)?;
-        let out = Outbound {
-            request: &request,
-            key_json: None,
-            key: "",
-            client_era: Era::Legacy,
-            meta: &meta,
-            on_behalf,
-            wants_logs: false,
-            param_headers: &[],
-            deadline,
-        };
-        let mut events = match self.exchange(&out).await? {
-            Answer::Done(response) => return Ok(response),
-            Answer::Stream(events) => events,
-        };
-        loop {
-            if let Event::Done(response) = events.next(deadline).await? {
-                return Ok(response);
-            }
-        }
+        let _in_flight = InFlight::new(&self.0.in_flight);
+        let wire = &self.0.wire;
+        wire.ask(OnBehalf::SYSTEM, (method, params), within).await
     }
 
     /// Makes a legacy server send log messages of `level`, which it does per session: the most
@@ -274,7 +240,7 @@ impl Link {
         if self.era() == Era::Modern || !Offered::of(&self.0.facts.capabilities).logging {
             return;
         }
-        let session = if let Wire::Http(..) = self.0.wire {
+        let session = if let Wire::Http(_) = *self.0.wire {
             on_behalf
         } else {
             OnBehalf::SYSTEM
@@ -291,7 +257,7 @@ impl Link {
         }
         let params = format!("{{\"level\":{}}}", level.as_json());
         let told = (Method::SetLevel, params.as_bytes());
-        if let Err(failure) = self.ask_as(session, told, SET_LEVEL).await {
+        if let Err(failure) = self.0.wire.ask(session, told, SET_LEVEL).await {
             tracing::debug!(%failure, "a server was not told which log messages are wanted");
         }
     }
@@ -320,18 +286,76 @@ impl Link {
 
     /// Resolves, with the reason, when the connection is gone. HTTP has no connection to lose.
     pub async fn closed(&self) -> String {
-        match &self.0.wire {
+        match &*self.0.wire {
             Wire::Stdio(stdio) => stdio.closed().await,
-            Wire::Http(..) | Wire::Builtin(_) => std::future::pending().await,
+            Wire::Http(_) | Wire::Builtin(_) => std::future::pending().await,
         }
     }
 
     /// The polite end: a session is deleted, standard input is closed.
     pub async fn close(&self) {
-        match &self.0.wire {
+        match &*self.0.wire {
             Wire::Stdio(stdio) => stdio.close(),
-            Wire::Http(http, _) => http.close().await,
+            Wire::Http(http) => http.close().await,
             Wire::Builtin(_) => {}
+        }
+    }
+}
+
+impl Wire {
+    async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
+        match self {
+            Self::Http(http) => http.exchange(out).await,
+            Self::Stdio(stdio) => stdio.exchange(out).await,
+            Self::Builtin(server) => builtin::exchange(&**server, out).await,
+        }
+    }
+
+    /// A request of Vaxel's own; only the answer counts, notifications are dropped.
+    async fn ask(
+        &self,
+        on_behalf: OnBehalf,
+        (method, params): (Method, &[u8]),
+        within: Duration,
+    ) -> Result<Response, Failure> {
+        let deadline = Instant::now_plus(within);
+        let (request, meta) = own_request(method, params)?;
+        let out = Outbound {
+            request: &request,
+            key_json: None,
+            key: "",
+            client_era: Era::Legacy,
+            meta: &meta,
+            on_behalf,
+            wants_logs: false,
+            param_headers: &[],
+            deadline,
+        };
+        let mut events = match self.exchange(&out).await? {
+            Answer::Done(response) => return Ok(response),
+            Answer::Stream(events) => events,
+        };
+        loop {
+            match events.next(deadline).await? {
+                Event::Notification(_) => {}
+                Event::Question(asked) => events.reply(asked.refusal()),
+                Event::Done(response) => return Ok(response),
+            }
+        }
+    }
+
+    /// Listens to a modern server for changes of its lists and of these resources.
+    async fn listen(
+        &self,
+        uris: BTreeSet<Arc<str>>,
+        ear: &Ear,
+        acknowledged: Arc<Notify>,
+    ) -> Listened {
+        let message = hello::listen_request(1, uris.iter().map(|uri| &**uri));
+        match self {
+            Self::Http(http) => http.subscribe(message, ear, &acknowledged).await,
+            Self::Stdio(stdio) => stdio.subscribe(&message, &acknowledged).await,
+            Self::Builtin(_) => Listened::NotOffered,
         }
     }
 }
@@ -354,10 +378,14 @@ impl Drop for InFlight<'_> {
 
 /// A request of Vaxel's own, as if a legacy client without capabilities had made it.
 pub(crate) fn own_request(method: Method, params: &[u8]) -> Result<(Request, ModernMeta), Failure> {
-    let body = Request::own(1, method, params);
-    let envelope = Envelope::parse(&body).map_err(Failure::internal)?;
+    Ok((read_own(&Request::own(1, method, params))?, own_meta()))
+}
+
+/// A request that was just written.
+fn read_own(body: &Bytes) -> Result<Request, Failure> {
+    let envelope = Envelope::parse(body).map_err(Failure::internal)?;
     let (request, _) = Request::read(body.clone(), &envelope).map_err(Failure::internal)?;
-    Ok((request, own_meta()))
+    Ok(request)
 }
 
 /// What Vaxel says about itself as a client.

@@ -59,15 +59,38 @@ pub fn discover_request(id: u64) -> Bytes {
     Request::own(id, Method::Discover, &modern_params(&[]))
 }
 
-/// `subscriptions/listen` for every list, as Vaxel sends it.
-pub fn listen_request(id: u64) -> Bytes {
-    const ALL: &[u8] =
-        br#"{"toolsListChanged":true,"promptsListChanged":true,"resourcesListChanged":true}"#;
+/// `subscriptions/listen` for every list and for these resources, as Vaxel sends it.
+pub fn listen_request<'a>(id: u64, resources: impl IntoIterator<Item = &'a str>) -> Bytes {
     Request::own(
         id,
         Method::Listen,
-        &modern_params(&[("notifications", ALL)]),
+        &modern_params(&[("notifications", &listened(resources))]),
     )
+}
+
+/// What is listened for: every list, and these resources.
+fn listened<'a>(resources: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
+    let mut uris = vec![b'['];
+    for uri in resources {
+        if uris.len() > 1 {
+            uris.push(b',');
+        }
+        meta::quote(&mut uris, uri);
+    }
+    uris.push(b']');
+    let mut wanted = vec![b'{'];
+    for list in [
+        "toolsListChanged",
+        "promptsListChanged",
+        "resourcesListChanged",
+    ] {
+        meta::member(&mut wanted, list, b"true");
+    }
+    if uris.len() > 2 {
+        meta::member(&mut wanted, "resourceSubscriptions", &uris);
+    }
+    wanted.push(b'}');
+    wanted
 }
 
 /// `params` of a modern request of Vaxel's own, with `members` besides `_meta`.
@@ -111,7 +134,7 @@ pub struct Introduction {
 
 /// Which areas the services behind an endpoint have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "five independent areas")]
+#[expect(clippy::struct_excessive_bools, reason = "six independent areas")]
 pub struct Offered {
     /// Tools.
     pub tools: bool,
@@ -119,6 +142,8 @@ pub struct Offered {
     pub prompts: bool,
     /// Resources.
     pub resources: bool,
+    /// Word of changes of single resources.
+    pub subscribe: bool,
     /// Completion of arguments.
     pub completions: bool,
     /// Log messages.
@@ -148,6 +173,7 @@ impl Offered {
             tools: found.tools.is_some(),
             prompts: found.prompts.is_some(),
             resources: found.resources.is_some(),
+            subscribe: found.resources.is_some_and(takes_subscriptions),
             completions: found.completions.is_some(),
             logging: found.logging.is_some(),
         }
@@ -159,6 +185,7 @@ impl Offered {
             tools: self.tools || other.tools,
             prompts: self.prompts || other.prompts,
             resources: self.resources || other.resources,
+            subscribe: self.subscribe || other.subscribe,
             completions: self.completions || other.completions,
             logging: self.logging || other.logging,
         }
@@ -168,10 +195,15 @@ impl Offered {
     /// services come and go.
     fn to_json(self) -> Vec<u8> {
         const LIST: &[u8] = br#"{"listChanged":true}"#;
+        let resources: &[u8] = if self.subscribe {
+            br#"{"subscribe":true,"listChanged":true}"#
+        } else {
+            LIST
+        };
         let areas: [(bool, &str, &[u8]); 5] = [
             (self.tools, "tools", LIST),
             (self.prompts, "prompts", LIST),
-            (self.resources, "resources", LIST),
+            (self.resources, "resources", resources),
             (self.completions, "completions", b"{}"),
             (self.logging, "logging", b"{}"),
         ];
@@ -182,6 +214,16 @@ impl Offered {
         object.push(b'}');
         object
     }
+}
+
+fn takes_subscriptions(resources: &RawValue) -> bool {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Resources {
+        subscribe: bool,
+    }
+    let read: Resources = serde_json::from_str(resources.get()).unwrap_or_default();
+    read.subscribe
 }
 
 /// The result of `initialize`.

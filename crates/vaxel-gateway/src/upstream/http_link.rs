@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, StatusCode, heade
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::{
-    sync::OnceCell,
+    sync::{Notify, OnceCell},
     time::{Instant, timeout_at},
 };
 use tokio_util::task::TaskTracker;
@@ -40,12 +40,16 @@ use vaxel_mcp::{
 };
 
 use super::{
-    Answer, Asked, Event, Events, NowPlus, OnBehalf, Outbound, legacy_call::LegacyCall,
+    Answer, Asked, Event, Events, NowPlus, OnBehalf, Outbound,
+    ear::{Ear, Listened},
+    legacy_call::LegacyCall,
     stdio_link::answer_to_server,
 };
 
 /// Sessions of one legacy server; the one that was opened first makes room.
 const SESSIONS: usize = 1_024;
+/// Longest wait for a stream of changes to open.
+const OPEN_STREAM: Duration = Duration::from_secs(30);
 /// How long a polite end may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -329,16 +333,66 @@ impl HttpLink {
         self.0.judge(parts.status, text)
     }
 
-    /// Waits on the server's stream of changes and tells `changed` of each, until the server says
-    /// that it has no such stream or the connection breaks.
-    pub(crate) async fn listen(&self, changed: &tokio::sync::Notify) -> Listened {
-        let reply = match self.open_stream().await {
-            Ok(reply) => reply,
-            Err(failure) => {
-                tracing::debug!(service.name = %self.0.name, %failure, "no stream of changes");
-                return Listened::Broken;
-            }
+    /// Waits on the stream of a legacy server's session and passes on what it says, until the server
+    /// says that it has no such stream or the connection breaks.
+    pub(super) async fn listen(&self, ear: &Ear) -> Listened {
+        let opened = async {
+            let deadline = Instant::now_plus(OPEN_STREAM);
+            let system = OnBehalf::SYSTEM;
+            let slot = self.0.slot(system);
+            let session = self
+                .0
+                .session_id(slot.as_deref(), system.answers, deadline)
+                .await?;
+            let map = self.0.legacy_headers(session.as_ref());
+            let request = request(Verb::GET, &self.0.target, map, Body::Empty);
+            let reply = self.0.target.send(request, deadline).await?;
+            Ok::<_, Failure>((reply, session))
         };
+        match opened.await {
+            Ok((reply, session)) => {
+                let heard = |envelope: &Envelope<'_>| match envelope.kind() {
+                    // Nobody's call: nobody can be asked.
+                    MessageKind::Request => self.tell(answer_to_server(envelope), session.clone()),
+                    _ => ear.hear(envelope),
+                };
+                self.follow(reply, heard).await
+            }
+            Err(failure) => self.not_opened(&failure),
+        }
+    }
+
+    /// The same for a modern server, by `subscriptions/listen`.
+    pub(super) async fn subscribe(
+        &self,
+        message: Bytes,
+        ear: &Ear,
+        acknowledged: &Notify,
+    ) -> Listened {
+        let mut map = self.0.base.clone();
+        map.insert(headers::MCP_PROTOCOL_VERSION, self.0.revision.clone());
+        let method = HeaderValue::from_static(Method::Listen.as_str());
+        map.insert(headers::MCP_METHOD, method);
+        let deadline = Instant::now_plus(OPEN_STREAM);
+        match send(&self.0.target, map, message, deadline).await {
+            Ok(reply) => {
+                let heard =
+                    |envelope: &Envelope<'_>| match envelope.method.as_deref().map(Method::of) {
+                        Some(Method::Acknowledged) => acknowledged.notify_one(),
+                        _ => ear.hear(envelope),
+                    };
+                self.follow(reply, heard).await
+            }
+            Err(failure) => self.not_opened(&failure),
+        }
+    }
+
+    fn not_opened(&self, failure: &Failure) -> Listened {
+        tracing::debug!(service.name = %self.0.name, %failure, "no stream of changes");
+        Listened::Broken
+    }
+
+    async fn follow(&self, reply: Reply, heard: impl Fn(&Envelope<'_>)) -> Listened {
         if !reply.parts.status.is_success() || !is_stream(&reply.parts.headers) {
             return Listened::NotOffered;
         }
@@ -354,37 +408,12 @@ impl HttpLink {
                 let Ok(event) = event else {
                     return Listened::Broken;
                 };
-                if is_list_change(&event.data) {
-                    changed.notify_one();
+                if let Ok(envelope) = Envelope::parse(&event.data) {
+                    heard(&envelope);
                 }
             }
         }
         Listened::Broken
-    }
-
-    async fn open_stream(&self) -> Result<Reply, Failure> {
-        let deadline = Instant::now_plus(Duration::from_secs(30));
-        match self.0.era {
-            Era::Legacy => {
-                let system = OnBehalf::SYSTEM;
-                let slot = self.0.slot(system);
-                let session = self
-                    .0
-                    .session_id(slot.as_deref(), system.answers, deadline)
-                    .await?;
-                let map = self.0.legacy_headers(session.as_ref());
-                let request = request(Verb::GET, &self.0.target, map, Body::Empty);
-                Ok(self.0.target.send(request, deadline).await?)
-            }
-            Era::Modern => {
-                let message = hello::listen_request(1);
-                let mut map = self.0.base.clone();
-                map.insert(headers::MCP_PROTOCOL_VERSION, self.0.revision.clone());
-                let method = HeaderValue::from_static(Method::Listen.as_str());
-                map.insert(headers::MCP_METHOD, method);
-                send(&self.0.target, map, message, deadline).await
-            }
-        }
     }
 
     /// Ends the sessions that are open.
@@ -417,15 +446,6 @@ impl InSession {
             Self::Forgotten(_, answer) => answer,
         }
     }
-}
-
-/// How a stream of changes ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Listened {
-    /// The server has no such stream.
-    NotOffered,
-    /// It may be opened again.
-    Broken,
 }
 
 impl Shared {
@@ -581,17 +601,6 @@ async fn send(
 fn is_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
-}
-
-fn is_list_change(message: &[u8]) -> bool {
-    let method = Envelope::parse(message)
-        .ok()
-        .and_then(|envelope| envelope.method);
-    let method = method.map(|method| Method::of(&method));
-    matches!(
-        method,
-        Some(Method::ToolsChanged | Method::PromptsChanged | Method::ResourcesChanged)
-    )
 }
 
 /// Reads a stream up to the first answer, passing over everything else.

@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -31,12 +32,16 @@ use vaxel_mcp::{
     lines::{Line, Lines},
     method::Method,
     request::Forward,
-    response::{self, Response},
+    response::{self, Response, Verdict},
     revision::Era,
     splice::Splice,
 };
 
-use super::{Answer, Asked, Event, Events, Outbound};
+use super::{
+    Answer, Asked, Event, Events, NowPlus, OnBehalf, Outbound,
+    ear::{Ear, Listened},
+    own_meta, read_own,
+};
 
 /// Messages waiting to be written to the child. When it is full the child does not read, and
 /// further calls are refused as busy.
@@ -45,7 +50,9 @@ const OUTGOING: usize = 1_024;
 /// and log lines may be lost, answers may not.
 const NOTES: usize = 64;
 /// For so long a question may still belong to a call that its caller has left: it is nobody's then.
-const LINGER: std::time::Duration = std::time::Duration::from_secs(30);
+const LINGER: Duration = Duration::from_secs(30);
+/// How long a subscription is waited for: it ends by being dropped.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 /// Messages written to the child at once.
 const BATCH: usize = 64;
 
@@ -67,7 +74,7 @@ pub(crate) struct Shared {
     one_by_one: AtomicBool,
     turns: Arc<Semaphore>,
     closed: watch::Sender<Option<Arc<str>>>,
-    changed: Arc<Notify>,
+    ear: Ear,
     garbage: Garbage,
     name: Box<str>,
 }
@@ -114,7 +121,7 @@ impl StdioLink {
         name: &str,
         pipes: (ChildStdin, ChildStdout),
         line_max: usize,
-        changed: Arc<Notify>,
+        ear: Ear,
         garbage: Garbage,
     ) -> (Arc<Shared>, JoinSet<()>) {
         let (outgoing, queue) = mpsc::channel(OUTGOING);
@@ -125,7 +132,7 @@ impl StdioLink {
             one_by_one: AtomicBool::new(false),
             turns: Arc::new(Semaphore::new(1)),
             closed: watch::Sender::new(None),
-            changed,
+            ear,
             garbage,
             name: name.into(),
         });
@@ -146,6 +153,33 @@ impl StdioLink {
 
     pub(super) async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
         self.shared.exchange(out, self.era).await
+    }
+
+    /// Asks a modern server to tell of changes; its notifications come as all others do.
+    pub(super) async fn subscribe(&self, message: &Bytes, acknowledged: &Notify) -> Listened {
+        let asked = async {
+            let request = read_own(message)?;
+            let meta = own_meta();
+            let out = Outbound {
+                request: &request,
+                key_json: None,
+                key: "",
+                client_era: Era::Modern,
+                meta: &meta,
+                on_behalf: OnBehalf::SYSTEM,
+                wants_logs: false,
+                param_headers: &[],
+                deadline: Instant::now_plus(FOR_EVER),
+            };
+            let exchange = self.exchange(&out);
+            // Messages of a pipe keep their order: the server reads this one before any later one.
+            acknowledged.notify_one();
+            exchange.await
+        };
+        match asked.await {
+            Ok(Answer::Done(answer)) if answer.verdict == Verdict::Error => Listened::NotOffered,
+            Ok(_) | Err(_) => Listened::Broken,
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -347,12 +381,9 @@ impl Shared {
 
     fn notice(&self, method: Method, envelope: &Envelope<'_>, message: &Bytes) {
         match method {
-            Method::ToolsChanged | Method::PromptsChanged | Method::ResourcesChanged => {
-                self.changed.notify_one();
-            }
             Method::Progress => self.progress(envelope, message),
             Method::LogMessage => self.log(message),
-            _ => {}
+            _ => self.ear.hear(envelope),
         }
     }
 

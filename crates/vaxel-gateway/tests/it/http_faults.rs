@@ -317,11 +317,13 @@ async fn a_server_that_asks_on_its_stream_is_refused_and_still_answers() {
     rig.add_http("up", &upstream).await;
     let answer = rig.modern().call("up__echo", "{}").await;
     assert_eq!(answer["result"]["content"][0]["text"], "done");
-    let refused = upstream
-        .seen("")
-        .into_iter()
-        .find(|seen| seen.json["id"] == "q")
-        .unwrap();
+    let refused = wait_for("the refusal", || {
+        upstream
+            .seen("")
+            .into_iter()
+            .find(|seen| seen.json["id"] == "q")
+    })
+    .await;
     assert_eq!(refused.json["error"]["code"], -32601);
     assert!(refused.header("mcp-session-id").is_some());
 }

@@ -11,6 +11,7 @@ mod mirrors;
 mod offers;
 mod questions;
 mod records;
+mod resources;
 mod starting;
 mod stdio_faults;
 mod streams;

@@ -10,6 +10,8 @@ use vaxel_gateway::Transport;
 pub(crate) struct Script {
     modern: bool,
     call: String,
+    /// Its capabilities, a Python dictionary.
+    offers: String,
     /// Run before anything is read.
     first: String,
     /// What the gateway found on standard output that was no protocol.
@@ -22,6 +24,7 @@ impl Script {
         Self {
             modern: true,
             call: call.to_owned(),
+            offers: "{\"tools\": {}, \"logging\": {}}".to_owned(),
             first: String::new(),
             garbage: Arc::default(),
         }
@@ -32,9 +35,16 @@ impl Script {
         Self {
             modern: false,
             call: call.to_owned(),
+            offers: "{\"tools\": {}, \"logging\": {}}".to_owned(),
             first: String::new(),
             garbage: Arc::default(),
         }
+    }
+
+    /// Declares these capabilities, JSON, and offers the resource `note://one`.
+    pub(crate) fn offering(mut self, capabilities: &str) -> Self {
+        self.offers = format!("{{\"tools\": {{}}, **json.loads('{capabilities}')}}");
+        self
     }
 
     /// Does this before it reads anything.
@@ -57,6 +67,7 @@ impl Script {
             )
             .replace("MODERN", if self.modern { "True" } else { "False" })
             .replace("FIRST", &self.first)
+            .replace("OFFERS", &self.offers)
             .replace("CALL", &self.call.replace('\n', "\n        "));
         std::fs::write(&file, program).unwrap();
         let mut child = Command::new("python3")
@@ -114,16 +125,24 @@ while True:
     def refuse(code, words):
         say({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": words}})
     if method == "initialize" and not MODERN:
-        answer({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}, "logging": {}},
+        answer({"protocolVersion": "2025-11-25", "capabilities": OFFERS,
                 "serverInfo": {"name": "child", "version": "1"}})
     elif method == "server/discover" and MODERN:
-        answer({"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}},
+        answer({"supportedVersions": ["2026-07-28"], "capabilities": OFFERS,
                 "ttlMs": 0, "cacheScope": "private",
                 "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "child", "version": "1"}}})
     elif method == "tools/list":
         answer({"tools": [
             {"name": "echo", "inputSchema": {"type": "object"}, "vendor": {"kept": 1.0}},
             {"name": "other", "inputSchema": {"type": "object"}}], "ttlMs": 0, "cacheScope": "private"})
+    elif method == "resources/list":
+        answer({"resources": [{"uri": "note://one", "name": "one"}], "ttlMs": 0, "cacheScope": "private"})
+    elif method == "resources/templates/list":
+        answer({"resourceTemplates": [], "ttlMs": 0, "cacheScope": "private"})
+    elif method in ("resources/subscribe", "resources/unsubscribe") and not MODERN:
+        answer({})
+    elif method == "subscriptions/listen" and MODERN:
+        note("notifications/subscriptions/acknowledged", notifications=params["notifications"])
     elif method == "ping":
         answer({})
     elif method == "tools/call":

@@ -1,0 +1,210 @@
+//! What servers say unasked: that their lists or single resources have changed.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use vaxel_core::failure::Failure;
+use vaxel_mcp::{
+    envelope::Envelope, handshake::ServerFacts, hello::Offered, meta, method::Method, revision::Era,
+};
+
+use super::{OnBehalf, Wire};
+use crate::{
+    gateway::Shared,
+    interest::{Interest, Wanted},
+};
+
+/// Pause before a broken stream of changes is opened again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(15);
+/// Longest wait for a server to take note of a subscription.
+const SUBSCRIBE: Duration = Duration::from_secs(30);
+
+/// Whom a link tells what its server says unasked.
+#[derive(Clone)]
+pub(crate) struct Ear {
+    pub(crate) changed: Arc<Notify>,
+    interest: Arc<Interest>,
+}
+
+/// How a stream of changes ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listened {
+    /// The server has no such stream.
+    NotOffered,
+    /// It may be opened again.
+    Broken,
+}
+
+impl Ear {
+    pub(crate) fn new(interest: Arc<Interest>) -> Self {
+        Self {
+            changed: Arc::new(Notify::new()),
+            interest,
+        }
+    }
+
+    /// Takes note of a notification, when it is one of changes.
+    pub(super) fn hear(&self, envelope: &Envelope<'_>) {
+        #[derive(Deserialize)]
+        struct Updated {
+            uri: String,
+        }
+        match envelope.method.as_deref().map(Method::of) {
+            Some(Method::ToolsChanged | Method::PromptsChanged | Method::ResourcesChanged) => {
+                self.changed.notify_one();
+            }
+            Some(Method::ResourceUpdated) => {
+                let params = envelope.params.map_or("", |params| params.get());
+                if let Ok(Updated { uri }) = serde_json::from_str(params) {
+                    self.interest.updated(&uri);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A stream of changes was broken for a while: anything may have happened.
+    fn missed(&self) {
+        self.changed.notify_one();
+        self.interest.all_updated();
+    }
+}
+
+/// Listens to a server until the guard is dropped, which its link holds.
+pub(crate) fn listen(
+    shared: &Shared,
+    wire: &Arc<Wire>,
+    facts: &ServerFacts,
+    ear: &Ear,
+) -> Option<DropGuard> {
+    let takes_subscriptions = Offered::of(&facts.capabilities).subscribe;
+    let announces = facts.capabilities.get().contains("\"listChanged\"");
+    if !takes_subscriptions && !announces {
+        return None;
+    }
+    let stop = shared.stop.child_token();
+    let stopped = stop.clone();
+    let (wire, ear, era) = (Arc::clone(wire), ear.clone(), facts.revision.era());
+    shared.tasks.spawn(async move {
+        let listening = async {
+            match era {
+                Era::Modern => modern(&wire, &ear).await,
+                Era::Legacy => {
+                    let lost = Notify::new();
+                    let subscribing = async {
+                        if takes_subscriptions {
+                            subscribe(&wire, &ear, &lost).await;
+                        }
+                    };
+                    tokio::join!(legacy(&wire, &ear, &lost), subscribing);
+                }
+            }
+        };
+        until(stopped, listening).await;
+    });
+    Some(stop.drop_guard())
+}
+
+async fn until(stopped: CancellationToken, listening: impl Future<Output = ()>) {
+    tokio::select! {
+        () = listening => {}
+        () = stopped.cancelled() => {}
+    }
+}
+
+/// A legacy server over HTTP talks on the stream of its session; over stdio it talks anyway.
+async fn legacy(wire: &Wire, ear: &Ear, lost: &Notify) {
+    let Wire::Http(http) = wire else { return };
+    while http.listen(ear).await == Listened::Broken {
+        tokio::time::sleep(LISTEN_AGAIN).await;
+        lost.notify_one();
+        ear.missed();
+    }
+}
+
+/// Tells a legacy server which resources are watched, as that changes.
+async fn subscribe(wire: &Wire, ear: &Ear, lost: &Notify) {
+    let mut wanted = ear.interest.wanted();
+    let mut told = BTreeSet::new();
+    loop {
+        let now = wanted.now();
+        for uri in now.difference(&told) {
+            note_failure(tell(wire, Method::Subscribe, uri).await);
+        }
+        for uri in told.difference(&now) {
+            note_failure(tell(wire, Method::Unsubscribe, uri).await);
+        }
+        told = now;
+        tokio::select! {
+            () = wanted.changed() => {}
+            // What a server was told in a session that is gone is forgotten.
+            () = lost.notified() => told.clear(),
+        }
+    }
+}
+
+async fn tell(wire: &Wire, method: Method, uri: &str) -> Result<(), Failure> {
+    let mut quoted = Vec::new();
+    meta::quote(&mut quoted, uri);
+    let mut params = vec![b'{'];
+    meta::member(&mut params, "uri", &quoted);
+    params.push(b'}');
+    let told = wire
+        .ask(OnBehalf::SYSTEM, (method, &params), SUBSCRIBE)
+        .await;
+    told.map(drop)
+}
+
+fn note_failure(told: Result<(), Failure>) {
+    if let Err(failure) = told {
+        tracing::debug!(%failure, "a server took no note of a subscription");
+    }
+}
+
+/// A modern server is asked anew whenever something else is watched; what it is asked for cannot be
+/// changed (MCP 2026-07-28, Patterns, "Subscriptions"). The old stream stays open until the new one
+/// is acknowledged, so that nothing falls between the two.
+async fn modern(wire: &Wire, ear: &Ear) {
+    let mut wanted = ear.interest.wanted();
+    let (mut current, _) = open(wire, ear, wanted.now());
+    loop {
+        tokio::select! {
+            listened = &mut current => {
+                if listened == Listened::NotOffered {
+                    return;
+                }
+                current = again(wire, ear, &mut wanted).await;
+            }
+            () = wanted.changed() => {
+                let (mut next, acknowledged) = open(wire, ear, wanted.now());
+                let is_over = tokio::select! {
+                    () = acknowledged.notified() => false,
+                    _ = &mut current => false,
+                    _ = &mut next => true,
+                };
+                current = if is_over { again(wire, ear, &mut wanted).await } else { next };
+            }
+        }
+    }
+}
+
+type Listening<'a> = BoxFuture<'a, Listened>;
+
+fn open<'a>(
+    wire: &'a Wire,
+    ear: &'a Ear,
+    uris: BTreeSet<Arc<str>>,
+) -> (Listening<'a>, Arc<Notify>) {
+    let acknowledged = Arc::new(Notify::new());
+    let listening = wire.listen(uris, ear, Arc::clone(&acknowledged));
+    (Box::pin(listening), acknowledged)
+}
+
+async fn again<'a>(wire: &'a Wire, ear: &'a Ear, wanted: &mut Wanted) -> Listening<'a> {
+    tokio::time::sleep(LISTEN_AGAIN).await;
+    ear.missed();
+    open(wire, ear, wanted.now()).0
+}
