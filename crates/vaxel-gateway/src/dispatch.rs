@@ -12,6 +12,7 @@ use crate::{
     relay,
     respond::{self, Body, Response},
     subscribe,
+    unhurried::Unhurried,
 };
 
 /// Answers one request.
@@ -19,7 +20,12 @@ pub(crate) async fn dispatch(context: Context, exchange: Exchange) -> Response {
     let era = exchange.client.era();
     let answered = match exchange.request.method() {
         Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead | Method::Complete => {
-            return relay::call(context, exchange).await;
+            let tasks = context.shared.tasks.clone();
+            let call = relay::call(context, exchange);
+            return match era {
+                Era::Modern => call.await,
+                Era::Legacy => Unhurried::new(call, &tasks).await,
+            };
         }
         Method::Ping => Ok(own_result(&exchange, b"{}")),
         Method::Discover => lists::discover(&context, &exchange),

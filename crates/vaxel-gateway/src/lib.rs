@@ -20,6 +20,7 @@ mod admit;
 mod upstream;
 mod relay;
 mod answer;
+mod unhurried; // calls whose clients left
 mod conversation; // calls with notes and questions
 mod interactions; // questions to modern clients, between two requests
 mod respond;

@@ -143,6 +143,40 @@ async fn a_modern_client_that_goes_away_cancels_its_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_call_of_a_legacy_client_that_goes_away_is_carried_to_its_end() {
+    let rig = Rig::start();
+    let script = Script::legacy(
+        "held.append(id)\nif len(held) % 2 == 0:\n    text('late', held[-2])\n    text('now')",
+    );
+    let served = rig.add_stdio("up", &script).await;
+    let client = rig.legacy().await;
+    for (round, message) in [
+        Message::call("up__echo", "{}"),
+        Message::call("up__echo", "{}").token("5"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut calls = hanging(&client, message);
+        heard(&rig, "up", "tools/call", 2 * round + 1).await;
+        calls.abort_all();
+        while calls.join_next().await.is_some() {}
+        let now = client.call("up__echo", "{}").await;
+        assert_eq!(now["result"]["content"][0]["text"], "now");
+        for record in [rig.record().await, rig.record().await] {
+            assert_eq!(record.outcome, Outcome::Ok);
+        }
+    }
+    rig.idle(&served).await;
+    let told = rig.told("up");
+    assert!(
+        !told
+            .iter()
+            .any(|line| line.contains("notifications/cancelled"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_legacy_client_cancels_its_call_by_saying_so() {
     let rig = Rig::start();
     let served = rig.add_stdio("up", &Script::legacy("pass")).await;
