@@ -30,10 +30,12 @@ use crate::{
     gateway::Shared,
     upstream::{
         Answer, BuiltinServer, Link, NowPlus, OnBehalf, Outbound, Wire,
+        channel::Channel,
         ear::Ear,
         http_link::{Address, HttpLink, Probe},
         own_request,
-        stdio_link::{self, StdioLink},
+        sse_link::{SseAddress, SseLink},
+        stdio_link,
     },
 };
 
@@ -90,23 +92,27 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
             stdout,
             garbage,
         } => {
-            let (pipes, tasks) = StdioLink::open(
-                name.as_str(),
-                (stdin, stdout),
-                shared.config.line_max,
-                ear.clone(),
-                garbage,
-            );
-            stdio(&shared, pipes, tasks, era, &ear).await
+            let (channel, queue) = Channel::new(name.as_str(), ear.clone(), garbage);
+            let line_max = shared.config.line_max;
+            let tasks = stdio_link::open(&channel, queue, (stdin, stdout), line_max);
+            stdio(&shared, (channel, tasks), era, &ear).await
         }
         Transport::Http { url, headers } => {
+            let headers = header_map(headers)?;
             let address = Address {
                 target: shared.egress.origin(&url)?,
                 name: name.as_str().into(),
-                headers: header_map(headers)?,
+                headers: headers.clone(),
                 response_max: shared.config.response_max,
             };
-            http(&shared, address, era, &ear).await
+            let sse = SseAddress {
+                egress: shared.egress.clone(),
+                url,
+                headers,
+                name: name.as_str().into(),
+                response_max: shared.config.response_max,
+            };
+            http(&shared, (address, sse), era, &ear).await
         }
         Transport::Builtin(server) => {
             let params = Bytes::from(hello::modern_params(&[]));
@@ -129,49 +135,49 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
 
 async fn stdio(
     shared: &Shared,
-    pipes: Arc<stdio_link::Shared>,
-    tasks: JoinSet<()>,
+    (channel, tasks): (Arc<Channel>, JoinSet<()>),
     era: EraChoice,
     ear: &Ear,
 ) -> Result<Link, Failure> {
     let wait = shared.config.probe_timeout;
     let facts = match era {
-        EraChoice::Modern => ask_modern(&pipes, STDIO_PATIENCE).await?.1,
-        EraChoice::Legacy => ask_legacy(&pipes, STDIO_PATIENCE).await?,
-        EraChoice::Auto => match ask_modern(&pipes, wait).await {
+        EraChoice::Modern => ask_modern(&channel, STDIO_PATIENCE).await?.1,
+        EraChoice::Legacy => ask_legacy(&channel, STDIO_PATIENCE).await?,
+        EraChoice::Auto => match ask_modern(&channel, wait).await {
             Ok((Verdict::Modern, facts)) => facts,
             // A server that ended cannot be asked again; its reason is the answer.
             Err(failure) if failure.kind == Kind::UpstreamLost => return Err(failure),
-            Ok(_) | Err(_) => ask_legacy(&pipes, STDIO_PATIENCE).await?,
+            Ok(_) | Err(_) => ask_legacy(&channel, STDIO_PATIENCE).await?,
         },
     };
-    let wire = Wire::Stdio(StdioLink::new(pipes, facts.revision.era(), tasks));
+    let wire = Wire::Stdio {
+        channel,
+        era: facts.revision.era(),
+        _tasks: tasks,
+    };
     Ok(Link::new(shared, facts, wire, ear))
 }
 
 async fn ask_modern(
-    pipes: &Arc<stdio_link::Shared>,
+    channel: &Arc<Channel>,
     wait: Duration,
 ) -> Result<(Verdict, ServerFacts), Failure> {
-    let answered = exchange(pipes, Method::Discover, b"{}", wait, Era::Modern).await?;
+    let answered = exchange(channel, Method::Discover, b"{}", wait, Era::Modern).await?;
     let verdict = handshake::verdict(ProbeAnswer::Stdio(answered.body()));
     let facts = read_discover(answered.body(), "The server")?;
     Ok((verdict, facts))
 }
 
-async fn ask_legacy(
-    pipes: &Arc<stdio_link::Shared>,
-    wait: Duration,
-) -> Result<ServerFacts, Failure> {
+async fn ask_legacy(channel: &Arc<Channel>, wait: Duration) -> Result<ServerFacts, Failure> {
     let params = hello::initialize_params(Revision::LATEST_LEGACY, Answers::RELAYED);
-    let answered = exchange(pipes, Method::Initialize, &params, wait, Era::Legacy).await?;
+    let answered = exchange(channel, Method::Initialize, &params, wait, Era::Legacy).await?;
     let facts = read_initialize(answered.body())?;
-    pipes.send(hello::initialized_notification())?;
+    channel.send(hello::initialized_notification())?;
     Ok(facts)
 }
 
 async fn exchange(
-    pipes: &Arc<stdio_link::Shared>,
+    channel: &Arc<Channel>,
     method: Method,
     params: &[u8],
     wait: Duration,
@@ -189,7 +195,7 @@ async fn exchange(
         param_headers: &[],
         deadline: Instant::now_plus(wait),
     };
-    match pipes.exchange(&out, era).await? {
+    match channel.exchange(&out, era).await? {
         Answer::Done(answered) => Ok(answered),
         Answer::Stream(_) => Err(Failure::internal("a request without a token was streamed")),
     }
@@ -197,7 +203,7 @@ async fn exchange(
 
 async fn http(
     shared: &Shared,
-    address: Address,
+    (address, sse): (Address, SseAddress),
     era: EraChoice,
     ear: &Ear,
 ) -> Result<Link, Failure> {
@@ -206,11 +212,19 @@ async fn http(
         EraChoice::Legacy => None,
         EraChoice::Auto | EraChoice::Modern => probe_modern(&address, era, wait).await?,
     };
-    let (facts, session) = match modern {
-        Some(facts) => (facts, None),
-        None => open_legacy(&address, wait).await?,
+    let (facts, wire) = match modern {
+        Some(facts) => {
+            let link = HttpLink::new(address, &facts, None);
+            (facts, Wire::Http(link))
+        }
+        None => match open_legacy(&address, wait).await? {
+            Some((facts, session)) => {
+                let link = HttpLink::new(address, &facts, session);
+                (facts, Wire::Http(link))
+            }
+            None => open_sse(sse, ear, wait).await?,
+        },
     };
-    let wire = Wire::Http(HttpLink::new(address, &facts, session));
     Ok(Link::new(shared, facts, wire, ear))
 }
 
@@ -255,10 +269,12 @@ async fn probe_modern(
     }
 }
 
+/// `None`: nobody takes `initialize` there, as it is with servers of 2024-11-05 (MCP 2025-11-25,
+/// Transports, "Backwards Compatibility").
 async fn open_legacy(
     address: &Address,
     wait: Duration,
-) -> Result<(ServerFacts, Option<HeaderValue>), Failure> {
+) -> Result<Option<(ServerFacts, Option<HeaderValue>)>, Failure> {
     let deadline = Instant::now_plus(wait);
     let message = hello::initialize_request(1, Revision::LATEST_LEGACY, Answers::RELAYED);
     let Probe {
@@ -266,8 +282,10 @@ async fn open_legacy(
         body,
         session,
     } = address.post(message, &[], deadline).await?;
-    if !status.is_success() {
-        return Err(no_answer(address, status.as_u16()));
+    match status.as_u16() {
+        400 | 404 | 405 => return Ok(None),
+        _ if status.is_success() => {}
+        status => return Err(no_answer(address, status)),
     }
     let facts = read_initialize(&body)?;
     let mut extra = vec![(
@@ -278,7 +296,17 @@ async fn open_legacy(
     address
         .post_notification(hello::initialized_notification(), &extra, deadline)
         .await?;
-    Ok((facts, session))
+    Ok(Some((facts, session)))
+}
+
+async fn open_sse(
+    address: SseAddress,
+    ear: &Ear,
+    wait: Duration,
+) -> Result<(ServerFacts, Wire), Failure> {
+    let deadline = Instant::now_plus(wait);
+    let (link, facts) = SseLink::open(address, ear.clone(), deadline).await?;
+    Ok((facts, Wire::Sse(Box::new(link))))
 }
 
 fn no_answer(address: &Address, status: u16) -> Failure {

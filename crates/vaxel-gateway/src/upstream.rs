@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::sync::DropGuard;
 use vaxel_core::{catalog::Catalog, failure::Failure, principal::Proof};
 use vaxel_mcp::{
@@ -30,12 +30,18 @@ use vaxel_mcp::{
 
 pub(crate) mod builtin;
 pub(crate) mod catalog;
+pub(crate) mod channel;
 pub(crate) mod ear;
 pub(crate) mod http_link;
 mod legacy_call;
+pub(crate) mod sse_link;
 pub(crate) mod stdio_link;
 
-use self::ear::{Ear, Listened};
+use self::{
+    channel::Channel,
+    ear::{Ear, Listened},
+    sse_link::SseLink,
+};
 use crate::gateway::Shared;
 
 pub use builtin::{BuiltinError, BuiltinRequest, BuiltinServer};
@@ -64,7 +70,13 @@ const SET_LEVEL: Duration = Duration::from_secs(5);
 
 pub(crate) enum Wire {
     Http(http_link::HttpLink),
-    Stdio(stdio_link::StdioLink),
+    Sse(Box<SseLink>),
+    /// One child for all callers. The tasks that read and write end with the link.
+    Stdio {
+        channel: Arc<Channel>,
+        era: Era,
+        _tasks: JoinSet<()>,
+    },
     Builtin(Arc<dyn BuiltinServer>),
 }
 
@@ -114,7 +126,7 @@ pub(crate) enum Answer {
 /// An answer that comes in pieces. Dropping it before its end tells the upstream that nobody waits.
 pub(crate) enum Events {
     Http(Box<http_link::HttpEvents>),
-    Stdio(stdio_link::StdioEvents),
+    Channel(channel::ChannelEvents),
 }
 
 /// A piece of a streamed answer.
@@ -155,7 +167,7 @@ impl Events {
     pub(crate) fn reply(&self, message: Bytes) {
         match self {
             Self::Http(events) => events.reply(message),
-            Self::Stdio(events) => events.reply(message),
+            Self::Channel(events) => events.reply(message),
         }
     }
 
@@ -163,7 +175,7 @@ impl Events {
     pub(crate) async fn next(&mut self, deadline: Instant) -> Result<Event, Failure> {
         match self {
             Self::Http(events) => events.next(deadline).await,
-            Self::Stdio(events) => events.next(deadline).await,
+            Self::Channel(events) => events.next(deadline).await,
         }
     }
 }
@@ -210,8 +222,8 @@ impl Link {
     /// Whether calls can go this way at all.
     pub(crate) fn is_open(&self) -> bool {
         match &*self.0.wire {
-            Wire::Stdio(stdio) => stdio.is_open(),
-            Wire::Http(_) | Wire::Builtin(_) => true,
+            Wire::Stdio { channel, .. } => channel.is_open(),
+            Wire::Http(_) | Wire::Sse(_) | Wire::Builtin(_) => true,
         }
     }
 
@@ -240,10 +252,9 @@ impl Link {
         if self.era() == Era::Modern || !Offered::of(&self.0.facts.capabilities).logging {
             return;
         }
-        let session = if let Wire::Http(_) = *self.0.wire {
-            on_behalf
-        } else {
-            OnBehalf::SYSTEM
+        let session = match *self.0.wire {
+            Wire::Http(_) | Wire::Sse(_) => on_behalf,
+            Wire::Stdio { .. } | Wire::Builtin(_) => OnBehalf::SYSTEM,
         };
         {
             let mut levels = self.0.levels.lock();
@@ -287,16 +298,17 @@ impl Link {
     /// Resolves, with the reason, when the connection is gone. HTTP has no connection to lose.
     pub async fn closed(&self) -> String {
         match &*self.0.wire {
-            Wire::Stdio(stdio) => stdio.closed().await,
-            Wire::Http(_) | Wire::Builtin(_) => std::future::pending().await,
+            Wire::Stdio { channel, .. } => channel.closed().await,
+            Wire::Http(_) | Wire::Sse(_) | Wire::Builtin(_) => std::future::pending().await,
         }
     }
 
     /// The polite end: a session is deleted, standard input is closed.
     pub async fn close(&self) {
         match &*self.0.wire {
-            Wire::Stdio(stdio) => stdio.close(),
+            Wire::Stdio { channel, .. } => channel.close(),
             Wire::Http(http) => http.close().await,
+            Wire::Sse(sse) => sse.close(),
             Wire::Builtin(_) => {}
         }
     }
@@ -306,7 +318,8 @@ impl Wire {
     async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
         match self {
             Self::Http(http) => http.exchange(out).await,
-            Self::Stdio(stdio) => stdio.exchange(out).await,
+            Self::Sse(sse) => sse.exchange(out).await,
+            Self::Stdio { channel, era, .. } => channel.exchange(out, *era).await,
             Self::Builtin(server) => builtin::exchange(&**server, out).await,
         }
     }
@@ -354,8 +367,8 @@ impl Wire {
         let message = hello::listen_request(1, uris.iter().map(|uri| &**uri));
         match self {
             Self::Http(http) => http.subscribe(message, ear, &acknowledged).await,
-            Self::Stdio(stdio) => stdio.subscribe(&message, &acknowledged).await,
-            Self::Builtin(_) => Listened::NotOffered,
+            Self::Stdio { channel, .. } => channel.subscribe(&message, &acknowledged).await,
+            Self::Sse(_) | Self::Builtin(_) => Listened::NotOffered,
         }
     }
 }

@@ -115,10 +115,14 @@ async fn until(stopped: CancellationToken, listening: impl Future<Output = ()>) 
     }
 }
 
-/// A legacy server over HTTP talks on the stream of its session; over stdio it talks anyway.
+/// A legacy server over HTTP talks on the stream of its session; on a channel it talks anyway.
 async fn legacy(wire: &Wire, ear: &Ear, lost: &Notify) {
-    let Wire::Http(http) = wire else { return };
-    while http.listen(ear).await == Listened::Broken {
+    loop {
+        match wire {
+            Wire::Http(http) if http.listen(ear).await == Listened::Broken => {}
+            Wire::Sse(sse) => sse.lost().await,
+            Wire::Http(_) | Wire::Stdio { .. } | Wire::Builtin(_) => return,
+        }
         tokio::time::sleep(LISTEN_AGAIN).await;
         lost.notify_one();
         ear.missed();

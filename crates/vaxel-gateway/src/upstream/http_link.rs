@@ -41,9 +41,9 @@ use vaxel_mcp::{
 
 use super::{
     Answer, Asked, Event, Events, NowPlus, OnBehalf, Outbound,
+    channel::answer_to_server,
     ear::{Ear, Listened},
     legacy_call::LegacyCall,
-    stdio_link::answer_to_server,
 };
 
 /// Sessions of one legacy server; the one that was opened first makes room.
@@ -580,7 +580,12 @@ fn name_header(key: &str) -> Result<HeaderValue, Failure> {
     HeaderValue::from_str(&headers::encode_value(key)).map_err(Failure::internal)
 }
 
-fn request(verb: Verb, target: &Target, headers: HeaderMap, body: Body) -> http::Request<Body> {
+pub(super) fn request(
+    verb: Verb,
+    target: &Target,
+    headers: HeaderMap,
+    body: Body,
+) -> http::Request<Body> {
     let mut request = http::Request::new(body);
     *request.method_mut() = verb;
     *request.uri_mut() = target.uri().clone();
@@ -598,7 +603,7 @@ async fn send(
     Ok(target.send(request, deadline).await?)
 }
 
-fn is_stream(headers: &HeaderMap) -> bool {
+pub(super) fn is_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
 }

@@ -1,496 +1,35 @@
-//! A stdio server: one child, many callers.
-//!
-//! Every request gets an id of its own; the reader hands each answer to whoever waits for that id.
-//! What the child does wrong harms only its own calls: an answer nobody waits for, a line that is no
-//! message or a flood is counted and dropped, and when a pipe closes every waiting call ends at once
-//! with the reason.
+//! A stdio server: the pipes of a child as a [`Channel`].
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{ChildStdin, ChildStdout},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::mpsc,
     task::JoinSet,
-    time::{Instant, timeout_at},
 };
-use vaxel_core::failure::{Failure, Kind};
-use vaxel_mcp::{
-    envelope::{Envelope, Kind as MessageKind, span},
-    error::METHOD_NOT_FOUND,
-    lines::{Line, Lines},
-    method::Method,
-    request::Forward,
-    response::{self, Response, Verdict},
-    revision::Era,
-    splice::Splice,
-};
+use vaxel_mcp::lines::{Line, Lines};
 
-use super::{
-    Answer, Asked, Event, Events, NowPlus, OnBehalf, Outbound,
-    ear::{Ear, Listened},
-    own_meta, read_own,
-};
+use super::channel::Channel;
 
-/// Messages waiting to be written to the child. When it is full the child does not read, and
-/// further calls are refused as busy.
-const OUTGOING: usize = 1_024;
-/// Notifications of one call waiting for its caller. When it is full the newest is dropped: progress
-/// and log lines may be lost, answers may not.
-const NOTES: usize = 64;
-/// For so long a question may still belong to a call that its caller has left: it is nobody's then.
-const LINGER: Duration = Duration::from_secs(30);
-/// How long a subscription is waited for: it ends by being dropped.
-const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 /// Messages written to the child at once.
 const BATCH: usize = 64;
 
-/// What the gateway does with text on standard output that is no protocol.
-pub(crate) type Garbage = Arc<dyn Fn(&str) + Send + Sync>;
-
-pub(crate) struct StdioLink {
-    shared: Arc<Shared>,
-    era: Era,
-    /// Reader and writer; they end with the link.
-    _tasks: JoinSet<()>,
+/// Starts to read and write the pipes of a child. Both end with what is returned.
+pub(crate) fn open(
+    channel: &Arc<Channel>,
+    queue: mpsc::Receiver<Bytes>,
+    (stdin, stdout): (ChildStdin, ChildStdout),
+    line_max: usize,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(write(Arc::clone(channel), stdin, queue));
+    tasks.spawn(read(Arc::clone(channel), stdout, line_max));
+    tasks
 }
 
-pub(crate) struct Shared {
-    calls: Mutex<Calls>,
-    outgoing: Mutex<Option<mpsc::Sender<Bytes>>>,
-    next_id: AtomicU64,
-    /// It asked while several calls were in flight.
-    one_by_one: AtomicBool,
-    turns: Arc<Semaphore>,
-    closed: watch::Sender<Option<Arc<str>>>,
-    ear: Ear,
-    garbage: Garbage,
-    name: Box<str>,
-}
-
-/// Who waits for which id. `closed` lives under the same lock, so that no call can start to wait
-/// after the last one was told that nothing will come.
-#[derive(Default)]
-struct Calls {
-    closed: Option<Arc<str>>,
-    waiting: HashMap<u64, Waiter>,
-    /// When a call that the server may ask about was last left by its caller.
-    left: Option<Instant>,
-}
-
-struct Waiter {
-    done: oneshot::Sender<First>,
-    notes: Option<Notes>,
-    /// The server may ask something before it answers.
-    may_ask: bool,
-}
-
-/// What comes first to a waiting call. Nearly all get their answer; only one that is asked something,
-/// or that wanted notes, needs more than that.
-enum First {
-    Answer(Result<Response, Failure>),
-    More(Pieces),
-}
-
-/// Where the notes and questions of a call come from, and then its answer.
-struct Pieces {
-    answer: oneshot::Receiver<First>,
-    notes: mpsc::Receiver<Event>,
-}
-
-struct Notes {
-    sender: mpsc::Sender<Event>,
-    /// The client's own progress token, raw.
-    token: Option<Bytes>,
-}
-
-impl StdioLink {
-    /// Starts to read and write the pipes of a child.
-    pub(crate) fn open(
-        name: &str,
-        pipes: (ChildStdin, ChildStdout),
-        line_max: usize,
-        ear: Ear,
-        garbage: Garbage,
-    ) -> (Arc<Shared>, JoinSet<()>) {
-        let (outgoing, queue) = mpsc::channel(OUTGOING);
-        let shared = Arc::new(Shared {
-            calls: Mutex::default(),
-            outgoing: Mutex::new(Some(outgoing)),
-            next_id: AtomicU64::new(1),
-            one_by_one: AtomicBool::new(false),
-            turns: Arc::new(Semaphore::new(1)),
-            closed: watch::Sender::new(None),
-            ear,
-            garbage,
-            name: name.into(),
-        });
-        let (stdin, stdout) = pipes;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(write(Arc::clone(&shared), stdin, queue));
-        tasks.spawn(read(Arc::clone(&shared), stdout, line_max));
-        (shared, tasks)
-    }
-
-    pub(crate) fn new(shared: Arc<Shared>, era: Era, tasks: JoinSet<()>) -> Self {
-        Self {
-            shared,
-            era,
-            _tasks: tasks,
-        }
-    }
-
-    pub(super) async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
-        self.shared.exchange(out, self.era).await
-    }
-
-    /// Asks a modern server to tell of changes; its notifications come as all others do.
-    pub(super) async fn subscribe(&self, message: &Bytes, acknowledged: &Notify) -> Listened {
-        let asked = async {
-            let request = read_own(message)?;
-            let meta = own_meta();
-            let out = Outbound {
-                request: &request,
-                key_json: None,
-                key: "",
-                client_era: Era::Modern,
-                meta: &meta,
-                on_behalf: OnBehalf::SYSTEM,
-                wants_logs: false,
-                param_headers: &[],
-                deadline: Instant::now_plus(FOR_EVER),
-            };
-            let exchange = self.exchange(&out);
-            // Messages of a pipe keep their order: the server reads this one before any later one.
-            acknowledged.notify_one();
-            exchange.await
-        };
-        match asked.await {
-            Ok(Answer::Done(answer)) if answer.verdict == Verdict::Error => Listened::NotOffered,
-            Ok(_) | Err(_) => Listened::Broken,
-        }
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.shared.closed.borrow().is_none()
-    }
-
-    pub(super) async fn closed(&self) -> String {
-        self.shared.closed().await
-    }
-
-    pub(super) fn close(&self) {
-        // Without a sender the writer ends and drops the child's standard input.
-        self.shared.outgoing.lock().take();
-    }
-}
-
-impl Shared {
-    pub(crate) async fn closed(&self) -> String {
-        let mut closed = self.closed.subscribe();
-        let reason = closed.wait_for(Option::is_some).await;
-        let reason = reason.ok().and_then(|reason| reason.clone());
-        reason.map_or_else(|| "closed".to_owned(), |reason| reason.to_string())
-    }
-
-    pub(crate) async fn exchange(
-        self: &Arc<Self>,
-        out: &Outbound<'_>,
-        era: Era,
-    ) -> Result<Answer, Failure> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let token = out.request.progress_token();
-        let message = out.request.forward(&Forward {
-            id: Some(id),
-            key: out.key_json,
-            progress_token: token.as_ref().map(|_| id),
-            meta: out.meta_change(era),
-        });
-        let streams = token.is_some() || out.wants_logs;
-        let may_ask = era == Era::Legacy && out.request.method().may_ask();
-        let turn = self.turn(may_ask, out.deadline).await?;
-        let mut events = self.wait_for(id, (streams, may_ask), token)?;
-        events.call.turn = turn;
-        if let Err(failure) = self.send(message) {
-            self.calls.lock().waiting.remove(&id);
-            return Err(failure);
-        }
-        if streams {
-            return Ok(Answer::Stream(Events::Stdio(events)));
-        }
-        match events.next(out.deadline).await? {
-            Event::Done(response) => Ok(Answer::Done(response)),
-            other => {
-                events.put_back = Some(other);
-                Ok(Answer::Stream(Events::Stdio(events)))
-            }
-        }
-    }
-
-    /// A server that once asked while several calls were in flight works on one at a time from then
-    /// on: only so is it known whose a question is.
-    async fn turn(
-        &self,
-        may_ask: bool,
-        deadline: Instant,
-    ) -> Result<Option<OwnedSemaphorePermit>, Failure> {
-        if !may_ask || !self.one_by_one.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let waiting = Arc::clone(&self.turns).acquire_owned();
-        let late = || {
-            let detail = format!(
-                "`{}` asks questions, so it works on one call at a time, and was not free in time",
-                self.name
-            );
-            Failure::new(Kind::Busy, detail).retry_after(1)
-        };
-        let turn = timeout_at(deadline, waiting).await.map_err(|_| late())?;
-        turn.map(Some).map_err(Failure::internal)
-    }
-
-    /// Registers a waiter, unless the child is already gone.
-    fn wait_for(
-        self: &Arc<Self>,
-        id: u64,
-        (streams, may_ask): (bool, bool),
-        token: Option<Bytes>,
-    ) -> Result<StdioEvents, Failure> {
-        let (done, answer) = oneshot::channel();
-        let (notes, receiver) = if streams {
-            let (sender, receiver) = mpsc::channel(NOTES);
-            (Some(Notes { sender, token }), Some(receiver))
-        } else {
-            (None, None)
-        };
-        let mut calls = self.calls.lock();
-        if let Some(reason) = &calls.closed {
-            return Err(self.lost(reason));
-        }
-        let waiter = Waiter {
-            done,
-            notes,
-            may_ask,
-        };
-        calls.waiting.insert(id, waiter);
-        drop(calls);
-        let call = PendingCall {
-            id,
-            shared: Arc::clone(self),
-            turn: None,
-        };
-        Ok(StdioEvents {
-            answer,
-            notes: receiver,
-            put_back: None,
-            call,
-        })
-    }
-
-    /// Queues a message; never waits, since whether the child reads is the child's affair.
-    pub(crate) fn send(&self, message: Bytes) -> Result<(), Failure> {
-        let outgoing = self.outgoing.lock();
-        let Some(sender) = outgoing.as_ref() else {
-            return Err(self.lost("it is being stopped"));
-        };
-        sender.try_send(message).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Failure::new(
-                Kind::Busy,
-                format!(
-                    "`{}` does not read its requests: {OUTGOING} are waiting",
-                    self.name
-                ),
-            )
-            .retry_after(1),
-            mpsc::error::TrySendError::Closed(_) => self.lost("it closed its standard input"),
-        })
-    }
-
-    fn lost(&self, reason: &str) -> Failure {
-        Failure::new(
-            Kind::UpstreamLost,
-            format!("`{}` cannot answer: {reason}", self.name),
-        )
-    }
-
-    /// Ends every waiting call with `reason`; later ones are refused with it.
-    fn end(&self, reason: &str) {
-        let reason: Arc<str> = reason.into();
-        let waiting = {
-            let mut calls = self.calls.lock();
-            if calls.closed.is_none() {
-                calls.closed = Some(Arc::clone(&reason));
-            }
-            std::mem::take(&mut calls.waiting)
-        };
-        for waiter in waiting.into_values() {
-            // A caller that has gone away needs no reason.
-            let _ = waiter.done.send(First::Answer(Err(self.lost(&reason))));
-        }
-        self.closed.send_if_modified(|closed| {
-            let first = closed.is_none();
-            closed.get_or_insert(reason);
-            first
-        });
-    }
-
-    fn receive(&self, message: Bytes) {
-        let Ok(envelope) = Envelope::parse(&message) else {
-            return (self.garbage)(&String::from_utf8_lossy(&message[..message.len().min(400)]));
-        };
-        match envelope.kind() {
-            MessageKind::Response => {
-                let id = envelope.id.and_then(|id| id.get().parse().ok());
-                drop(envelope);
-                self.answer(id, message);
-            }
-            MessageKind::Notification => {
-                let method = Method::of(envelope.method.as_deref().unwrap_or_default());
-                self.notice(method, &envelope, &message);
-            }
-            MessageKind::Request => self.asked(&envelope),
-            MessageKind::Invalid => (self.garbage)("a JSON object that is no JSON-RPC message"),
-        }
-    }
-
-    fn answer(&self, id: Option<u64>, message: Bytes) {
-        let waiter = id.and_then(|id| self.calls.lock().waiting.remove(&id));
-        let Some(waiter) = waiter else {
-            return (self.garbage)(
-                "an answer that nobody waits for (late, repeated or unknown id)",
-            );
-        };
-        let response = Response::read(message).map_err(|error| {
-            let detail = format!("`{}` broke the protocol: {error}", self.name);
-            Failure::new(Kind::UpstreamProtocol, detail)
-        });
-        // The caller may have gone away in this moment; then nobody needs the answer.
-        let _ = waiter.done.send(First::Answer(response));
-    }
-
-    fn notice(&self, method: Method, envelope: &Envelope<'_>, message: &Bytes) {
-        match method {
-            Method::Progress => self.progress(envelope, message),
-            Method::LogMessage => self.log(message),
-            _ => self.ear.hear(envelope),
-        }
-    }
-
-    /// Progress goes to the call whose token it names, with the token that the client chose.
-    fn progress(&self, envelope: &Envelope<'_>, message: &Bytes) {
-        #[derive(Deserialize)]
-        struct Progress<'a> {
-            #[serde(borrow, rename = "progressToken")]
-            token: &'a RawValue,
-        }
-        let progress: Option<Progress<'_>> = envelope
-            .params
-            .and_then(|params| serde_json::from_str(params.get()).ok());
-        let Some((progress, id)) =
-            progress.and_then(|one| one.token.get().parse::<u64>().ok().map(|id| (one, id)))
-        else {
-            return;
-        };
-        let calls = self.calls.lock();
-        let notes = calls
-            .waiting
-            .get(&id)
-            .and_then(|waiter| waiter.notes.as_ref());
-        let Some((notes, token)) = notes.and_then(|notes| Some((notes, notes.token.as_ref()?)))
-        else {
-            return;
-        };
-        if let Some(range) = span(message, progress.token) {
-            let mut splice = Splice::new(message);
-            splice.replace(range, token);
-            // A full queue loses progress, by design.
-            let _ = notes.sender.try_send(Event::Notification(splice.apply()));
-        }
-    }
-
-    /// A log line says not whose it is: it is passed on when only one call is in flight.
-    fn log(&self, message: &Bytes) {
-        let calls = self.calls.lock();
-        if calls.waiting.len() != 1 {
-            return;
-        }
-        let notes = calls
-            .waiting
-            .values()
-            .next()
-            .and_then(|waiter| waiter.notes.as_ref());
-        if let Some(notes) = notes {
-            // A full queue loses log lines, by design.
-            let _ = notes.sender.try_send(Event::Notification(message.clone()));
-        }
-    }
-
-    /// A question goes to the one call that it can belong to. One that could be anybody's is refused,
-    /// and the server gets its calls one by one from then on.
-    fn asked(&self, envelope: &Envelope<'_>) {
-        let question = Asked::read(envelope);
-        let told = match question {
-            Some(question) => self.hand_over(question),
-            None => Err(()),
-        };
-        if told.is_err() {
-            // A child that does not read its input is noticed by the calls that are refused for it.
-            let _ = self.send(answer_to_server(envelope));
-        }
-    }
-
-    fn hand_over(&self, question: Box<Asked>) -> Result<(), ()> {
-        let mut calls = self.calls.lock();
-        if calls.left.is_some_and(|left| left.elapsed() < LINGER) {
-            return Err(());
-        }
-        let mut candidates = calls.waiting.values_mut().filter(|call| call.may_ask);
-        let call = candidates.next().ok_or(())?;
-        if candidates.next().is_some() {
-            self.one_by_one.store(true, Ordering::Relaxed);
-            return Err(());
-        }
-        let event = Event::Question(question);
-        if let Some(notes) = &call.notes {
-            return notes.sender.try_send(event).map_err(drop);
-        }
-        let (sender, notes) = mpsc::channel(NOTES);
-        let (done, answer) = oneshot::channel();
-        sender.try_send(event).map_err(drop)?;
-        call.notes = Some(Notes {
-            sender,
-            token: None,
-        });
-        let first = std::mem::replace(&mut call.done, done);
-        first
-            .send(First::More(Pieces { answer, notes }))
-            .map_err(drop)
-    }
-}
-
-/// What a server's own request gets: `ping` an answer, everything else a refusal.
-pub(crate) fn answer_to_server(envelope: &Envelope<'_>) -> Bytes {
-    let id = envelope.id.map_or("null", RawValue::get).as_bytes();
-    let method = envelope.method.as_deref().unwrap_or_default();
-    if Method::of(method) == Method::Ping {
-        return response::result(id, b"{}");
-    }
-    let message = format!("`{method}` cannot be passed on to a client now");
-    response::error(id, METHOD_NOT_FOUND, &message, None)
-}
-
-async fn write(shared: Arc<Shared>, mut stdin: ChildStdin, mut queue: mpsc::Receiver<Bytes>) {
+async fn write(channel: Arc<Channel>, mut stdin: ChildStdin, mut queue: mpsc::Receiver<Bytes>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut buffer = BytesMut::new();
     while queue.recv_many(&mut batch, BATCH).await > 0 {
@@ -498,7 +37,7 @@ async fn write(shared: Arc<Shared>, mut stdin: ChildStdin, mut queue: mpsc::Rece
             frame(&mut buffer, &message);
         }
         if let Err(error) = stdin.write_all(&buffer).await {
-            return shared.end(&format!("its standard input is closed ({error})"));
+            return channel.end(&format!("its standard input is closed ({error})"));
         }
         buffer.clear();
     }
@@ -516,107 +55,25 @@ fn frame(buffer: &mut BytesMut, message: &[u8]) {
     buffer.extend_from_slice(b"\n");
 }
 
-async fn read(shared: Arc<Shared>, mut stdout: ChildStdout, line_max: usize) {
+async fn read(channel: Arc<Channel>, mut stdout: ChildStdout, line_max: usize) {
     let mut lines = Lines::new(line_max);
     let mut chunk = BytesMut::with_capacity(64 << 10);
     loop {
         match stdout.read_buf(&mut chunk).await {
-            Ok(0) => return shared.end("it closed its standard output"),
-            Err(error) => return shared.end(&format!("its standard output broke ({error})")),
+            Ok(0) => return channel.end("it closed its standard output"),
+            Err(error) => return channel.end(&format!("its standard output broke ({error})")),
             Ok(_) => {}
         }
         lines.push(&chunk);
         chunk.clear();
         while let Some(line) = lines.next() {
             match line {
-                Line::Message(message) => shared.receive(message),
-                Line::Garbage { text, .. } => (shared.garbage)(&text),
+                Line::Message(message) => channel.receive(message),
+                Line::Garbage { text, .. } => channel.found_garbage(&text),
                 Line::TooLong { bytes } => {
-                    (shared.garbage)(&format!("a line of {bytes} bytes, limit {line_max}"));
+                    channel.found_garbage(&format!("a line of {bytes} bytes, limit {line_max}"));
                 }
             }
-        }
-    }
-}
-
-/// The pieces of one answer.
-pub(crate) struct StdioEvents {
-    answer: oneshot::Receiver<First>,
-    notes: Option<mpsc::Receiver<Event>>,
-    /// A piece that was read to find out what the answer is.
-    put_back: Option<Event>,
-    call: PendingCall,
-}
-
-impl StdioEvents {
-    pub(super) async fn next(&mut self, deadline: Instant) -> Result<Event, Failure> {
-        if let Some(event) = self.put_back.take() {
-            return Ok(event);
-        }
-        loop {
-            match timeout_at(deadline, self.first()).await {
-                Ok(Ok(Ok(First::Answer(answer)))) => return answer.map(Event::Done),
-                Ok(Ok(Ok(First::More(pieces)))) => {
-                    self.answer = pieces.answer;
-                    self.notes = Some(pieces.notes);
-                }
-                Ok(Ok(Err(_))) => return Err(self.call.shared.lost("it is being stopped")),
-                Ok(Err(event)) => return Ok(event),
-                Err(_) => return Err(self.late()),
-            }
-        }
-    }
-
-    /// What comes first: a note or question (`Err`), or the answer.
-    async fn first(&mut self) -> Result<Result<First, oneshot::error::RecvError>, Event> {
-        let Some(notes) = &mut self.notes else {
-            return Ok((&mut self.answer).await);
-        };
-        tokio::select! {
-            biased;
-            Some(note) = notes.recv() => Err(note),
-            answer = &mut self.answer => Ok(answer),
-        }
-    }
-
-    fn late(&self) -> Failure {
-        Failure::new(
-            Kind::UpstreamTimeout,
-            format!("`{}` did not answer in time", self.call.shared.name),
-        )
-    }
-
-    pub(super) fn reply(&self, message: Bytes) {
-        // A child that does not read its input is noticed by the calls that are refused for it.
-        let _ = self.call.shared.send(message);
-    }
-}
-
-/// A call that is waited for. When nobody waits any more, the server is told.
-struct PendingCall {
-    id: u64,
-    shared: Arc<Shared>,
-    /// Given back when the call has ended.
-    turn: Option<OwnedSemaphorePermit>,
-}
-
-impl Drop for PendingCall {
-    fn drop(&mut self) {
-        let left = {
-            let mut calls = self.shared.calls.lock();
-            let left = calls.waiting.remove(&self.id);
-            if left.as_ref().is_some_and(|call| call.may_ask) {
-                calls.left = Some(Instant::now());
-            }
-            left
-        };
-        if left.is_some() {
-            let message = format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
-                self.id
-            );
-            // A child that cannot be told will be found out by its next answer.
-            let _ = self.shared.send(Bytes::from(message));
         }
     }
 }

@@ -124,6 +124,9 @@ fn remote_servers_of_both_eras_are_reached_and_a_forgotten_session_is_opened_aga
     let script = script.display().to_string();
     let legacy = HttpServer::start("node".as_ref(), &[&script, "streamableHttp"]);
     vaxel.ok(&["service", "add", "everything", "--url", &legacy.url]);
+    let oldest = HttpServer::start("node".as_ref(), &[&script, "sse"]);
+    let stream = oldest.url.replace("/mcp", "/sse");
+    vaxel.ok(&["service", "add", "oldest", "--url", &stream]);
     let era = |name: &str| {
         let service = vaxel.json(&["service", "show", name]);
         service["status"]["era"].as_str().unwrap().to_owned()
@@ -137,6 +140,9 @@ fn remote_servers_of_both_eras_are_reached_and_a_forgotten_session_is_opened_aga
         {"tool": "fast__slow", "arguments": {"steps": 2}, "progress": true, "expect_contains": "done"},
         {"tool": "everything__echo", "arguments": {"message": "hej"}, "expect_contains": "hej"},
         {"tool": "everything__trigger-long-running-operation",
+         "arguments": {"duration": 0.4, "steps": 2}, "progress": true, "expect_contains": "completed"},
+        {"tool": "oldest__echo", "arguments": {"message": "hej"}, "expect_contains": "hej"},
+        {"tool": "oldest__trigger-long-running-operation",
          "arguments": {"duration": 0.4, "steps": 2}, "progress": true, "expect_contains": "completed"},
     ]);
     let plan = plan(&vaxel, &calls);
