@@ -9,6 +9,7 @@ mod eras;
 mod http_faults;
 mod mirrors;
 mod offers;
+mod oldest;
 mod questions;
 mod records;
 mod resources;

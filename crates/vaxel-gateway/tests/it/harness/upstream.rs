@@ -28,6 +28,8 @@ use url::Url;
 #[derive(Clone)]
 pub(crate) struct Seen {
     pub(crate) verb: Method,
+    /// Path and query.
+    pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
     pub(crate) json: Value,
@@ -188,6 +190,7 @@ async fn answer(
         .unwrap_or_default();
     let seen = Seen {
         verb: head.method,
+        path: head.uri.to_string(),
         headers: head.headers,
         text: String::from_utf8_lossy(&text).into_owned(),
         json: serde_json::from_slice(&text).unwrap_or_default(),
@@ -279,7 +282,12 @@ async fn render(inner: &Arc<Inner>, reply: Reply) -> Response<Body> {
 
 fn lines(events: &[String]) -> String {
     events.iter().fold(String::new(), |text, event| {
-        text + "event: message\ndata: " + event + "\n\n"
+        let kind = if event.starts_with("event: ") {
+            ""
+        } else {
+            "event: message\ndata: "
+        };
+        text + kind + event + "\n\n"
     })
 }
 
