@@ -25,6 +25,7 @@ use crate::{
 
 pub(crate) mod legacy;
 pub(crate) mod modern;
+pub(crate) mod oldest;
 
 /// A client's request with its era taken off.
 pub(crate) struct Exchange {

@@ -44,6 +44,7 @@ use crate::{
     authorize,
     config::{Config, Tunables},
     connect::{self, ConnectTarget},
+    edge::oldest,
     interactions::Interactions,
     interest::Interests,
     listener,
@@ -170,6 +171,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) interactions: Interactions,
     pub(crate) interests: Interests,
+    /// Streams of clients of 2024-11-05.
+    pub(crate) streams_of_2024: oldest::Streams,
     /// What is said upstream on behalf of a caller without a session.
     pub(crate) nobody: ArcSwap<ModernMeta>,
     pub(crate) records: mpsc::Sender<CallRecord>,
@@ -212,6 +215,7 @@ impl Gateway {
             sessions,
             interactions,
             interests: Interests::default(),
+            streams_of_2024: oldest::Streams::default(),
             nobody: ArcSwap::from_pointee(upstream::own_meta()),
             records: deps.records,
             metrics: Metrics::new(registry),

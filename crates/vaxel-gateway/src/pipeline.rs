@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Method as Verb, StatusCode, header, request::Parts};
+use http::{HeaderValue, Method as Verb, header, request::Parts};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -55,6 +55,7 @@ pub struct Peer(pub SocketAddr);
 pub struct RequestId(pub Id<Call>);
 
 /// What the phases know of one request besides its bytes.
+#[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
     pub(crate) snapshot: Arc<Snapshot>,
@@ -79,17 +80,23 @@ pub(crate) async fn serve(
     let service = match path.strip_prefix("/mcp") {
         Some("" | "/") => None,
         Some(rest) if rest.starts_with('/') => Some(rest.trim_matches('/').to_owned()),
+        _ if edge::oldest::is_here(path) => {
+            let answered = edge::oldest::serve(&shared, head, body).await;
+            return answered.unwrap_or_else(|failure| refused(&shared, &failure));
+        }
         _ => return fall_back(&shared, head, body, peer).await,
     };
     match mcp(&shared, head, body, service.as_deref()).await {
         Ok(response) => response,
-        Err(failure) => {
-            if failure.kind == Kind::Unauthenticated {
-                shared.metrics.refused.inc();
-            }
-            respond::problem(&failure, &request_id(&shared))
-        }
+        Err(failure) => refused(&shared, &failure),
     }
+}
+
+fn refused(shared: &Shared, failure: &Failure) -> Response {
+    if failure.kind == Kind::Unauthenticated {
+        shared.metrics.refused.inc();
+    }
+    respond::problem(failure, &request_id(shared))
 }
 
 /// An MCP endpoint. `Err` is for what fails before there is a JSON-RPC request to answer.
@@ -113,7 +120,7 @@ async fn mcp(
         Verb::POST => post(context, body).await,
         Verb::GET => subscribe::legacy_stream(&context),
         Verb::DELETE => edge::legacy::end(&context),
-        _ => Ok(method_not_allowed()),
+        _ => Ok(respond::method_not_allowed("POST, GET, DELETE")),
     }
 }
 
@@ -136,7 +143,8 @@ async fn post(context: Context, body: Incoming) -> Result<Response, Failure> {
     }
 }
 
-fn scope(snapshot: &Snapshot, service: Option<&str>) -> Result<Scope, Failure> {
+/// What a path lets its clients see.
+pub(crate) fn scope(snapshot: &Snapshot, service: Option<&str>) -> Result<Scope, Failure> {
     let Some(name) = service else {
         return Ok(Scope::All);
     };
@@ -163,13 +171,6 @@ async fn fall_back(
     extensions.insert(Peer(peer));
     extensions.insert(RequestId(Id::new(shared.clock.now())));
     shared.fallback(request).await.map(Body::Fallback)
-}
-
-fn method_not_allowed() -> Response {
-    let mut response = respond::empty(StatusCode::METHOD_NOT_ALLOWED);
-    let allow = HeaderValue::from_static("POST, GET, DELETE");
-    response.headers_mut().insert(header::ALLOW, allow);
-    response
 }
 
 fn request_id(shared: &Shared) -> String {

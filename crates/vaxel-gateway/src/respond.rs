@@ -129,6 +129,14 @@ pub(crate) fn empty(status: StatusCode) -> Response {
     response
 }
 
+/// An answer to a verb that means nothing here.
+pub(crate) fn method_not_allowed(allowed: &'static str) -> Response {
+    let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
+    let allowed = HeaderValue::from_static(allowed);
+    response.headers_mut().insert(header::ALLOW, allowed);
+    response
+}
+
 /// A failure of a request that had an id, in the dialect of its era.
 pub(crate) fn failure(id: &[u8], failure: &Failure, era: Era) -> Response {
     let body = error::render(id, failure, era);

@@ -49,6 +49,14 @@ struct Wanted {
     resources_list_changed: bool,
 }
 
+impl Wanted {
+    const ALL: Self = Self {
+        tools_list_changed: true,
+        prompts_list_changed: true,
+        resources_list_changed: true,
+    };
+}
+
 #[derive(Deserialize)]
 struct Listen {
     #[serde(default)]
@@ -89,11 +97,7 @@ impl Watching {
 /// `GET`: everything that concerns the session but belongs to none of its requests.
 pub(crate) fn legacy_stream(context: &Context) -> Result<Response, Failure> {
     let session = legacy::session(context)?;
-    let wanted = Wanted {
-        tools_list_changed: true,
-        prompts_list_changed: true,
-        resources_list_changed: true,
-    };
+    let wanted = Wanted::ALL;
     start(
         context,
         wanted,
@@ -179,6 +183,7 @@ fn start(
     first: Vec<Bytes>,
 ) -> Result<Response, Failure> {
     crate::authorize::may_list(&context.principal)?;
+    let place = context.shared.enter_stream()?;
     let (sender, receiver) = mpsc::channel(EVENTS);
     for event in first {
         // The channel is new and has room.
@@ -186,23 +191,27 @@ fn start(
     }
     // The head of the answer leaves with its first piece: without one it would wait.
     let _ = sender.try_send(sse::comment("listening"));
+    let shared = &context.shared;
+    let watcher = Watcher::new(shared, &context.scope, (wanted, watching), sender);
     let watcher = Watcher {
-        open: context.shared.enter_stream()?,
-        // Before the lists are looked at: a change in between must be heard.
-        changed: context.shared.changed.subscribe(),
-        updates: context.shared.interests.updates(),
-        watching,
-        seen: digests(&context.shared, scope_id(&context.scope)),
-        scope: scope_id(&context.scope),
-        wanted,
         subscription,
-        sender,
+        _place: Some(place),
+        ..watcher
     };
-    context
-        .shared
-        .tasks
-        .spawn(watcher.run(Arc::clone(&context.shared)));
+    shared.tasks.spawn(watcher.run(Arc::clone(shared)));
     Ok(respond::stream(receiver))
+}
+
+/// The same for a session whose stream is there already.
+pub(crate) fn follow(
+    shared: &Arc<Shared>,
+    scope: &Scope,
+    session: Arc<Session>,
+    sender: mpsc::Sender<Bytes>,
+) {
+    let wanted = (Wanted::ALL, Watching::Session(session));
+    let watcher = Watcher::new(shared, scope, wanted, sender);
+    shared.tasks.spawn(watcher.run(Arc::clone(shared)));
 }
 
 /// `None`: all services.
@@ -225,7 +234,8 @@ fn digests(shared: &Shared, scope: Option<Id<Service>>) -> Digests {
 }
 
 struct Watcher {
-    open: OpenStream,
+    /// Counts the stream while it is open.
+    _place: Option<OpenStream>,
     changed: watch::Receiver<()>,
     updates: broadcast::Receiver<Update>,
     watching: Watching,
@@ -237,6 +247,26 @@ struct Watcher {
 }
 
 impl Watcher {
+    fn new(
+        shared: &Shared,
+        scope: &Scope,
+        (wanted, watching): (Wanted, Watching),
+        sender: mpsc::Sender<Bytes>,
+    ) -> Self {
+        Self {
+            _place: None,
+            // Before the lists are looked at: a change in between must be heard.
+            changed: shared.changed.subscribe(),
+            updates: shared.interests.updates(),
+            watching,
+            seen: digests(shared, scope_id(scope)),
+            scope: scope_id(scope),
+            wanted,
+            subscription: None,
+            sender,
+        }
+    }
+
     async fn run(mut self, shared: Arc<Shared>) {
         let mut keep_alive = interval(KEEP_ALIVE);
         keep_alive.reset();
@@ -306,7 +336,6 @@ impl Watcher {
             // A client that does not read learns of the end from the connection.
             let _ = self.sender.try_send(sse::event(&answer, None));
         }
-        drop(self.open);
     }
 }
 

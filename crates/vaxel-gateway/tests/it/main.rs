@@ -10,6 +10,7 @@ mod http_faults;
 mod mirrors;
 mod offers;
 mod oldest;
+mod oldest_clients;
 mod questions;
 mod records;
 mod resources;

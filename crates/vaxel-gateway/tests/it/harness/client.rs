@@ -278,6 +278,12 @@ pub(crate) struct Stream {
 impl Stream {
     /// The next event's data; `None` at the end.
     pub(crate) async fn event(&mut self) -> Option<Value> {
+        let data = self.data().await?;
+        Some(serde_json::from_str(&data).unwrap())
+    }
+
+    /// The same as it was written.
+    pub(crate) async fn data(&mut self) -> Option<String> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let data = event
@@ -285,7 +291,7 @@ impl Stream {
                     .find_map(|line| line.strip_prefix("data: ").map(str::to_owned));
                 self.text = String::from(rest);
                 if let Some(data) = data {
-                    return Some(serde_json::from_str(&data).unwrap());
+                    return Some(data);
                 }
                 continue;
             }
