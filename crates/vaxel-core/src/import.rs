@@ -137,11 +137,7 @@ fn source(
     let kind = text("type").or_else(|| text("transport"));
     match kind.unwrap_or_default().to_ascii_lowercase().as_str() {
         "" | "stdio" | "local" | "remote" | "http" | "streamable-http" | "streamable_http"
-        | "streamablehttp" | "streamable" => {}
-        "sse" => {
-            let message = "speaks the HTTP+SSE transport of 2024-11-05, which is not supported yet";
-            return Err(Issue::new(path, message));
-        }
+        | "streamablehttp" | "streamable" | "sse" => {}
         other => {
             let message = format!("speaks `{other}`, which is no transport that Vaxel knows");
             return Err(Issue::new(path, message));
@@ -151,11 +147,6 @@ fn source(
         .or_else(|| text("serverUrl"))
         .or_else(|| text("httpUrl"));
     if let Some(url) = url {
-        if url.trim_end_matches('/').ends_with("/sse") {
-            let message = "looks like the HTTP+SSE transport of 2024-11-05, which is not supported \
-                           yet; most such servers also offer Streamable HTTP at another path";
-            issues.push(Issue::new(path, message));
-        }
         let headers = server.get("headers").or_else(|| server.get("http_headers"));
         let headers = map(headers);
         return Ok(Source::Mcp(McpSource { url, headers }));

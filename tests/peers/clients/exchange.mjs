@@ -4,6 +4,7 @@
 // The request is JSON, as the first argument or in PEER_REQUEST:
 //   { "url": …, "key": … }                   an endpoint and the bearer key to show there, or
 //   { "command": …, "args": […], "env": {} } a command that speaks stdio
+//   "transport": "sse"                       HTTP+SSE of 2024-11-05 instead of Streamable HTTP
 //   "era": "legacy" | "auto" | "modern"      where the client has the choice (default: auto)
 //   "expect_tools": ["a", …]                 names that the list must hold
 //   "calls":   [{ "tool", "arguments", "expect_contains", "expect_error", "progress" }]

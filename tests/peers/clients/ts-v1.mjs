@@ -1,4 +1,5 @@
-// The TypeScript SDK v1 as a client: sessions, over Streamable HTTP or a command's stdio.
+// The TypeScript SDK v1 as a client: sessions, over Streamable HTTP, HTTP+SSE of 2024-11-05 or a command's
+// stdio.
 // The request and the output are described in exchange.mjs.
 import {
   capabilities,
@@ -13,6 +14,7 @@ import {
 
 const { Client } = load('@modelcontextprotocol/sdk/client/index.js');
 const { StdioClientTransport } = load('@modelcontextprotocol/sdk/client/stdio.js');
+const { SSEClientTransport } = load('@modelcontextprotocol/sdk/client/sse.js');
 const { StreamableHTTPClientTransport } = load('@modelcontextprotocol/sdk/client/streamableHttp.js');
 
 const { CreateMessageRequestSchema, ElicitRequestSchema } = load('@modelcontextprotocol/sdk/types.js');
@@ -39,6 +41,9 @@ function transport() {
     return new StdioClientTransport({ command, args, env: environment(request), stderr: 'inherit' });
   }
   const requestInit = { headers: headers(request) };
+  if (request.transport === 'sse') {
+    return new SSEClientTransport(new URL(request.url), { requestInit });
+  }
   return new StreamableHTTPClientTransport(new URL(request.url), { requestInit });
 }
 

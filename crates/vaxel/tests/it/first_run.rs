@@ -204,13 +204,13 @@ fn a_clients_configuration_is_imported() {
     let file = vaxel.home.path().join("claude_desktop_config.json");
     let config = serde_json::json!({"mcpServers": {
         "My Echo": {"command": "python3", "args": [script], "env": {"TOKEN": "planted-import"}},
-        "old": {"type": "sse", "url": "http://127.0.0.1:1/sse"},
+        "odd": {"type": "carrier-pigeon", "url": "http://127.0.0.1:1/coop"},
     }});
     fs::write(&file, config.to_string()).unwrap();
     let path = file.display().to_string();
     let said = text(&vaxel.cli(&["import", &path]));
     assert!(
-        said.contains("added my-echo") && said.contains("not supported yet"),
+        said.contains("added my-echo") && said.contains("no transport that Vaxel knows"),
         "{said}"
     );
     wait_for("it to start", || {

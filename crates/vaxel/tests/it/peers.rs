@@ -266,6 +266,10 @@ fn clients(plan: &Value, vaxel: &TestVaxel) -> Vec<Client> {
         request["era"] = era.into();
         request
     };
+    let mut over_sse = plan.clone();
+    let base = plan["url"].as_str().unwrap().replace("/mcp", "/sse");
+    over_sse["url"] = base.into();
+    over_sse["transport"] = "sse".into();
     let client = |program, file, request, protocol| Client {
         program,
         file,
@@ -274,6 +278,7 @@ fn clients(plan: &Value, vaxel: &TestVaxel) -> Vec<Client> {
     };
     vec![
         client("node", "ts-v1.mjs", plan.clone(), LEGACY),
+        client("node", "ts-v1.mjs", over_sse, LEGACY),
         client("node", "ts-v1.mjs", over_stdio("legacy"), LEGACY),
         client("node", "ts-v2.mjs", era("legacy"), LEGACY),
         client("node", "ts-v2.mjs", era("auto"), MODERN),
