@@ -23,9 +23,11 @@ use crate::{
     session::Session,
 };
 
+pub(crate) mod batch;
 pub(crate) mod legacy;
 pub(crate) mod modern;
 pub(crate) mod oldest;
+mod onto_stream;
 
 /// A client's request with its era taken off.
 pub(crate) struct Exchange {

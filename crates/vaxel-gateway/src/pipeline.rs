@@ -137,6 +137,9 @@ async fn post(context: Context, body: Incoming) -> Result<Response, Failure> {
     }
     let deadline = Instant::now_plus(config.body_timeout);
     let body = decode::body(body, config.body_max, deadline).await?;
+    if edge::batch::is_taken(&context, &body) {
+        return edge::batch::answer(&context, &body);
+    }
     match edge::open(&context, &body) {
         Ok(exchange) => Ok(dispatch::dispatch(context, exchange).await),
         Err(answer) => Ok(*answer),

@@ -12,10 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Method as Verb, StatusCode, header, request::Parts};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use serde::Deserialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
@@ -24,16 +22,15 @@ use tokio::{
 use vaxel_core::{
     failure::{Failure, Kind},
     principal::{Principal, Proof},
-    sse,
 };
-use vaxel_mcp::{envelope::Envelope, error, headers, revision::Era};
+use vaxel_mcp::headers;
 
-use super::legacy;
+use super::{legacy, onto_stream::put};
 use crate::{
     authorize, decode, dispatch, edge,
     gateway::{OpenStream, Shared},
     pipeline::{self, Context},
-    respond::{self, Body, Response},
+    respond::{self, Response},
     subscribe,
     upstream::NowPlus,
 };
@@ -212,7 +209,7 @@ impl Stream {
             Err(answer) => *answer,
         };
         let opened = response.headers().get(headers::MCP_SESSION_ID).cloned();
-        self.pass_on(response, &body).await;
+        put(response, &body, &self.sender).await;
         if let Some(session) = opened
             && self.session.set(session).is_ok()
         {
@@ -228,52 +225,4 @@ impl Stream {
             subscribe::follow(shared, &context.scope, session, self.sender.clone());
         }
     }
-
-    async fn pass_on(&self, response: Response, request: &[u8]) {
-        let (head, body) = response.into_parts();
-        // A client that is gone reads nothing; its stream ends with it.
-        match body {
-            Body::Stream(mut events) => {
-                while let Some(event) = events.recv().await {
-                    if self.sender.send(event).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            body => {
-                let bytes = body
-                    .collect()
-                    .await
-                    .map(http_body_util::Collected::to_bytes);
-                let bytes = bytes.unwrap_or_default();
-                if !bytes.is_empty() {
-                    let message = as_message(&head, bytes, request);
-                    let _ = self.sender.send(sse::event(&message, None)).await;
-                }
-            }
-        }
-    }
-}
-
-/// What is no JSON-RPC message yet (a problem document) as the answer to `request`.
-fn as_message(head: &http::response::Parts, body: Bytes, request: &[u8]) -> Bytes {
-    #[derive(Default, Deserialize)]
-    struct Problem {
-        detail: String,
-    }
-    let kind = head.headers.get(header::CONTENT_TYPE);
-    if kind.is_none_or(|kind| !kind.as_bytes().starts_with(b"application/problem+json")) {
-        return body;
-    }
-    let id = Envelope::parse(request)
-        .ok()
-        .and_then(|envelope| envelope.id);
-    let id = id.map_or("null", |id| id.get());
-    let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
-    let detail = problem.detail;
-    error::render(
-        id.as_bytes(),
-        &Failure::new(Kind::Malformed, detail),
-        Era::Legacy,
-    )
 }

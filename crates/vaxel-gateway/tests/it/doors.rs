@@ -94,6 +94,7 @@ async fn a_body_that_is_no_request_is_refused_with_the_reason() {
             "{}",
             answer.text
         );
+        // Neither of their revisions has batches.
         let batch = client.post(&format!("[{LIST},{LIST}]")).await;
         assert_eq!(batch.status, 400);
         let said = batch.json()["error"]["message"].to_string();

@@ -416,3 +416,32 @@ async fn a_change_right_after_a_subscription_is_heard_of() {
         assert_eq!(heard[1], news, "round {round}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_answered_message_by_message() {
+    let rig = Rig::start();
+    rig.add_stdio("up", &Script::legacy(Script::ECHO)).await;
+    let client = crate::harness::Client::silent(rig.address, &rig.keys[0]);
+    let client = client.opened("2025-03-26").await;
+    let batch = json!([
+        {"jsonrpc": "2.0", "id": "call", "method": "tools/call",
+         "params": {"name": "up__echo", "arguments": {}, "_meta": {"progressToken": 1}}},
+        {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 77}},
+        {"jsonrpc": "2.0", "id": "list", "method": "tools/list"},
+        {"jsonrpc": "2.0", "id": "wrong", "method": "no/such"},
+        {"nonsense": true},
+    ]);
+    let answer = client.post(&batch.to_string()).await;
+    let mut ids: Vec<String> = answer
+        .messages()
+        .iter()
+        .map(|one| one["id"].as_str().unwrap_or("none").to_owned())
+        .collect();
+    ids.sort();
+    assert_eq!(ids, ["call", "list", "none", "wrong"], "{}", answer.text);
+    let only_news = json!([{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}]);
+    assert_eq!(client.post(&only_news.to_string()).await.status, 202);
+    for wrong in ["[]", "[1", &format!("[{}]", vec!["{}"; 101].join(","))] {
+        assert_eq!(client.post(wrong).await.status, 400, "{wrong}");
+    }
+}
