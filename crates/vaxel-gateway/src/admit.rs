@@ -1,8 +1,12 @@
-//! Limits: a service that is busy refuses at once instead of collecting callers.
+//! Limits: a service that is busy, or that does not answer, refuses at once instead of collecting
+//! callers.
 
 use std::{sync::Arc, time::Duration};
 
-use vaxel_core::failure::{Failure, Kind};
+use vaxel_core::{
+    failure::{Failure, Kind},
+    time::Timestamp,
+};
 
 use crate::{config::Tunables, metrics::Meter, snapshot::Shard};
 
@@ -20,7 +24,16 @@ impl Drop for Permit {
 }
 
 /// Takes a place, or refuses.
-pub(crate) fn admit(shard: &Shard, tunables: &Tunables) -> Result<Permit, Failure> {
+pub(crate) fn admit(shard: &Shard, tunables: &Tunables, now: Timestamp) -> Result<Permit, Failure> {
+    if let Err(wait) = shard.meter.breaker.admit(now, tunables.breaker) {
+        let seconds = wait.as_secs().max(1);
+        let detail = format!(
+            "`{}` did not answer its last {} calls; it is tried again in {seconds} s",
+            shard.name, tunables.breaker.failures
+        );
+        let failure = Failure::new(Kind::UpstreamUnavailable, detail);
+        return Err(failure.retry_after(u32::try_from(seconds).unwrap_or(u32::MAX)));
+    }
     let limit = shard.concurrency.unwrap_or(tunables.concurrency);
     if !shard.meter.enter(limit) {
         let detail = format!("`{}` already has {limit} calls in flight", shard.name);

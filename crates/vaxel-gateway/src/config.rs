@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use vaxel_auth::web::WebRules;
 
+use crate::breaker::BreakerRules;
+
 /// Fixed for the life of the process.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -88,6 +90,8 @@ pub struct Tunables {
     pub call_timeout: Duration,
     /// Calls in flight per service, where the service does not say.
     pub concurrency: u32,
+    /// When calls to a service that does not answer are refused.
+    pub breaker: BreakerRules,
     /// Whether calls leave records.
     pub records: bool,
     /// What records keep of parameters and results.
@@ -103,6 +107,10 @@ impl Tunables {
             web,
             call_timeout: Duration::from_mins(1),
             concurrency: 256,
+            breaker: BreakerRules {
+                failures: 10,
+                pause: Duration::from_secs(10),
+            },
             records: true,
             keep: Keep::None,
             keep_max: 4 << 10,

@@ -263,9 +263,14 @@ impl Gateway {
             links: entry.links,
             unavailable: entry.unavailable,
         };
-        let name_max = self.shared.config.name_max;
+        let is_there = !parts.links.is_empty();
+        let (id, name_max) = (parts.id, self.shared.config.name_max);
         self.shared
             .change(|old| old.with(parts, name_max, |name| self.shared.metrics.meter(name)));
+        // Whoever publishes a connection has had an answer over it.
+        if is_there && let Some(shard) = self.shared.snapshot.load().shard(id) {
+            shard.meter.breaker.reset();
+        }
     }
 
     /// Takes a service away; the next request no longer sees it.

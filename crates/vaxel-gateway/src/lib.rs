@@ -17,6 +17,7 @@ mod lists;
 mod route;
 mod authorize;
 mod admit;
+mod breaker;
 mod upstream;
 mod relay;
 mod answer;
@@ -34,6 +35,7 @@ mod snapshot;
 mod metrics;
 
 pub use authenticate::Caller;
+pub use breaker::BreakerRules;
 pub use config::{Config, Keep, Tunables};
 pub use connect::{ConnectTarget, Transport};
 pub use gateway::{

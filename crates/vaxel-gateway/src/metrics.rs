@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use crate::breaker::Breaker;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -118,6 +119,7 @@ impl Metrics {
             service: service.clone(),
         };
         Arc::new(Meter {
+            breaker: Breaker::default(),
             in_flight: AtomicU32::new(0),
             calls: AtomicU64::new(0),
             errors: AtomicU64::new(0),
@@ -136,6 +138,7 @@ impl Metrics {
 
 /// The counters of one service; they outlive its shards.
 pub(crate) struct Meter {
+    pub(crate) breaker: Breaker,
     in_flight: AtomicU32,
     calls: AtomicU64,
     errors: AtomicU64,

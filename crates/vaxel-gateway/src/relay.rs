@@ -238,7 +238,7 @@ pub(crate) async fn reach(
     authorized: &Authorized<Route>,
 ) -> Result<Reached, Failure> {
     let shard = &authorized.get().shard;
-    let permit = admit::admit(shard, &shared.tunables.load())?;
+    let permit = admit::admit(shard, &shared.tunables.load(), shared.clock.now())?;
     let deadline = Instant::now_plus(permit.timeout);
     let link = match shard.choose() {
         Ok(link) => link.clone(),

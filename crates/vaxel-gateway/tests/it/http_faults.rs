@@ -11,7 +11,9 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use vaxel_auth::web::WebRules;
 use vaxel_core::{call::Outcome, quantity::Span, service::Limits};
+use vaxel_gateway::{BreakerRules, Tunables};
 
 use crate::harness::{
     Plan, Reply, Rig, Seen, Terms, Upstream,
@@ -345,4 +347,50 @@ async fn a_server_that_cannot_be_reached_says_why_it_is_not_added() {
     let gone = Upstream::modern(|_| None).await.url();
     let refused = rig.try_url("up", gone).await.err().unwrap().to_string();
     assert!(refused.contains("cannot connect"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_does_not_answer_is_asked_again_after_a_pause() {
+    let rig = Rig::start();
+    let is_well = Arc::new(AtomicBool::new(false));
+    let well = Arc::clone(&is_well);
+    let script = calls(move |seen| {
+        if well.load(Ordering::Relaxed) {
+            Reply::Json(200, seen.say("well"))
+        } else {
+            Reply::Never
+        }
+    });
+    let upstream = Upstream::modern(script).await;
+    rig.add_http_on("up", &upstream, soon()).await;
+    let mut tunables = Tunables::new(WebRules::new(rig.address, &[]).unwrap());
+    tunables.breaker = BreakerRules {
+        failures: 2,
+        pause: Duration::from_mins(10),
+    };
+    rig.gateway.tune(tunables.clone());
+    let client = rig.modern();
+    for _ in 0..2 {
+        let late = client.call("up__echo", "{}").await;
+        assert!(blamed(&late).contains("in time"), "{late}");
+    }
+    let refused = client.say(&Message::call("up__echo", "{}")).await;
+    assert!(
+        refused.text.contains("did not answer its last 2 calls"),
+        "{}",
+        refused.text
+    );
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(
+        upstream.seen("tools/call").len(),
+        2,
+        "it was not asked a third time"
+    );
+    // The lists are not concerned, nor is any other service.
+    assert_eq!(client.tools().await, ["up__echo", "up__other"]);
+    is_well.store(true, Ordering::Relaxed);
+    tunables.breaker.failures = 0;
+    rig.gateway.tune(tunables);
+    let answer = client.call("up__echo", "{}").await;
+    assert_eq!(answer["result"]["content"][0]["text"], "well");
 }

@@ -17,7 +17,7 @@ use vaxel_core::{
     fields::Fields,
     quantity::{Size, Span},
 };
-use vaxel_gateway::{Keep, Tunables};
+use vaxel_gateway::{BreakerRules, Keep, Tunables};
 
 use super::{Config, LogFormat, Logs, Process, Records, Server};
 
@@ -46,11 +46,12 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
     let logs = fields.nested("logs", logs);
     let metrics = fields.nested("metrics", metrics);
     let (server, rules) = server.flatten()?;
-    let (call_timeout, concurrency) = calls?;
+    let calls = calls?;
     let (records, kept) = records?;
     let tunables = Tunables {
-        call_timeout,
-        concurrency,
+        call_timeout: calls.timeout,
+        concurrency: calls.concurrency,
+        breaker: calls.breaker,
         records: kept.enabled,
         keep: kept.what,
         keep_max: kept.max,
@@ -152,8 +153,14 @@ fn limits(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config) {
     gateway.streams_max = count(fields, "streams", 1..=1_000_000);
 }
 
-/// The longest call, and how many at once.
-fn calls(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config) -> (Duration, u32) {
+/// What may change of the rules for calls while they are served.
+struct Calls {
+    timeout: Duration,
+    concurrency: u32,
+    breaker: BreakerRules,
+}
+
+fn calls(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config) -> Calls {
     gateway.name_max = count(fields, "name_max", 24..=128);
     gateway.answer_wait = span(fields, "answer_wait", SECOND..=DAY);
     gateway.parked_max = count(fields, "parked", 0..=1_000_000);
@@ -161,10 +168,15 @@ fn calls(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config) -> (Durat
     gateway.start_wait = span(fields, "start_wait", Duration::ZERO..=HOUR);
     gateway.page_size = count(fields, "page_size", 1..=10_000);
     let concurrency = count(fields, "concurrency", 1..=1_000_000);
-    (
-        span(fields, "timeout", 10 * MS..=DAY),
-        u32::try_from(concurrency).unwrap_or(u32::MAX),
-    )
+    let failures = count(fields, "breaker_failures", 0..=1_000_000);
+    Calls {
+        timeout: span(fields, "timeout", 10 * MS..=DAY),
+        concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
+        breaker: BreakerRules {
+            failures: u32::try_from(failures).unwrap_or(u32::MAX),
+            pause: span(fields, "breaker_pause", 10 * MS..=DAY),
+        },
+    }
 }
 
 /// How long a catalog holds; the rest goes where it belongs.
