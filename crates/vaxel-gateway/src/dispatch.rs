@@ -11,6 +11,7 @@ use crate::{
     pipeline::Context,
     relay,
     respond::{self, Body, Response},
+    route::Scope,
     subscribe,
     unhurried::Unhurried,
 };
@@ -19,7 +20,7 @@ use crate::{
 pub(crate) async fn dispatch(context: Context, exchange: Exchange) -> Response {
     let era = exchange.client.era();
     let answered = match exchange.request.method() {
-        Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead | Method::Complete => {
+        method if is_for_service(method, &context.scope) => {
             let tasks = context.shared.tasks.clone();
             let call = relay::call(context, exchange);
             return match era {
@@ -39,6 +40,16 @@ pub(crate) async fn dispatch(context: Context, exchange: Exchange) -> Response {
         _ => return unknown_method(&exchange),
     };
     answered.unwrap_or_else(|failure| respond::failure(exchange.request.id(), &failure, era))
+}
+
+/// What only the service can answer. What we have no name for belongs to an extension, which a service
+/// that stands alone may speak.
+const fn is_for_service(method: Method, scope: &Scope) -> bool {
+    match method {
+        Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead | Method::Complete => true,
+        Method::Other => !scope.is_federated(),
+        _ => false,
+    }
 }
 
 fn own_result(exchange: &Exchange, result: &'static [u8]) -> Response {

@@ -17,7 +17,7 @@ use vaxel_mcp::{
     federation::{self, ListKind, ListPage},
     hello::{self, Introduction, Offered},
     method::Method,
-    revision::Revision,
+    revision::{Era, Revision},
 };
 
 use crate::{
@@ -33,6 +33,9 @@ use crate::{
 const PAGES: usize = 512;
 /// How long a client may keep a list, milliseconds. Clients that listen hear of changes at once.
 const TTL_MS: u64 = 5_000;
+
+/// The extension whose requests go on after their answer (SEP-2663).
+const TASKS: &str = "io.modelcontextprotocol/tasks";
 
 /// Ready list results of one snapshot.
 #[derive(Default)]
@@ -195,17 +198,17 @@ fn of(offers: &Offers, method: Method) -> &[Offer] {
 /// `server/discover`.
 pub(crate) fn discover(context: &Context, exchange: &Exchange) -> Result<Response, Failure> {
     authorize::may_list(&context.principal)?;
-    let result = hello::discover_result(&introduction(context));
+    let result = hello::discover_result(&introduction(context, Era::Modern));
     Ok(respond::shared_result(exchange.request.id(), result))
 }
 
 /// The result of `initialize`.
 pub(crate) fn initialize_result(context: &Context, revision: Revision) -> Bytes {
-    hello::initialize_result(revision, &introduction(context))
+    hello::initialize_result(revision, &introduction(context, Era::Legacy))
 }
 
 /// What this endpoint says about itself.
-fn introduction(context: &Context) -> Introduction {
+fn introduction(context: &Context, era: Era) -> Introduction {
     let shards: Vec<&Shard> = match &context.scope {
         Scope::All => context
             .snapshot
@@ -222,6 +225,11 @@ fn introduction(context: &Context) -> Introduction {
         .clone()
         .map(|(_, catalog)| Offered::of(&catalog.capabilities))
         .fold(Offered::default(), Offered::or);
+    let extensions = catalogs
+        .clone()
+        .flat_map(|(_, catalog)| hello::extensions(&catalog.capabilities))
+        .filter(|(name, _)| can_be_spoken(name, &context.scope, era))
+        .collect();
     let instructions: Vec<(&str, &str)> = catalogs
         .filter_map(|(shard, catalog)| {
             Some((shard.name.as_str(), catalog.instructions.as_deref()?))
@@ -234,9 +242,15 @@ fn introduction(context: &Context) -> Introduction {
             tools: offers.tools || context.scope.is_federated(),
             ..offers
         },
+        extensions,
         instructions: instructions_text(&instructions),
         ttl_ms: TTL_MS,
     }
+}
+
+/// Tasks have ids that only their own service knows, and no words in the legacy era.
+fn can_be_spoken(extension: &str, scope: &Scope, era: Era) -> bool {
+    extension != TASKS || (era == Era::Modern && !scope.is_federated())
 }
 
 /// Many services' instructions as one text; a single one's stays as it is.

@@ -15,6 +15,7 @@ use vaxel_mcp::{
     error::HEADER_MISMATCH,
     handshake::capabilities::Answers,
     headers::{self, params::Mismatch},
+    method::Method,
     request::{Input, Request},
     response::{Response as Answered, Verdict},
     revision::{Era, Revision},
@@ -142,7 +143,10 @@ impl Call {
         let meta = self.exchange.client.meta(&self.shared.nobody);
         let param_headers = match (&route.mirrored, &self.exchange.client) {
             (Some(mirrored), _) => mirrored.mirror(request.arguments()),
-            (None, Client::Modern) => param_headers(&self.head.headers),
+            (None, Client::Modern) => {
+                let is_extension = request.method() == Method::Other;
+                param_headers(&self.head.headers, is_extension)
+            }
             (None, Client::Legacy(_)) => Vec::new(),
         };
         let out = Outbound {
@@ -402,11 +406,13 @@ fn check_mirrored(context: &Context, exchange: &Exchange, route: &Route) -> Resu
     }
 }
 
-/// `Mcp-Param-*` headers that mean nothing here are passed on.
-fn param_headers(all: &http::HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+/// `Mcp-Param-*` headers that mean nothing here are passed on; so is the name that a request of an
+/// extension is about.
+fn param_headers(all: &http::HeaderMap, is_extension: bool) -> Vec<(HeaderName, HeaderValue)> {
     let mut found = Vec::new();
     for (name, value) in all {
-        if name.as_str().starts_with(headers::MCP_PARAM_PREFIX) {
+        let is_name = is_extension && *name == headers::MCP_NAME;
+        if is_name || name.as_str().starts_with(headers::MCP_PARAM_PREFIX) {
             found.push((name.clone(), value.clone()));
         }
     }

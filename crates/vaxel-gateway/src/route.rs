@@ -36,7 +36,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// To a resource, under its URI.
+    /// To a resource, under its URI; to a service itself, without one.
     fn to_uri(shard: &Arc<Shard>, uri: &str) -> Self {
         Self {
             shard: Arc::clone(shard),
@@ -62,8 +62,10 @@ pub(crate) fn route(
     scope: &Scope,
     request: &Request,
 ) -> Result<Route, Failure> {
-    if request.method() == Method::Complete {
-        return completion(snapshot, scope, request);
+    match (request.method(), scope) {
+        (Method::Complete, _) => return completion(snapshot, scope, request),
+        (Method::Other, Scope::Service(shard)) => return Ok(Route::to_uri(shard, "")),
+        _ => {}
     }
     let key = request.key().ok_or_else(|| {
         let member = request.method().addressed_by().unwrap_or("name");

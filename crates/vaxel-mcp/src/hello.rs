@@ -1,5 +1,7 @@
 //! How Vaxel introduces itself: as a client to upstreams, as a server to clients.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -126,6 +128,8 @@ pub struct Introduction {
     pub info: Box<RawValue>,
     /// What the services behind it can do together.
     pub offers: Offered,
+    /// Extensions that they speak, by their names; settings are raw.
+    pub extensions: BTreeMap<Box<str>, Box<RawValue>>,
     /// For models.
     pub instructions: Option<String>,
     /// How long a modern client may keep the introduction, milliseconds.
@@ -193,7 +197,7 @@ impl Offered {
 
     /// The same as a `capabilities` object. Lists change at run time whatever the servers say, since
     /// services come and go.
-    fn to_json(self) -> Vec<u8> {
+    fn to_json(self, extensions: &BTreeMap<Box<str>, Box<RawValue>>) -> Vec<u8> {
         const LIST: &[u8] = br#"{"listChanged":true}"#;
         let resources: &[u8] = if self.subscribe {
             br#"{"subscribe":true,"listChanged":true}"#
@@ -211,9 +215,28 @@ impl Offered {
         for (_, name, settings) in areas.into_iter().filter(|(has, _, _)| *has) {
             meta::member(&mut object, name, settings);
         }
+        if !extensions.is_empty() {
+            let mut all = vec![b'{'];
+            for (name, settings) in extensions {
+                meta::member(&mut all, name, settings.get().as_bytes());
+            }
+            all.push(b'}');
+            meta::member(&mut object, "extensions", &all);
+        }
         object.push(b'}');
         object
     }
+}
+
+/// The extensions that `capabilities` name, of a client or a server.
+pub fn extensions(capabilities: &RawValue) -> BTreeMap<Box<str>, Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Extended {
+        #[serde(default)]
+        extensions: BTreeMap<Box<str>, Box<RawValue>>,
+    }
+    let read: Result<Extended, _> = serde_json::from_str(capabilities.get());
+    read.map(|read| read.extensions).unwrap_or_default()
 }
 
 fn takes_subscriptions(resources: &RawValue) -> bool {
@@ -229,7 +252,7 @@ fn takes_subscriptions(resources: &RawValue) -> bool {
 /// The result of `initialize`.
 pub fn initialize_result(revision: Revision, introduction: &Introduction) -> Bytes {
     let version = format!("\"{revision}\"");
-    let capabilities = introduction.offers.to_json();
+    let capabilities = introduction.offers.to_json(&introduction.extensions);
     let mut result = vec![b'{'];
     meta::member(&mut result, "protocolVersion", version.as_bytes());
     meta::member(&mut result, "capabilities", &capabilities);
@@ -245,7 +268,7 @@ pub fn initialize_result(revision: Revision, introduction: &Introduction) -> Byt
 
 /// The result of `server/discover`.
 pub fn discover_result(introduction: &Introduction) -> Bytes {
-    let capabilities = introduction.offers.to_json();
+    let capabilities = introduction.offers.to_json(&introduction.extensions);
     let about = meta::rewrite(
         None,
         |_| false,
@@ -293,6 +316,7 @@ mod tests {
         let introduction = Introduction {
             info: implementation("1.0"),
             offers: Offered::of(&capabilities),
+            extensions: BTreeMap::new(),
             instructions: Some("use \"it\"".to_owned()),
             ttl_ms: 5,
         };

@@ -1,8 +1,8 @@
 //! Clients of both eras reach upstreams of both eras over both transports.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{Client, Rig, Script, Upstream, client::Message};
+use crate::harness::{Client, Reply, Rig, Script, Seen, Upstream, client::Message};
 
 /// Every kind of upstream, as services of one gateway.
 async fn every_upstream(rig: &Rig) -> Vec<Upstream> {
@@ -151,4 +151,51 @@ async fn each_upstream_is_spoken_to_in_its_own_era_only() {
             );
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_is_spoken_with_the_service_that_has_it() {
+    const DISCOVERED: &str = r#"{"tools":{},"extensions":{"com.example/x":{"deep":1.0},"io.modelcontextprotocol/tasks":{}}}"#;
+    let rig = Rig::start();
+    let upstream = Upstream::modern(|seen: &Seen| match seen.method() {
+        "server/discover" => {
+            let offers: Value = serde_json::from_str(DISCOVERED).unwrap();
+            let result = json!({"resultType": "complete", "supportedVersions": ["2026-07-28"],
+                "capabilities": offers, "ttlMs": 0, "cacheScope": "private"});
+            Some(Reply::Json(200, seen.result(&result)))
+        }
+        "tasks/get" => Some(Reply::Json(
+            200,
+            seen.result(&json!({"resultType": "complete",
+            "name": seen.header("mcp-name"), "said": seen.json["params"]["taskId"]})),
+        )),
+        _ => None,
+    })
+    .await;
+    rig.add_http("up", &upstream).await;
+    let single = rig.modern().at("/mcp/up");
+    let extensions = |client: Client| async move {
+        let about = client
+            .say(&Message::new("server/discover", ""))
+            .await
+            .json();
+        about["result"]["capabilities"]["extensions"].clone()
+    };
+    let own: Value = serde_json::from_str(DISCOVERED).unwrap();
+    assert_eq!(extensions(single.clone()).await, own["extensions"]);
+    // Ids of tasks mean something to their own service only.
+    assert_eq!(
+        extensions(rig.modern()).await,
+        json!({"com.example/x": {"deep": 1.0}})
+    );
+    let get = Message::new("tasks/get", r#""taskId":"t1""#);
+    let answer = single.clone().with("mcp-name", "t1").say(&get).await.json();
+    assert_eq!(
+        (&answer["result"]["name"], &answer["result"]["said"]),
+        (&json!("t1"), &json!("t1"))
+    );
+    let unknown = single.say(&Message::new("no/such", "")).await;
+    assert_eq!((unknown.status, unknown.code()), (404, -32601));
+    let federated = rig.modern().say(&get).await;
+    assert_eq!((federated.status, federated.code()), (404, -32601));
 }
