@@ -8,5 +8,6 @@ mod crash;
 mod doors;
 mod faults;
 mod first_run;
+mod fixture;
 mod peers;
 mod tidy;
