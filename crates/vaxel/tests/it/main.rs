@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod conformance;
 mod crash;
 mod doors;
 mod faults;
