@@ -5,7 +5,7 @@
 //! | client | legacy server asks by a request | modern server asks by its result |
 //! |---|---|---|
 //! | legacy | asked on the call's own stream, answers handed over | the same; with all answers the server is called again |
-//! | modern | the call waits in [`interactions`], the client is asked by a result | the result passes, its state sealed |
+//! | modern | the call waits in `interactions`, the client is asked by a result | the result passes, its state sealed |
 
 use std::{sync::Arc, time::Duration};
 

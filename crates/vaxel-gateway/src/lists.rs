@@ -35,7 +35,7 @@ const PAGES: usize = 512;
 const TTL_MS: u64 = 5_000;
 
 /// The extension whose requests go on after their answer (SEP-2663).
-const TASKS: &str = "io.modelcontextprotocol/tasks";
+pub(crate) const TASKS: &str = "io.modelcontextprotocol/tasks";
 
 /// Ready list results of one snapshot.
 #[derive(Default)]

@@ -1,5 +1,5 @@
 //! A call and its answer: the one place where a request reaches an upstream. What is more than one
-//! answer (notes, questions) becomes a [`conversation`].
+//! answer (notes, questions) becomes a conversation.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,6 +29,7 @@ use crate::{
     edge::{Client, Exchange, modern},
     gateway::Shared,
     interactions::{Binding, Parked, Resumed},
+    lists,
     pipeline::Context,
     record::{Arrival, Recording},
     respond::{self, Response},
@@ -140,6 +141,12 @@ impl Call {
     /// Sends `request`, the client's own or its retry.
     pub(crate) async fn ask(&self, request: &Request) -> Result<Answer, Failure> {
         let route = self.authorized.get();
+        // The id of a task means nothing on an endpoint of many services: it would not be found again.
+        let without_tasks = match &route.own_json {
+            Some(_) => request.without_extension(lists::TASKS),
+            None => None,
+        };
+        let request = without_tasks.as_ref().unwrap_or(request);
         let meta = self.exchange.client.meta(&self.shared.nobody);
         let param_headers = match (&route.mirrored, &self.exchange.client) {
             (Some(mirrored), _) => mirrored.mirror(request.arguments()),

@@ -246,6 +246,28 @@ impl Request {
         Self::read(body.clone(), &envelope).map(|(request, _)| request)
     }
 
+    /// The same request without an extension among its client's capabilities; `None` when it declares
+    /// none of that name.
+    pub fn without_extension(&self, name: &str) -> Option<Self> {
+        if !self.meta()?.contains(name) {
+            return None;
+        }
+        let meta: &RawValue = serde_json::from_str(self.meta()?).ok()?;
+        let declared = self.capabilities()?;
+        let members = meta::members(declared.get())?;
+        let (_, extensions) = members.iter().rfind(|(key, _)| key == "extensions")?;
+        let fewer = meta::rewrite(Some(extensions), |key| key == name, &[]);
+        let declared = meta::rewrite(Some(declared), |_| false, &[("extensions", &fewer)]);
+        let set: &[(&str, &[u8])] = &[(meta::CLIENT_CAPABILITIES, &declared)];
+        let meta = meta::rewrite(Some(meta), |_| false, set);
+        let mut splice = Splice::new(&self.body);
+        splice.replace(self.meta.clone()?, &meta);
+        let body = splice.apply();
+        let envelope = Envelope::parse(&body).ok()?;
+        let (request, _) = Self::read(body.clone(), &envelope).ok()?;
+        Some(request)
+    }
+
     /// The client capabilities that a modern request declares, raw.
     pub fn capabilities(&self) -> Option<&RawValue> {
         let meta: RequestMeta<'_> = serde_json::from_str(self.meta()?).ok()?;

@@ -188,6 +188,23 @@ async fn an_extension_is_spoken_with_the_service_that_has_it() {
         extensions(rig.modern()).await,
         json!({"com.example/x": {"deep": 1.0}})
     );
+    let able = r#"{"extensions":{"com.example/x":{},"io.modelcontextprotocol/tasks":{}}}"#;
+    let declared = |path: &str| rig.modern().able(able).at(path);
+    declared("/mcp").call("up__echo", "{}").await;
+    declared("/mcp/up").call("echo", "{}").await;
+    let told: Vec<Value> = upstream
+        .seen("tools/call")
+        .iter()
+        .map(|seen| {
+            let meta = &seen.json["params"]["_meta"];
+            meta["io.modelcontextprotocol/clientCapabilities"]["extensions"].clone()
+        })
+        .collect();
+    let all: Value = serde_json::from_str(able).unwrap();
+    assert_eq!(
+        told,
+        [json!({"com.example/x": {}}), all["extensions"].clone()]
+    );
     let get = Message::new("tasks/get", r#""taskId":"t1""#);
     let answer = single.clone().with("mcp-name", "t1").say(&get).await.json();
     assert_eq!(
