@@ -22,18 +22,17 @@ use vaxel_mcp::{
     handshake::{self, ProbeAnswer, ServerFacts, Verdict, capabilities::Answers},
     headers, hello,
     method::Method,
-    response::Response,
     revision::{Era, Revision},
 };
 
 use crate::{
     gateway::Shared,
     upstream::{
-        Answer, BuiltinServer, Link, NowPlus, OnBehalf, Outbound, Wire,
+        BuiltinServer, Link, NowPlus, Wire,
         channel::Channel,
         ear::Ear,
         http_link::{Address, HttpLink, Probe},
-        own_request,
+        read_initialize,
         sse_link::{SseAddress, SseLink},
         stdio_link,
     },
@@ -162,43 +161,17 @@ async fn ask_modern(
     channel: &Arc<Channel>,
     wait: Duration,
 ) -> Result<(Verdict, ServerFacts), Failure> {
-    let answered = exchange(channel, Method::Discover, b"{}", wait, Era::Modern).await?;
+    let deadline = Instant::now_plus(wait);
+    let asked = (Method::Discover, &b"{}"[..]);
+    let answered = channel.ask(asked, Era::Modern, deadline).await?;
     let verdict = handshake::verdict(ProbeAnswer::Stdio(answered.body()));
     let facts = read_discover(answered.body(), "The server")?;
     Ok((verdict, facts))
 }
 
 async fn ask_legacy(channel: &Arc<Channel>, wait: Duration) -> Result<ServerFacts, Failure> {
-    let params = hello::initialize_params(Revision::LATEST_LEGACY, Answers::RELAYED);
-    let answered = exchange(channel, Method::Initialize, &params, wait, Era::Legacy).await?;
-    let facts = read_initialize(answered.body())?;
-    channel.send(hello::initialized_notification())?;
-    Ok(facts)
-}
-
-async fn exchange(
-    channel: &Arc<Channel>,
-    method: Method,
-    params: &[u8],
-    wait: Duration,
-    era: Era,
-) -> Result<Response, Failure> {
-    let (request, meta) = own_request(method, params)?;
-    let out = Outbound {
-        request: &request,
-        key_json: None,
-        key: "",
-        client_era: Era::Legacy,
-        meta: &meta,
-        on_behalf: OnBehalf::SYSTEM,
-        wants_logs: false,
-        param_headers: &[],
-        deadline: Instant::now_plus(wait),
-    };
-    match channel.exchange(&out, era).await? {
-        Answer::Done(answered) => Ok(answered),
-        Answer::Stream(_) => Err(Failure::internal("a request without a token was streamed")),
-    }
+    let deadline = Instant::now_plus(wait);
+    channel.initialize(Answers::RELAYED, deadline).await
 }
 
 async fn http(
@@ -331,13 +304,6 @@ fn no_answer(address: &Address, status: u16) -> Failure {
 fn read_discover(answer: &Bytes, name: &str) -> Result<ServerFacts, Failure> {
     ServerFacts::from_discover(answer).map_err(|error| {
         let detail = format!("{name} answered server/discover with what cannot be used: {error}");
-        Failure::new(Kind::UpstreamProtocol, detail)
-    })
-}
-
-fn read_initialize(answer: &Bytes) -> Result<ServerFacts, Failure> {
-    ServerFacts::from_initialize(answer).map_err(|error| {
-        let detail = format!("Its answer to initialize cannot be used: {error}");
         Failure::new(Kind::UpstreamProtocol, detail)
     })
 }

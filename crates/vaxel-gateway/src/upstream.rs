@@ -14,7 +14,11 @@ use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::sync::DropGuard;
-use vaxel_core::{catalog::Catalog, failure::Failure, principal::Proof};
+use vaxel_core::{
+    catalog::Catalog,
+    failure::{Failure, Kind},
+    principal::Proof,
+};
 use vaxel_mcp::{
     envelope::Envelope,
     error::METHOD_NOT_FOUND,
@@ -180,7 +184,27 @@ impl Events {
     }
 }
 
-impl Outbound<'_> {
+impl<'a> Outbound<'a> {
+    /// A request of Vaxel's own.
+    const fn own(
+        request: &'a Request,
+        meta: &'a ModernMeta,
+        on_behalf: OnBehalf,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            request,
+            key_json: None,
+            key: "",
+            client_era: Era::Legacy,
+            meta,
+            on_behalf,
+            wants_logs: false,
+            param_headers: &[],
+            deadline,
+        }
+    }
+
     pub(crate) const fn meta_change(&self, upstream: Era) -> vaxel_mcp::request::MetaChange<'_> {
         meta_change(self.client_era, upstream, self.meta)
     }
@@ -333,17 +357,7 @@ impl Wire {
     ) -> Result<Response, Failure> {
         let deadline = Instant::now_plus(within);
         let (request, meta) = own_request(method, params)?;
-        let out = Outbound {
-            request: &request,
-            key_json: None,
-            key: "",
-            client_era: Era::Legacy,
-            meta: &meta,
-            on_behalf,
-            wants_logs: false,
-            param_headers: &[],
-            deadline,
-        };
+        let out = Outbound::own(&request, &meta, on_behalf, deadline);
         let mut events = match self.exchange(&out).await? {
             Answer::Done(response) => return Ok(response),
             Answer::Stream(events) => events,
@@ -390,8 +404,16 @@ impl Drop for InFlight<'_> {
 }
 
 /// A request of Vaxel's own, as if a legacy client without capabilities had made it.
-pub(crate) fn own_request(method: Method, params: &[u8]) -> Result<(Request, ModernMeta), Failure> {
+fn own_request(method: Method, params: &[u8]) -> Result<(Request, ModernMeta), Failure> {
     Ok((read_own(&Request::own(1, method, params))?, own_meta()))
+}
+
+/// What a legacy server says to `initialize`.
+pub(crate) fn read_initialize(answer: &[u8]) -> Result<ServerFacts, Failure> {
+    ServerFacts::from_initialize(answer).map_err(|error| {
+        let detail = format!("Its answer to initialize cannot be used: {error}");
+        Failure::new(Kind::UpstreamProtocol, detail)
+    })
 }
 
 /// A request that was just written.

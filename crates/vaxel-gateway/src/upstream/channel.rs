@@ -27,17 +27,19 @@ use vaxel_core::failure::{Failure, Kind};
 use vaxel_mcp::{
     envelope::{Envelope, Kind as MessageKind, span},
     error::METHOD_NOT_FOUND,
+    handshake::{ServerFacts, capabilities::Answers},
+    hello,
     method::Method,
     request::Forward,
     response::{self, Response, Verdict},
-    revision::Era,
+    revision::{Era, Revision},
     splice::Splice,
 };
 
 use super::{
     Answer, Asked, Event, Events, NowPlus, OnBehalf, Outbound,
     ear::{Ear, Listened},
-    own_meta, read_own,
+    own_meta, own_request, read_initialize, read_own,
 };
 
 /// Messages waiting to be written. When it is full the server does not read, and further calls are
@@ -220,6 +222,35 @@ impl Channel {
         turn.map(Some).map_err(Failure::internal)
     }
 
+    /// A request of Vaxel's own in an era that is still to be found out.
+    pub(crate) async fn ask(
+        self: &Arc<Self>,
+        (method, params): (Method, &[u8]),
+        era: Era,
+        deadline: Instant,
+    ) -> Result<Response, Failure> {
+        let (request, meta) = own_request(method, params)?;
+        let out = Outbound::own(&request, &meta, OnBehalf::SYSTEM, deadline);
+        match self.exchange(&out, era).await? {
+            Answer::Done(answered) => Ok(answered),
+            Answer::Stream(_) => Err(Failure::internal("a request without a token was streamed")),
+        }
+    }
+
+    /// Says hello as a legacy client does that answers `answers`.
+    pub(crate) async fn initialize(
+        self: &Arc<Self>,
+        answers: Answers,
+        deadline: Instant,
+    ) -> Result<ServerFacts, Failure> {
+        let params = hello::initialize_params(Revision::LATEST_LEGACY, answers);
+        let asked = (Method::Initialize, &*params);
+        let answered = self.ask(asked, Era::Legacy, deadline).await?;
+        let facts = read_initialize(answered.body())?;
+        self.send(hello::initialized_notification())?;
+        Ok(facts)
+    }
+
     /// Asks a modern server to tell of changes; its notifications come as all others do.
     pub(super) async fn subscribe(
         self: &Arc<Self>,
@@ -229,16 +260,10 @@ impl Channel {
         let asked = async {
             let request = read_own(message)?;
             let meta = own_meta();
+            let deadline = Instant::now_plus(FOR_EVER);
             let out = Outbound {
-                request: &request,
-                key_json: None,
-                key: "",
                 client_era: Era::Modern,
-                meta: &meta,
-                on_behalf: OnBehalf::SYSTEM,
-                wants_logs: false,
-                param_headers: &[],
-                deadline: Instant::now_plus(FOR_EVER),
+                ..Outbound::own(&request, &meta, OnBehalf::SYSTEM, deadline)
             };
             let exchange = self.exchange(&out, Era::Modern);
             // Messages of a pipe keep their order: the server reads this one before any later one.
@@ -290,7 +315,7 @@ impl Channel {
     }
 
     /// Queues a message; never waits, since whether the child reads is the child's affair.
-    pub(crate) fn send(&self, message: Bytes) -> Result<(), Failure> {
+    pub(super) fn send(&self, message: Bytes) -> Result<(), Failure> {
         let outgoing = self.outgoing.lock();
         let Some(sender) = outgoing.as_ref() else {
             return Err(self.lost("it is being stopped"));

@@ -23,9 +23,7 @@ use vaxel_core::{
 use vaxel_egress::{Body, Egress, Reply, ReplyBody, Target};
 use vaxel_mcp::{
     handshake::{ServerFacts, capabilities::Answers},
-    hello,
-    method::Method,
-    revision::{Era, Revision},
+    revision::Era,
 };
 
 use super::{
@@ -33,7 +31,6 @@ use super::{
     channel::Channel,
     ear::Ear,
     http_link::{is_stream, request},
-    own_meta, read_own,
 };
 
 /// Connections to one server; when there are more, one that nobody uses is closed.
@@ -167,7 +164,7 @@ impl SseAddress {
         let mut tasks = JoinSet::new();
         tasks.spawn(stream.read(Arc::clone(&channel)));
         tasks.spawn(poster.run(Arc::clone(&channel), queue));
-        let facts = introduce(&channel, answers, deadline).await?;
+        let facts = channel.initialize(answers, deadline).await?;
         let connection = Connection {
             channel,
             _tasks: tasks,
@@ -204,40 +201,6 @@ impl SseAddress {
         headers.insert(header::CONTENT_TYPE, json);
         headers
     }
-}
-
-async fn introduce(
-    channel: &Arc<Channel>,
-    answers: Answers,
-    deadline: Instant,
-) -> Result<ServerFacts, Failure> {
-    let params = hello::initialize_params(Revision::LATEST_LEGACY, answers);
-    let request = read_own(&vaxel_mcp::request::Request::own(
-        1,
-        Method::Initialize,
-        &params,
-    ))?;
-    let meta = own_meta();
-    let out = Outbound {
-        request: &request,
-        key_json: None,
-        key: "",
-        client_era: Era::Legacy,
-        meta: &meta,
-        on_behalf: OnBehalf::SYSTEM,
-        wants_logs: false,
-        param_headers: &[],
-        deadline,
-    };
-    let Answer::Done(answered) = channel.exchange(&out, Era::Legacy).await? else {
-        return Err(Failure::internal("a request without a token was streamed"));
-    };
-    let facts = ServerFacts::from_initialize(answered.body()).map_err(|error| {
-        let detail = format!("Its answer to initialize cannot be used: {error}");
-        Failure::new(Kind::UpstreamProtocol, detail)
-    })?;
-    channel.send(hello::initialized_notification())?;
-    Ok(facts)
 }
 
 /// What the server says.
