@@ -584,3 +584,52 @@ async fn an_older_client_is_asked_in_its_own_words_or_not_at_all() {
         json!([{"refused": true}, answer(&sampling("two"))])
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_hundreds_of_calls_that_wait_none_is_lost_or_mixed_up() {
+    const CALLS: usize = 500;
+    let mut plan = crate::harness::Plan::default();
+    plan.config.parked_per_caller = CALLS;
+    let rig = Rig::start_with(&plan);
+    let asking = Asking::default();
+    let legacy = Upstream::legacy(move |seen| asking.hear(seen)).await;
+    let terms = crate::harness::Terms {
+        limits: vaxel_core::service::Limits {
+            concurrency: Some(10_000),
+            ..vaxel_core::service::Limits::default()
+        },
+        ..crate::harness::Terms::default()
+    };
+    rig.add_http_on("hl", &legacy, terms).await;
+    let client = rig.modern().able(ABLE);
+    let mut asked = Vec::new();
+    for number in 0..CALLS {
+        let first = call("hl", &[form(&number.to_string())], false);
+        let result = client.say(&first).await.json()["result"].clone();
+        asked.push((first, result));
+    }
+    let refused = client.say(&call("hl", &[form("one more")], false)).await;
+    assert!(refused.text.contains("calls.parked"), "{}", refused.text);
+    let mut answers = tokio::task::JoinSet::new();
+    for (number, (first, result)) in asked.into_iter().enumerate().rev() {
+        let client = client.clone();
+        answers.spawn(async move {
+            let (params, _) = retry(&first.params, &result);
+            let last = client
+                .say(&Message::new("tools/call", &params).id("2"))
+                .await;
+            (number, said(&last.json()))
+        });
+        // A few at a time.
+        if answers.len() >= 16 {
+            check(answers.join_next().await.unwrap().unwrap());
+        }
+    }
+    while let Some(answered) = answers.join_next().await {
+        check(answered.unwrap());
+    }
+}
+
+fn check((number, said): (usize, Value)) {
+    assert_eq!(said, json!([answer(&form(&number.to_string()))]));
+}
