@@ -633,3 +633,105 @@ async fn of_hundreds_of_calls_that_wait_none_is_lost_or_mixed_up() {
 fn check((number, said): (usize, Value)) {
     assert_eq!(said, json!([answer(&form(&number.to_string()))]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_cancelled_also_while_its_client_is_asked() {
+    let rig = Rig::start();
+    let (_servers, served) = every_server(&rig).await;
+    let legacy = Client::silent(rig.address, &rig.keys[0]).able(ABLE);
+    let legacy = legacy.opened("2025-11-25").await;
+    for service in SERVERS {
+        let mut stream = legacy
+            .open(&call(service, &[form("one")], false).id("\"c\""))
+            .await;
+        let question = next(&mut stream).await;
+        let cancel =
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"c"}}"#;
+        assert_eq!(legacy.post(cancel).await.status, 202);
+        let last = next(&mut stream).await;
+        assert!(last["error"].is_object(), "{service}: {last}");
+        assert_eq!(rig.record().await.outcome, Outcome::Cancelled, "{service}");
+        // An answer that comes too late is taken and means nothing.
+        let late = json!({"jsonrpc": "2.0", "id": question["id"], "result": answer(&question)});
+        assert_eq!(legacy.post(&late.to_string()).await.status, 202);
+    }
+    for one in &served {
+        rig.idle(one).await;
+    }
+    let told = rig.told("sl");
+    assert!(
+        told.iter()
+            .any(|line| line.contains("notifications/cancelled"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_while_its_client_thinks_is_named_at_the_retry() {
+    let rig = Rig::start();
+    let script = Script::legacy(
+        r#"
+if params["arguments"].get("die"):
+    os._exit(3)
+say({"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": {"message": "m"}})
+"#,
+    );
+    let served = rig.add_stdio("sl", &script).await;
+    let client = rig.modern().able(ABLE);
+    let first = call("sl", &[], false);
+    let asked = client.say(&first).await.json();
+    assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");
+    client.call("sl__echo", r#"{"die":true}"#).await;
+    served.link.closed().await;
+    let (params, _) = retry(&first.params, &asked["result"]);
+    let last = client
+        .say(&Message::new("tools/call", &params).id("2"))
+        .await;
+    assert!(last.text.contains("sl"), "{}", last.text);
+    assert!(last.json()["error"].is_object(), "{}", last.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_answer_is_not_waited_for_for_ever() {
+    let mut plan = crate::harness::Plan::default();
+    plan.config.answer_wait = std::time::Duration::from_millis(50);
+    let rig = Rig::start_with(&plan);
+    let _servers = every_server(&rig).await;
+    let legacy = Client::silent(rig.address, &rig.keys[0]).able(ABLE);
+    let legacy = legacy.opened("2025-11-25").await;
+    for service in SERVERS {
+        let mut stream = legacy.open(&call(service, &[form("one")], false)).await;
+        next(&mut stream).await;
+        let last = next(&mut stream).await;
+        let is_error = last["error"].is_object() || last["result"]["isError"] == true;
+        assert!(is_error, "{service}: {last}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_asks_without_end_is_given_up() {
+    let rig = Rig::start();
+    let endless = Upstream::modern(|seen: &Seen| {
+        let asked = json!({"resultType": "input_required", "requestState": "again",
+            "inputRequests": {"k": form("once more?")}});
+        (seen.method() == "tools/call").then(|| Reply::Json(200, seen.result(&asked)))
+    })
+    .await;
+    rig.add_http("hm", &endless).await;
+    let legacy = Client::silent(rig.address, &rig.keys[0]).able(ABLE);
+    let legacy = legacy.opened("2025-11-25").await;
+    let (last, asked) = converse(&legacy, call("hm", &[], false)).await;
+    assert_eq!(last["result"]["isError"], true, "{last}");
+    assert_eq!(asked.len(), 8);
+    // Each round was a request of its own, with the answers of that round and the server's own state.
+    let calls = endless.seen("tools/call");
+    assert_eq!(calls.len(), 9);
+    let mut ids: Vec<String> = calls.iter().map(Seen::id).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 9);
+    for retried in &calls[1..] {
+        let params = &retried.json["params"];
+        assert_eq!(params["requestState"], "again");
+        assert_eq!(params["inputResponses"]["k"]["action"], "accept");
+    }
+}
