@@ -38,6 +38,7 @@ pub(crate) mod channel;
 pub(crate) mod ear;
 pub(crate) mod http_link;
 mod legacy_call;
+mod session_stream;
 pub(crate) mod sse_link;
 pub(crate) mod stdio_link;
 

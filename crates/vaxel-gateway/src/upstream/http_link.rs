@@ -44,6 +44,7 @@ use super::{
     channel::answer_to_server,
     ear::{Ear, Listened},
     legacy_call::LegacyCall,
+    session_stream::{Calls, SessionStream},
 };
 
 /// Sessions of one legacy server; the one that was opened first makes room.
@@ -85,7 +86,12 @@ struct OpenSessions {
 
 /// Opened by the first request that needs it; the others wait for it.
 #[derive(Default)]
-struct Session(OnceCell<HeaderValue>);
+struct Session {
+    id: OnceCell<HeaderValue>,
+    /// Calls that the server may ask about on the session's stream.
+    calls: Arc<Calls>,
+    stream: tokio::sync::Mutex<SessionStream>,
+}
 
 /// Where and how a server is reached, before its era is known.
 #[derive(Clone)]
@@ -156,7 +162,10 @@ impl HttpLink {
         let handed_out = first.is_some();
         let mut open = OpenSessions::default();
         if let Some(id) = first {
-            let session = Arc::new(Session(OnceCell::new_with(Some(id))));
+            let session = Arc::new(Session {
+                id: OnceCell::new_with(Some(id)),
+                ..Session::default()
+            });
             open.by_caller.insert(OnBehalf::SYSTEM, session);
         }
         let Address {
@@ -250,6 +259,11 @@ impl HttpLink {
         let deadline = out.deadline;
         let answers = out.on_behalf.answers;
         let session = self.0.session_id(slot, answers, deadline).await?;
+        let may_ask = out.request.method().may_ask() && answers != Answers::default();
+        if let Some((slot, session)) = slot.zip(session.as_ref()).filter(|_| may_ask) {
+            self.listen_in(slot, session, deadline).await;
+            call.hear(&slot.calls);
+        }
         call.sent(session.clone());
         let reply = self.post_legacy(body, session.as_ref(), deadline).await?;
         let status = reply.parts.status;
@@ -272,6 +286,35 @@ impl HttpLink {
             return Ok(InSession::Forgotten(call, answer));
         }
         answer.map(InSession::Answered)
+    }
+
+    /// Opens the stream of a session, where it is missing, before a call that the server may ask about
+    /// is sent: what it says on a stream that is not there is lost.
+    async fn listen_in(&self, slot: &Session, session: &HeaderValue, deadline: Instant) {
+        let mut stream = slot.stream.lock().await;
+        if !stream.is_missing() {
+            return;
+        }
+        let deadline = deadline.min(Instant::now_plus(FAREWELL));
+        let map = self.0.legacy_headers(Some(session));
+        let opening = request(Verb::GET, &self.0.target, map, Body::Empty);
+        let Ok(reply) = self.0.target.send(opening, deadline).await else {
+            // The next call tries it again.
+            return;
+        };
+        if !reply.parts.status.is_success() || !is_stream(&reply.parts.headers) {
+            stream.is_refused = true;
+            return;
+        }
+        let mut body = reply.body;
+        body.detach();
+        let (link, session) = (Arc::downgrade(&self.0), session.clone());
+        let tell = move |message: Bytes| {
+            if let Some(shared) = link.upgrade() {
+                Self(shared).tell(message, Some(session.clone()));
+            }
+        };
+        stream.follow(body, self.0.response_max, Arc::clone(&slot.calls), tell);
     }
 
     /// Tells the server something that has no answer, as a task of its own: that nobody waits for a
@@ -421,7 +464,7 @@ impl HttpLink {
         let sessions = std::mem::take(&mut *self.0.sessions.open.lock());
         let deadline = Instant::now_plus(FAREWELL);
         for session in sessions.by_caller.into_values() {
-            let Some(id) = session.0.get() else { continue };
+            let Some(id) = session.id.get() else { continue };
             let map = self.0.legacy_headers(Some(id));
             let request = request(Verb::DELETE, &self.0.target, map, Body::Empty);
             if let Err(error) = self.0.target.send(request, deadline).await {
@@ -485,10 +528,10 @@ impl Shared {
         deadline: Instant,
     ) -> Result<Option<HeaderValue>, Failure> {
         let Some(slot) = slot else { return Ok(None) };
-        if let Some(id) = slot.0.get() {
+        if let Some(id) = slot.id.get() {
             return Ok(Some(id.clone()));
         }
-        slot.0
+        slot.id
             .get_or_try_init(|| self.initialize(answers, deadline))
             .await
             .cloned()
@@ -664,6 +707,14 @@ fn lost(name: &str) -> Failure {
     )
 }
 
+/// What a legacy server says of a call outside of its answer.
+async fn heard(call: Option<&mut LegacyCall>) -> Event {
+    match call {
+        Some(call) => call.heard().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The pieces of one streamed answer.
 pub(crate) struct HttpEvents {
     body: ReplyBody,
@@ -681,7 +732,11 @@ impl HttpEvents {
         }
         let name = self.link.0.name.clone();
         loop {
-            let message = next_message(&mut self.body, &mut self.decoder, deadline, &name).await?;
+            let message = tokio::select! {
+                biased;
+                event = heard(self.call.as_mut()) => return Ok(event),
+                message = next_message(&mut self.body, &mut self.decoder, deadline, &name) => message?,
+            };
             let Ok(envelope) = Envelope::parse(&message) else {
                 continue;
             };

@@ -4,6 +4,8 @@
 //! In the legacy era a broken connection does not cancel a request; only saying so does
 //! (MCP 2025-11-25, Transports, "Sending Messages to the Server").
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::HeaderValue;
 use serde::Deserialize;
@@ -14,7 +16,11 @@ use vaxel_mcp::{
     splice::Splice,
 };
 
-use super::http_link::HttpLink;
+use super::{
+    Event,
+    http_link::HttpLink,
+    session_stream::{Calls, Heard},
+};
 
 /// A request in flight. Dropped before [`LegacyCall::ended`], it is called off.
 pub(super) struct LegacyCall {
@@ -24,6 +30,8 @@ pub(super) struct LegacyCall {
     /// The client's own progress token, raw.
     token: Option<Bytes>,
     session: Option<HeaderValue>,
+    /// What the server says of it on the stream of its session.
+    heard: Option<Heard>,
     in_flight: bool,
 }
 
@@ -35,7 +43,21 @@ impl LegacyCall {
             id,
             token,
             session: None,
+            heard: None,
             in_flight: false,
+        }
+    }
+
+    /// Hears what is said on the stream of a session, when that can only be about this call.
+    pub(super) fn hear(&mut self, calls: &Arc<Calls>) {
+        self.heard = Some(calls.enter(self.id));
+    }
+
+    /// The next event of that stream.
+    pub(super) async fn heard(&mut self) -> Event {
+        match &mut self.heard {
+            Some(heard) => heard.next().await,
+            None => std::future::pending().await,
         }
     }
 

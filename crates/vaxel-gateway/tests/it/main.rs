@@ -14,6 +14,7 @@ mod oldest_clients;
 mod questions;
 mod records;
 mod resources;
+mod session_streams;
 mod starting;
 mod stdio_faults;
 mod streams;
