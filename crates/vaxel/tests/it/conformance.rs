@@ -17,7 +17,7 @@ fn conforms(era: &str, revision: &str) {
     vaxel.ok(&["service", "add", "fixture", "--url", &fixture.url]);
     let url = format!("{}/mcp/fixture", vaxel.url());
     let results = vaxel.home.path().join("results");
-    let mut suite = suite(&tools);
+    let mut suite = suite(&tools, "server");
     suite.args(["--url", &url, "--output-dir"]).arg(&results);
     match revision {
         // The suite froze no set of requirements for it.
@@ -34,12 +34,63 @@ fn conforms(era: &str, revision: &str) {
     assert!(said.contains("passed"), "{said}");
 }
 
-fn suite(tools: &Path) -> Command {
+/// Runs the suite's `scenarios` for clients of `revision` with Vaxel as the client.
+fn conforms_as_client(revision: &str, scenarios: &[&str]) {
+    let Some(tools) = tools() else { return };
+    let client = repository("tests/conformance/client.py");
+    let command = format!(
+        "python3 {} {}",
+        client.display(),
+        env!("CARGO_BIN_EXE_vaxel")
+    );
+    let results = tempfile::tempdir().unwrap();
+    for scenario in scenarios {
+        let mut suite = suite(&tools, "client");
+        suite.args(["--command", &command, "--scenario", scenario]);
+        suite.args(["--spec-version", revision, "--output-dir"]);
+        let output = suite.arg(results.path()).output().unwrap();
+        let said = text(&output);
+        assert!(output.status.success(), "{scenario}, {revision}:\n{said}");
+        assert!(said.contains("0 failed"), "{said}");
+    }
+}
+
+fn suite(tools: &Path, side: &str) -> Command {
     let mut command = Command::new(tools.join("node22/bin/node"));
     command
         .arg(tools.join("npm/node_modules/@modelcontextprotocol/conformance/dist/index.js"))
-        .arg("server");
+        .arg(side);
     command
+}
+
+#[test]
+fn vaxel_as_a_client_of_2025_11() {
+    conforms_as_client(
+        "2025-11-25",
+        &[
+            "initialize",
+            "tools_call",
+            "elicitation-sep1034-client-defaults",
+            "json-schema-2020-12-preservation",
+        ],
+    );
+}
+
+#[test]
+fn vaxel_as_a_client_of_2026_07() {
+    conforms_as_client(
+        "2026-07-28",
+        &[
+            "tools_call",
+            "request-metadata",
+            "sep-2322-client-request-state",
+            "http-standard-headers",
+            "http-custom-headers",
+            "http-invalid-tool-headers",
+            "json-schema-ref-no-deref",
+            "json-schema-2020-12-preservation",
+        ],
+    );
 }
 
 #[test]
