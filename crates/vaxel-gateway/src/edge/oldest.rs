@@ -20,10 +20,13 @@ use tokio::{
     time::Instant,
 };
 use vaxel_core::{
-    failure::{Failure, Kind},
+    failure::{self, Failure},
     principal::{Principal, Proof},
 };
-use vaxel_mcp::headers;
+use vaxel_mcp::{
+    envelope::{Envelope, Kind},
+    headers,
+};
 
 use super::{legacy, onto_stream::put};
 use crate::{
@@ -37,7 +40,7 @@ use crate::{
 
 /// Events waiting for one client. When it is full its calls wait, until it has read or gone.
 const EVENTS: usize = 64;
-/// Messages of one client that are being answered at once; a client that sends more waits.
+/// Requests of one client that are being answered at once; a client that sends more waits.
 const AT_ONCE: usize = 64;
 /// How long a client may take to say hello.
 const HELLO: Duration = Duration::from_mins(1);
@@ -149,14 +152,19 @@ async fn post(
     let stream = stream.filter(|stream| stream.proof == principal.proof);
     let stream = stream.ok_or_else(|| {
         Failure::new(
-            Kind::UnknownSession,
+            failure::Kind::UnknownSession,
             "There is no such stream: open one with GET /sse",
         )
     })?;
     let deadline = Instant::now_plus(shared.config.body_timeout);
     let body = decode::body(body, shared.config.body_max, deadline).await?;
-    let waiting = Arc::clone(&stream.at_once).acquire_owned();
-    let turn = waiting.await.map_err(Failure::internal)?;
+    // Answers and notifications need no turn: calls that have one may be waiting for them.
+    let turn = if is_request(&body) {
+        let waiting = Arc::clone(&stream.at_once).acquire_owned();
+        Some(waiting.await.map_err(Failure::internal)?)
+    } else {
+        None
+    };
     let snapshot = shared.snapshot.load_full();
     let scope = pipeline::scope(&snapshot, stream.service.as_deref())?;
     let mut context = Context {
@@ -173,6 +181,10 @@ async fn post(
     tasks.spawn(answering);
     drop(tasks);
     Ok(respond::empty(StatusCode::ACCEPTED))
+}
+
+fn is_request(body: &[u8]) -> bool {
+    Envelope::parse(body).is_ok_and(|envelope| envelope.kind() == Kind::Request)
 }
 
 fn session_id(query: &str) -> Option<&str> {
@@ -201,7 +213,12 @@ impl Stream {
         }
     }
 
-    async fn answer(self: Arc<Self>, context: Context, body: Bytes, turn: OwnedSemaphorePermit) {
+    async fn answer(
+        self: Arc<Self>,
+        context: Context,
+        body: Bytes,
+        turn: Option<OwnedSemaphorePermit>,
+    ) {
         let shared = Arc::clone(&context.shared);
         let news = context.clone();
         let response = match edge::open(&context, &body) {

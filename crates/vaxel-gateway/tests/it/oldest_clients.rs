@@ -170,3 +170,37 @@ async fn what_leads_nowhere_is_said() {
     );
     assert_eq!(answer["id"], 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_find_their_way_past_any_number_of_calls() {
+    let rig = Rig::start();
+    // Asks once, when as many calls as are answered at once are waiting for it.
+    let script = Script::legacy(
+        r#"
+if not held:
+    say({"jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage", "params": {"messages": []}})
+held.append(id)
+if len(held) == 64:
+    while hear().get("id") != "q":
+        pass
+    for one in held:
+        text("done", one)
+"#,
+    );
+    rig.add_stdio("up", &script).await;
+    let mut oldest = Oldest::connect(&rig, "/sse", r#"{"sampling":{}}"#).await;
+    let call = |id: usize| Message::call("up__echo", "{}").id(&id.to_string());
+    let question = oldest.say(&call(0)).await;
+    assert_eq!(question["method"], "sampling/createMessage");
+    for id in 1..64 {
+        let body = oldest.client.body(&call(id));
+        oldest.tell(&serde_json::from_str(&body).unwrap()).await;
+    }
+    let said = json!({"role": "assistant", "model": "m", "content": {"type": "text", "text": "!"}});
+    let reply = json!({"jsonrpc": "2.0", "id": question["id"], "result": said});
+    oldest.tell(&reply).await;
+    for _ in 0..64 {
+        let answer = oldest.hear().await;
+        assert_eq!(answer["result"]["content"][0]["text"], "done", "{answer}");
+    }
+}
