@@ -24,10 +24,12 @@ use crate::{
 };
 
 pub(crate) mod batch;
+mod duplex; // clients whose answers all go onto one stream
 pub(crate) mod legacy;
 pub(crate) mod modern;
 pub(crate) mod oldest;
 mod onto_stream;
+pub(crate) mod websocket;
 
 /// A client's request with its era taken off.
 pub(crate) struct Exchange {

@@ -122,7 +122,9 @@ async fn drain(shared: &Shared, connections: &TaskTracker, draining: &Cancellati
     connections.close();
     shared.tasks.close();
     let grace = shared.config.shutdown_grace;
-    if timeout(grace, connections.wait()).await.is_err() {
-        tracing::warn!(open = connections.len(), "connections did not end in time");
+    let ended = async { tokio::join!(connections.wait(), shared.tasks.wait()) };
+    if timeout(grace, ended).await.is_err() {
+        let (open, tasks) = (connections.len(), shared.tasks.len());
+        tracing::warn!(open, tasks, "connections did not end in time");
     }
 }

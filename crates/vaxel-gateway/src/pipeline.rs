@@ -62,6 +62,16 @@ pub(crate) struct Context {
     pub(crate) principal: Principal,
     pub(crate) scope: Scope,
     pub(crate) head: Parts,
+    pub(crate) mirrors: Mirrors,
+}
+
+/// Where else stands what a message says of itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mirrors {
+    /// In the headers that came with it, which must say the same.
+    Headers,
+    /// Nowhere: a frame has no headers.
+    None,
 }
 
 /// Answers one request.
@@ -115,8 +125,12 @@ async fn mcp(
         principal,
         scope,
         head,
+        mirrors: Mirrors::Headers,
     };
     match context.head.method {
+        Verb::GET if edge::websocket::is_wanted(&context.head.headers) => {
+            edge::websocket::open(context, service)
+        }
         Verb::POST => post(context, body).await,
         Verb::GET => subscribe::legacy_stream(&context),
         Verb::DELETE => edge::legacy::end(&context),

@@ -30,7 +30,7 @@ use crate::{
     gateway::Shared,
     interactions::{Binding, Parked, Resumed},
     lists,
-    pipeline::Context,
+    pipeline::{Context, Mirrors},
     record::{Arrival, Recording},
     respond::{self, Response},
     route::{Route, route},
@@ -406,7 +406,7 @@ fn start_recording(context: &Context, exchange: &Exchange, route: &Route) -> Rec
 /// Whether the headers of a modern client say what its arguments say.
 fn check_mirrored(context: &Context, exchange: &Exchange, route: &Route) -> Result<(), Mismatch> {
     match (&route.mirrored, &exchange.client) {
-        (Some(mirrored), Client::Modern) => {
+        (Some(mirrored), Client::Modern) if context.mirrors == Mirrors::Headers => {
             mirrored.check(exchange.request.arguments(), &context.head.headers)
         }
         _ => Ok(()),

@@ -119,7 +119,7 @@ pub(super) fn told(context: &Context, body: &Bytes, envelope: &Envelope<'_>) -> 
     }
 }
 
-fn cancelled_id<'a>(envelope: &Envelope<'a>) -> Option<&'a RawValue> {
+pub(super) fn cancelled_id<'a>(envelope: &Envelope<'a>) -> Option<&'a RawValue> {
     #[derive(Deserialize)]
     struct Cancelled<'a> {
         #[serde(borrow, rename = "requestId")]

@@ -12,7 +12,7 @@ use vaxel_mcp::{
 
 use super::header;
 use crate::{
-    pipeline::Context,
+    pipeline::{Context, Mirrors},
     respond::{self, Body, Response},
 };
 
@@ -31,7 +31,8 @@ pub(super) fn check(
     let Some(said) = claims.version.as_deref() else {
         return Err(refuse(id, INVALID_PARAMS, &missing(claims)));
     };
-    if version != Some(said) {
+    let has_headers = context.mirrors == Mirrors::Headers;
+    if has_headers && version != Some(said) {
         let detail = mismatch("MCP-Protocol-Version", version, said);
         return Err(refuse(id, HEADER_MISMATCH, &detail));
     }
@@ -47,7 +48,10 @@ pub(super) fn check(
         let body = response::error(id, METHOD_NOT_FOUND, &detail, None);
         return Err(respond::json(StatusCode::NOT_FOUND, Body::full(body)));
     }
-    check_mirrors(context, request)
+    if has_headers {
+        check_mirrors(context, request)?;
+    }
+    Ok(())
 }
 
 /// `Mcp-Method` and `Mcp-Name` mirror the body (SEP-2243).

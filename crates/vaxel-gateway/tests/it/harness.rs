@@ -29,6 +29,7 @@ use vaxel_gateway::{
 
 pub(crate) mod child;
 pub(crate) mod client;
+pub(crate) mod socket;
 pub(crate) mod upstream;
 
 pub(crate) use child::Script;
@@ -242,6 +243,11 @@ impl Rig {
             links: links.into_iter().collect(),
             unavailable,
         });
+    }
+
+    /// Stops serving, in its own time.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
     }
 
     /// The records that were left until now.

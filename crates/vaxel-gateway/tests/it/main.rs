@@ -18,3 +18,4 @@ mod session_streams;
 mod starting;
 mod stdio_faults;
 mod streams;
+mod websocket;
