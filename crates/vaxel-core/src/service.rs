@@ -123,7 +123,7 @@ pub struct ProcessSource {
 /// A remote MCP server.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct McpSource {
-    /// The MCP endpoint, `http` or `https`.
+    /// The MCP endpoint: `http` or `https`, or `ws` or `wss` for WebSocket.
     #[schema(example = "https://mcp.example.com/mcp")]
     pub url: String,
     /// Headers sent with every request; values are sealed on arrival.

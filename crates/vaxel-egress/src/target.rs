@@ -12,9 +12,11 @@ use std::{
 
 use http::{HeaderValue, Request, Response, Uri, header::HOST, uri::PathAndQuery};
 use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     task::{JoinHandle, coop::unconstrained},
     time::{Instant, sleep, sleep_until},
 };
@@ -63,7 +65,8 @@ impl Egress {
     /// A handle for requests to the origin of `url`. Targets of one origin share its connections.
     ///
     /// # Errors
-    /// [`Error::BadUrl`] unless the URL is `http` or `https`, has a host and holds no credentials.
+    /// [`Error::BadUrl`] unless the URL is one of HTTP or WebSocket, has a host and holds no
+    /// credentials.
     pub fn origin(&self, url: &Url) -> Result<Target, Error> {
         let origin = Origin::new(url)?;
         let uri = path_of(url)?;
@@ -85,6 +88,23 @@ impl Egress {
             uri,
             shared: Arc::clone(&self.shared),
         })
+    }
+}
+
+impl Egress {
+    /// An open byte stream to the origin of `url`, of its own, for what goes on after HTTP (RFC 9110
+    /// §7.8). It closes when it is dropped.
+    ///
+    /// # Errors
+    /// [`Error::BadUrl`] as [`Egress::origin`] has it, and what connecting may bring.
+    pub async fn connect(
+        &self,
+        url: &Url,
+        deadline: Instant,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static, Error> {
+        let origin = Origin::new(url)?;
+        let stream = self.shared.connector.open(&origin, deadline).await?;
+        Ok(TokioIo::new(stream))
     }
 }
 
@@ -266,12 +286,18 @@ impl Origin {
     /// The origin of `url`.
     ///
     /// # Errors
-    /// [`Error::BadUrl`] unless the URL is `http` or `https`, has a host and holds no credentials.
+    /// [`Error::BadUrl`] unless the URL is one of HTTP or WebSocket, has a host and holds no
+    /// credentials.
     pub fn new(url: &Url) -> Result<Self, Error> {
         let secure = match url.scheme() {
-            "http" => false,
-            "https" => true,
-            _ => return Err(bad(url, "it must begin with http:// or https://")),
+            "http" | "ws" => false,
+            "https" | "wss" => true,
+            _ => {
+                return Err(bad(
+                    url,
+                    "it must begin with http://, https://, ws:// or wss://",
+                ));
+            }
         };
         if !url.username().is_empty() || url.password().is_some() {
             return Err(bad(

@@ -30,11 +30,13 @@ use crate::{
     upstream::{
         BuiltinServer, Link, NowPlus, Wire,
         channel::Channel,
+        connections::{Connections, Dial},
         ear::Ear,
         http_link::{Address, HttpLink, Probe},
         read_initialize,
-        sse_link::{SseAddress, SseLink},
+        sse_dial::SseAddress,
         stdio_link,
+        websocket_dial::WebSocketAddress,
     },
 };
 
@@ -65,7 +67,7 @@ pub enum Transport {
         /// Told of text on standard output that is no protocol.
         garbage: Arc<dyn Fn(&str) + Send + Sync>,
     },
-    /// Streamable HTTP.
+    /// Streamable HTTP, or HTTP+SSE of 2024-11-05; WebSocket when the URL says so.
     Http {
         /// The MCP endpoint.
         url: Url,
@@ -95,6 +97,16 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
             let line_max = shared.config.line_max;
             let tasks = stdio_link::open(&channel, queue, (stdin, stdout), line_max);
             stdio(&shared, (channel, tasks), era, &ear).await
+        }
+        Transport::Http { url, headers } if matches!(url.scheme(), "ws" | "wss") => {
+            let address = WebSocketAddress {
+                egress: shared.egress.clone(),
+                url,
+                headers: header_map(headers)?,
+                name: name.as_str().into(),
+                response_max: shared.config.response_max,
+            };
+            websocket(&shared, Dial::WebSocket(address), era, &ear).await
         }
         Transport::Http { url, headers } => {
             let headers = header_map(headers)?;
@@ -138,23 +150,56 @@ async fn stdio(
     era: EraChoice,
     ear: &Ear,
 ) -> Result<Link, Failure> {
-    let wait = shared.config.probe_timeout;
-    let facts = match era {
-        EraChoice::Modern => ask_modern(&channel, STDIO_PATIENCE).await?.1,
-        EraChoice::Legacy => ask_legacy(&channel, STDIO_PATIENCE).await?,
-        EraChoice::Auto => match ask_modern(&channel, wait).await {
-            Ok((Verdict::Modern, facts)) => facts,
-            // A server that ended cannot be asked again; its reason is the answer.
-            Err(failure) if failure.kind == Kind::UpstreamLost => return Err(failure),
-            Ok(_) | Err(_) => ask_legacy(&channel, STDIO_PATIENCE).await?,
-        },
-    };
+    let facts = ask(&channel, era, (shared.config.probe_timeout, STDIO_PATIENCE)).await?;
     let wire = Wire::Stdio {
         channel,
         era: facts.revision.era(),
         _tasks: tasks,
     };
     Ok(Link::new(shared, facts, wire, ear))
+}
+
+/// A server over WebSocket. One that ends the connection because it was asked what it does not know is
+/// asked on another one.
+async fn websocket(
+    shared: &Shared,
+    dial: Dial,
+    era: EraChoice,
+    ear: &Ear,
+) -> Result<Link, Failure> {
+    let wait = shared.config.probe_timeout;
+    let open = async || dial.open(ear, Instant::now_plus(wait)).await;
+    let mut connection = open().await?;
+    let facts = match ask(&connection.channel, era, (wait, wait)).await {
+        Err(failure) if failure.kind == Kind::UpstreamLost && era == EraChoice::Auto => {
+            connection = open().await?;
+            ask_legacy(&connection.channel, wait).await?
+        }
+        asked => asked?,
+    };
+    let era = facts.revision.era();
+    let connections = Connections::new(dial, ear.clone(), era, connection);
+    let wire = Wire::Connections(Box::new(connections));
+    Ok(Link::new(shared, facts, wire, ear))
+}
+
+/// What a server on a channel is, in the era it speaks: `probe` is the wait for the first question when
+/// there may be another, `patience` that for the last.
+async fn ask(
+    channel: &Arc<Channel>,
+    era: EraChoice,
+    (probe, patience): (Duration, Duration),
+) -> Result<ServerFacts, Failure> {
+    match era {
+        EraChoice::Modern => Ok(ask_modern(channel, patience).await?.1),
+        EraChoice::Legacy => ask_legacy(channel, patience).await,
+        EraChoice::Auto => match ask_modern(channel, probe).await {
+            Ok((Verdict::Modern, facts)) => Ok(facts),
+            // A server that ended cannot be asked again; its reason is the answer.
+            Err(failure) if failure.kind == Kind::UpstreamLost => Err(failure),
+            Ok(_) | Err(_) => ask_legacy(channel, patience).await,
+        },
+    }
 }
 
 async fn ask_modern(
@@ -278,8 +323,11 @@ async fn open_sse(
     wait: Duration,
 ) -> Result<(ServerFacts, Wire), Failure> {
     let deadline = Instant::now_plus(wait);
-    let (link, facts) = SseLink::open(address, ear.clone(), deadline).await?;
-    Ok((facts, Wire::Sse(Box::new(link))))
+    let dial = Dial::Sse(address);
+    let first = dial.open(ear, deadline).await?;
+    let facts = first.channel.initialize(Answers::RELAYED, deadline).await?;
+    let connections = Connections::new(dial, ear.clone(), Era::Legacy, first);
+    Ok((facts, Wire::Connections(Box::new(connections))))
 }
 
 fn no_answer(address: &Address, status: u16) -> Failure {

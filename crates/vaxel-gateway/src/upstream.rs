@@ -35,17 +35,19 @@ use vaxel_mcp::{
 pub(crate) mod builtin;
 pub(crate) mod catalog;
 pub(crate) mod channel;
+pub(crate) mod connections;
 pub(crate) mod ear;
 pub(crate) mod http_link;
 mod legacy_call;
 mod session_stream;
-pub(crate) mod sse_link;
+pub(crate) mod sse_dial;
 pub(crate) mod stdio_link;
+pub(crate) mod websocket_dial;
 
 use self::{
     channel::Channel,
+    connections::Connections,
     ear::{Ear, Listened},
-    sse_link::SseLink,
 };
 use crate::gateway::Shared;
 
@@ -75,7 +77,7 @@ const SET_LEVEL: Duration = Duration::from_secs(5);
 
 pub(crate) enum Wire {
     Http(http_link::HttpLink),
-    Sse(Box<SseLink>),
+    Connections(Box<Connections>),
     /// One child for all callers. The tasks that read and write end with the link.
     Stdio {
         channel: Arc<Channel>,
@@ -248,7 +250,7 @@ impl Link {
     pub(crate) fn is_open(&self) -> bool {
         match &*self.0.wire {
             Wire::Stdio { channel, .. } => channel.is_open(),
-            Wire::Http(_) | Wire::Sse(_) | Wire::Builtin(_) => true,
+            Wire::Http(_) | Wire::Connections(_) | Wire::Builtin(_) => true,
         }
     }
 
@@ -278,7 +280,7 @@ impl Link {
             return;
         }
         let session = match *self.0.wire {
-            Wire::Http(_) | Wire::Sse(_) => on_behalf,
+            Wire::Http(_) | Wire::Connections(_) => on_behalf,
             Wire::Stdio { .. } | Wire::Builtin(_) => OnBehalf::SYSTEM,
         };
         {
@@ -324,7 +326,7 @@ impl Link {
     pub async fn closed(&self) -> String {
         match &*self.0.wire {
             Wire::Stdio { channel, .. } => channel.closed().await,
-            Wire::Http(_) | Wire::Sse(_) | Wire::Builtin(_) => std::future::pending().await,
+            Wire::Http(_) | Wire::Connections(_) | Wire::Builtin(_) => std::future::pending().await,
         }
     }
 
@@ -333,7 +335,7 @@ impl Link {
         match &*self.0.wire {
             Wire::Stdio { channel, .. } => channel.close(),
             Wire::Http(http) => http.close().await,
-            Wire::Sse(sse) => sse.close(),
+            Wire::Connections(all) => all.close().await,
             Wire::Builtin(_) => {}
         }
     }
@@ -343,7 +345,7 @@ impl Wire {
     async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
         match self {
             Self::Http(http) => http.exchange(out).await,
-            Self::Sse(sse) => sse.exchange(out).await,
+            Self::Connections(all) => all.exchange(out).await,
             Self::Stdio { channel, era, .. } => channel.exchange(out, *era).await,
             Self::Builtin(server) => builtin::exchange(&**server, out).await,
         }
@@ -383,7 +385,8 @@ impl Wire {
         match self {
             Self::Http(http) => http.subscribe(message, ear, &acknowledged).await,
             Self::Stdio { channel, .. } => channel.subscribe(&message, &acknowledged).await,
-            Self::Sse(_) | Self::Builtin(_) => Listened::NotOffered,
+            Self::Connections(all) => all.subscribe(&message, &acknowledged).await,
+            Self::Builtin(_) => Listened::NotOffered,
         }
     }
 }

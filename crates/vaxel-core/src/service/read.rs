@@ -153,9 +153,9 @@ fn url_problem(text: &str) -> Option<String> {
         Ok(url) => url,
         Err(error) => return Some(format!("`{text}` is not a URL: {error}")),
     };
-    if !matches!(url.scheme(), "http" | "https") {
+    if !matches!(url.scheme(), "http" | "https" | "ws" | "wss") {
         return Some(format!(
-            "the scheme `{}` is not http or https",
+            "the scheme `{}` is none of http, https, ws and wss",
             url.scheme()
         ));
     }
@@ -178,6 +178,10 @@ const OWN_HEADERS: &[&str] = &[
     "accept",
     "transfer-encoding",
     "upgrade",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-protocol",
+    "sec-websocket-extensions",
     "te",
     "trailer",
     "mcp-session-id",

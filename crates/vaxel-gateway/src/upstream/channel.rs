@@ -1,5 +1,5 @@
-//! One connection to a server that carries the messages of many callers: the pipes of a child, or the
-//! stream of a server of 2024-11-05.
+//! One connection to a server that carries the messages of many callers: the pipes of a child, the
+//! stream of a server of 2024-11-05, a WebSocket.
 //!
 //! Every request gets an id of its own; the reader hands each answer to whoever waits for that id.
 //! What the server does wrong harms only its own calls: an answer nobody waits for, a message that is
@@ -125,6 +125,15 @@ impl Channel {
             name: name.into(),
         };
         (Arc::new(channel), queue)
+    }
+
+    /// The same for a server elsewhere: what it says beside the protocol goes to the log.
+    pub(super) fn of_remote(name: &str, ear: Ear) -> (Arc<Self>, mpsc::Receiver<Bytes>) {
+        let service: Arc<str> = name.into();
+        let garbage = Arc::new(move |text: &str| {
+            tracing::debug!(service.name = %service, "what came in is no protocol: {text}");
+        });
+        Self::new(name, ear, garbage)
     }
 
     pub(super) fn is_open(&self) -> bool {

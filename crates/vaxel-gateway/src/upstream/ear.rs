@@ -120,7 +120,7 @@ async fn legacy(wire: &Wire, ear: &Ear, lost: &Notify) {
     loop {
         match wire {
             Wire::Http(http) if http.listen(ear).await == Listened::Broken => {}
-            Wire::Sse(sse) => sse.lost().await,
+            Wire::Connections(all) => all.lost().await,
             Wire::Http(_) | Wire::Stdio { .. } | Wire::Builtin(_) => return,
         }
         tokio::time::sleep(LISTEN_AGAIN).await;

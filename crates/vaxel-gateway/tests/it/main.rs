@@ -19,3 +19,4 @@ mod starting;
 mod stdio_faults;
 mod streams;
 mod websocket;
+mod websocket_servers;

@@ -89,7 +89,7 @@ fn every_mistake_gets_a_sentence_and_a_code() {
     fails(
         &["service", "add", "a", "--url", "ftp://x"],
         1,
-        "is not http or https",
+        "is none of http, https, ws and wss",
     );
     fails(
         &["service", "add", "a", "--", "no-such-program"],

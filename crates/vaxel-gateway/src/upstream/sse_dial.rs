@@ -1,17 +1,13 @@
 //! A server of 2024-11-05 over HTTP+SSE: a stream on which it says everything, and an address that its
 //! first event names, to which everything is posted (MCP 2024-11-05, Transports, "HTTP with SSE").
-//!
-//! The connection is the session, so there is one per caller and set of answers, opened when it is
-//! needed first and again after it broke.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method as Verb, header};
 use http_body_util::BodyExt;
-use parking_lot::Mutex;
 use tokio::{
-    sync::{Mutex as Slot, mpsc},
+    sync::mpsc,
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -21,20 +17,15 @@ use vaxel_core::{
     sse,
 };
 use vaxel_egress::{Body, Egress, Reply, ReplyBody, Target};
-use vaxel_mcp::{
-    handshake::{ServerFacts, capabilities::Answers},
-    revision::Era,
-};
 
 use super::{
-    Answer, NowPlus, OnBehalf, Outbound,
+    NowPlus,
     channel::Channel,
+    connections::Connection,
     ear::Ear,
     http_link::{is_stream, request},
 };
 
-/// Connections to one server; when there are more, one that nobody uses is closed.
-const CONNECTIONS: usize = 256;
 /// Longest wait for a posted message to be taken.
 const POST: Duration = Duration::from_secs(30);
 
@@ -48,107 +39,9 @@ pub(crate) struct SseAddress {
     pub(crate) response_max: usize,
 }
 
-pub(crate) struct SseLink {
-    address: SseAddress,
-    ear: Ear,
-    by_caller: Mutex<HashMap<OnBehalf, Arc<Slot<Option<Connection>>>>>,
-}
-
-/// An open stream. The tasks that read and post end with it.
-struct Connection {
-    channel: Arc<Channel>,
-    _tasks: JoinSet<()>,
-}
-
-impl SseLink {
-    /// Opens the connection of Vaxel's own requests and finds out what the server is.
-    pub(crate) async fn open(
-        address: SseAddress,
-        ear: Ear,
-        deadline: Instant,
-    ) -> Result<(Self, ServerFacts), Failure> {
-        let system = OnBehalf::SYSTEM;
-        let (connection, facts) = address.connect(&ear, system.answers, deadline).await?;
-        let slot = Arc::new(Slot::new(Some(connection)));
-        let link = Self {
-            address,
-            ear,
-            by_caller: Mutex::new([(system, slot)].into()),
-        };
-        Ok((link, facts))
-    }
-
-    pub(super) async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
-        let channel = self.channel(out.on_behalf, out.deadline).await?;
-        channel.exchange(out, Era::Legacy).await
-    }
-
-    /// Resolves when the connection of Vaxel's own requests has ended.
-    pub(super) async fn lost(&self) {
-        let deadline = Instant::now_plus(POST);
-        if let Ok(channel) = self.channel(OnBehalf::SYSTEM, deadline).await {
-            channel.closed().await;
-        }
-    }
-
-    pub(super) fn close(&self) {
-        self.by_caller.lock().clear();
-    }
-
-    async fn channel(&self, caller: OnBehalf, deadline: Instant) -> Result<Arc<Channel>, Failure> {
-        let slot = self.slot(caller)?;
-        let opening = async {
-            let mut slot = slot.lock().await;
-            if let Some(open) = slot.as_ref().filter(|one| one.channel.is_open()) {
-                return Ok(Arc::clone(&open.channel));
-            }
-            let connecting = self.address.connect(&self.ear, caller.answers, deadline);
-            let (connection, _) = connecting.await?;
-            let channel = Arc::clone(&connection.channel);
-            *slot = Some(connection);
-            Ok(channel)
-        };
-        let late = |_| {
-            let detail = format!("`{}` was not connected in time", self.address.name);
-            Failure::new(Kind::UpstreamTimeout, detail)
-        };
-        timeout_at(deadline, opening).await.map_err(late)?
-    }
-
-    fn slot(&self, caller: OnBehalf) -> Result<Arc<Slot<Option<Connection>>>, Failure> {
-        let mut all = self.by_caller.lock();
-        if let Some(slot) = all.get(&caller) {
-            return Ok(Arc::clone(slot));
-        }
-        if all.len() >= CONNECTIONS {
-            let unused = all
-                .iter()
-                .find(|(of, slot)| **of != OnBehalf::SYSTEM && is_unused(slot));
-            let unused = unused.map(|(of, _)| *of).ok_or_else(|| {
-                let detail = format!(
-                    "`{}` has {CONNECTIONS} connections in use",
-                    self.address.name
-                );
-                Failure::new(Kind::Busy, detail).retry_after(1)
-            })?;
-            all.remove(&unused);
-        }
-        Ok(Arc::clone(all.entry(caller).or_default()))
-    }
-}
-
-fn is_unused(slot: &Slot<Option<Connection>>) -> bool {
-    let open = slot.try_lock();
-    open.is_ok_and(|open| open.as_ref().is_none_or(|one| one.channel.is_idle()))
-}
-
 impl SseAddress {
-    async fn connect(
-        &self,
-        ear: &Ear,
-        answers: Answers,
-        deadline: Instant,
-    ) -> Result<(Connection, ServerFacts), Failure> {
+    /// Opens the stream and finds out where to post.
+    pub(super) async fn open(&self, ear: &Ear, deadline: Instant) -> Result<Connection, Failure> {
         let mut stream = self.open_stream(deadline).await?;
         let endpoint = stream.endpoint(self, deadline).await?;
         let poster = Poster {
@@ -156,20 +49,11 @@ impl SseAddress {
             headers: self.post_headers(),
             response_max: self.response_max,
         };
-        let name: Arc<str> = (&*self.name).into();
-        let garbage = Arc::new(move |text: &str| {
-            tracing::debug!(service.name = %name, "what came in is no protocol: {text}");
-        });
-        let (channel, queue) = Channel::new(&self.name, ear.clone(), garbage);
+        let (channel, queue) = Channel::of_remote(&self.name, ear.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(stream.read(Arc::clone(&channel)));
         tasks.spawn(poster.run(Arc::clone(&channel), queue));
-        let facts = channel.initialize(answers, deadline).await?;
-        let connection = Connection {
-            channel,
-            _tasks: tasks,
-        };
-        Ok((connection, facts))
+        Ok(Connection { channel, tasks })
     }
 
     async fn open_stream(&self, deadline: Instant) -> Result<Stream, Failure> {
