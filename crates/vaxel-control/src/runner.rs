@@ -25,6 +25,7 @@ use crate::{
 
 mod attend;
 mod crew;
+pub(crate) mod eras;
 mod instance;
 mod offer;
 mod path;
@@ -33,6 +34,7 @@ mod target;
 
 use crew::Crew;
 pub(crate) use crew::stopped;
+use eras::Eras;
 use instance::Instance;
 use report::{News, Report, Seat};
 
@@ -49,6 +51,7 @@ pub(crate) struct Context {
     pub(crate) vault: Vault,
     pub(crate) board: Board,
     pub(crate) demo: Arc<Demo>,
+    pub(crate) eras: Eras,
     /// Bounds the starts and connects that happen at once.
     pub(crate) starts: Arc<Semaphore>,
 }

@@ -20,7 +20,7 @@ use crate::{
     event,
     reconcile::{Known, Reconciler, Signals},
     recorder::{self, Callers, RecordCounts},
-    runner::Context,
+    runner::{Context, eras::Eras},
     seal::Vault,
     status::Board,
 };
@@ -48,6 +48,7 @@ impl Control {
                 clock.clone(),
                 config.server.version.clone(),
             )),
+            eras: Eras::default(),
             starts: Arc::new(Semaphore::new(config.process.starts_at_once.max(1))),
             clock,
             store,

@@ -31,6 +31,12 @@ pub struct Config {
     pub sessions_max: usize,
     /// An idle legacy session ends after this.
     pub session_idle: Duration,
+    /// A session with a server that no caller has used for so long is ended.
+    pub upstream_idle: Duration,
+    /// How often idle sessions are looked for.
+    pub sweep_every: Duration,
+    /// How often a server over HTTP is asked again which era it speaks.
+    pub era_recheck: Duration,
     /// Open streams to clients at once; further ones are refused as busy.
     pub streams_max: usize,
     /// Longest exposed name, characters.
@@ -67,6 +73,9 @@ impl Default for Config {
             line_max: 16 << 20,
             sessions_max: 100_000,
             session_idle: Duration::from_hours(1),
+            upstream_idle: Duration::from_mins(15),
+            sweep_every: Duration::from_mins(1),
+            era_recheck: Duration::from_hours(24),
             streams_max: 10_000,
             name_max: 50,
             page_size: 500,

@@ -20,9 +20,9 @@ use vaxel_core::{
 };
 use vaxel_mcp::{
     handshake::{self, ProbeAnswer, ServerFacts, Verdict, capabilities::Answers},
-    headers, hello,
+    hello,
     method::Method,
-    revision::{Era, Revision},
+    revision::Era,
 };
 
 use crate::{
@@ -32,8 +32,8 @@ use crate::{
         channel::Channel,
         connections::{Connections, Dial},
         ear::Ear,
-        http_link::{Address, HttpLink, Probe},
-        read_initialize,
+        http_link::{HttpLink, Recheck},
+        http_probe::{Address, open_legacy, probe_modern, read_discover},
         sse_dial::SseAddress,
         stdio_link,
         websocket_dial::WebSocketAddress,
@@ -226,95 +226,28 @@ async fn http(
     ear: &Ear,
 ) -> Result<Link, Failure> {
     let wait = shared.config.probe_timeout;
+    let recheck = (era == EraChoice::Auto).then_some(Recheck {
+        every: shared.config.era_recheck,
+        wait,
+    });
     let modern = match era {
         EraChoice::Legacy => None,
         EraChoice::Auto | EraChoice::Modern => probe_modern(&address, era, wait).await?,
     };
     let (facts, wire) = match modern {
         Some(facts) => {
-            let link = HttpLink::new(address, &facts, None);
+            let link = HttpLink::new(address, &facts, None, recheck);
             (facts, Wire::Http(link))
         }
         None => match open_legacy(&address, wait).await? {
             Some((facts, session)) => {
-                let link = HttpLink::new(address, &facts, session);
+                let link = HttpLink::new(address, &facts, session, recheck);
                 (facts, Wire::Http(link))
             }
             None => open_sse(sse, ear, wait).await?,
         },
     };
     Ok(Link::new(shared, facts, wire, ear))
-}
-
-/// `None`: the server speaks the legacy era. A refusal of credentials or an outage is no evidence of
-/// an era (MCP 2026-07-28, versioning) and fails.
-async fn probe_modern(
-    address: &Address,
-    era: EraChoice,
-    wait: Duration,
-) -> Result<Option<ServerFacts>, Failure> {
-    let revision = Revision::LATEST.as_str();
-    let extra = [
-        (
-            headers::MCP_PROTOCOL_VERSION,
-            HeaderValue::from_static(revision),
-        ),
-        (
-            headers::MCP_METHOD,
-            HeaderValue::from_static(Method::Discover.as_str()),
-        ),
-    ];
-    let message = hello::discover_request(1);
-    let probe = address
-        .post(message, &extra, Instant::now_plus(wait))
-        .await?;
-    let status = probe.status.as_u16();
-    let answer = ProbeAnswer::Http {
-        status,
-        body: &probe.body,
-    };
-    match (handshake::verdict(answer), era) {
-        (Verdict::Modern, _) => read_discover(&probe.body, &address.name).map(Some),
-        (Verdict::Legacy, EraChoice::Auto) => Ok(None),
-        (Verdict::Legacy, _) => Err(Failure::new(
-            Kind::UpstreamProtocol,
-            format!(
-                "`{}` does not speak MCP {revision} ({status})",
-                address.name
-            ),
-        )),
-        (Verdict::Unknown, _) => Err(no_answer(address, status)),
-    }
-}
-
-/// `None`: nobody takes `initialize` there, as it is with servers of 2024-11-05 (MCP 2025-11-25,
-/// Transports, "Backwards Compatibility").
-async fn open_legacy(
-    address: &Address,
-    wait: Duration,
-) -> Result<Option<(ServerFacts, Option<HeaderValue>)>, Failure> {
-    let deadline = Instant::now_plus(wait);
-    let message = hello::initialize_request(1, Revision::LATEST_LEGACY, Answers::RELAYED);
-    let Probe {
-        status,
-        body,
-        session,
-    } = address.post(message, &[], deadline).await?;
-    match status.as_u16() {
-        400 | 404 | 405 => return Ok(None),
-        _ if status.is_success() => {}
-        status => return Err(no_answer(address, status)),
-    }
-    let facts = read_initialize(&body)?;
-    let mut extra = vec![(
-        headers::MCP_PROTOCOL_VERSION,
-        HeaderValue::from_static(facts.revision.as_str()),
-    )];
-    extra.extend(session.clone().map(|id| (headers::MCP_SESSION_ID, id)));
-    address
-        .post_notification(hello::initialized_notification(), &extra, deadline)
-        .await?;
-    Ok(Some((facts, session)))
 }
 
 async fn open_sse(
@@ -328,32 +261,6 @@ async fn open_sse(
     let facts = first.channel.initialize(Answers::RELAYED, deadline).await?;
     let connections = Connections::new(dial, ear.clone(), Era::Legacy, first);
     Ok((facts, Wire::Connections(Box::new(connections))))
-}
-
-fn no_answer(address: &Address, status: u16) -> Failure {
-    let name = &address.name;
-    let (kind, detail) = match status {
-        401 | 403 => (
-            Kind::UpstreamUnavailable,
-            format!("`{name}` refuses the credentials that it is reached with ({status})"),
-        ),
-        404 => (
-            Kind::UpstreamUnavailable,
-            format!("there is no MCP endpoint at the URL of `{name}` (404); check its path"),
-        ),
-        _ => (
-            Kind::UpstreamUnavailable,
-            format!("`{name}` answered {status}"),
-        ),
-    };
-    Failure::new(kind, detail)
-}
-
-fn read_discover(answer: &Bytes, name: &str) -> Result<ServerFacts, Failure> {
-    ServerFacts::from_discover(answer).map_err(|error| {
-        let detail = format!("{name} answered server/discover with what cannot be used: {error}");
-        Failure::new(Kind::UpstreamProtocol, detail)
-    })
 }
 
 fn header_map(headers: Vec<(String, Secret<String>)>) -> Result<HeaderMap, Failure> {

@@ -464,6 +464,13 @@ impl Shared {
         response
     }
 
+    /// Ends what was opened upstream for callers who do not use it any more.
+    pub(crate) fn sweep_upstreams(&self) {
+        let snapshot = self.snapshot.load_full();
+        let links = snapshot.shards.values().flat_map(|shard| &shard.links);
+        links.for_each(|link| link.sweep(self.config.upstream_idle));
+    }
+
     /// Counts a stream in, unless there are too many.
     pub(crate) fn enter_stream(self: &Arc<Self>) -> Result<OpenStream, Failure> {
         let open = self.streams.fetch_add(1, Ordering::Relaxed);

@@ -13,8 +13,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{gateway::Shared, pipeline};
 
-/// How often idle sessions are looked for.
-const SWEEP: Duration = Duration::from_mins(1);
 /// Wait after an `accept` that failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -104,10 +102,11 @@ async fn serve(
 }
 
 async fn sweep(shared: &Shared) {
-    let mut every = tokio::time::interval(SWEEP);
+    let mut every = tokio::time::interval(shared.config.sweep_every);
     loop {
         every.tick().await;
         shared.sessions.sweep(shared.clock.now());
+        shared.sweep_upstreams();
         shared
             .metrics
             .sessions

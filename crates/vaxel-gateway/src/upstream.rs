@@ -38,6 +38,7 @@ pub(crate) mod channel;
 pub(crate) mod connections;
 pub(crate) mod ear;
 pub(crate) mod http_link;
+pub(crate) mod http_probe;
 mod legacy_call;
 mod session_stream;
 pub(crate) mod sse_dial;
@@ -322,11 +323,22 @@ impl Link {
         self.0.changed.notified().await;
     }
 
-    /// Resolves, with the reason, when the connection is gone. HTTP has no connection to lose.
+    /// Resolves, with the reason, when the connection is gone. HTTP has none to lose; there it resolves
+    /// when the server has changed its era.
     pub async fn closed(&self) -> String {
         match &*self.0.wire {
             Wire::Stdio { channel, .. } => channel.closed().await,
-            Wire::Http(_) | Wire::Connections(_) | Wire::Builtin(_) => std::future::pending().await,
+            Wire::Http(http) => http.outdated().await,
+            Wire::Connections(_) | Wire::Builtin(_) => std::future::pending().await,
+        }
+    }
+
+    /// Ends what was opened for callers who have not used it for so long.
+    pub(crate) fn sweep(&self, idle: Duration) {
+        match &*self.0.wire {
+            Wire::Http(http) => http.sweep(idle),
+            Wire::Connections(all) => all.sweep(idle),
+            Wire::Stdio { .. } | Wire::Builtin(_) => {}
         }
     }
 

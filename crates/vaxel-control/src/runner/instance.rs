@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use vaxel_core::{
     catalog::Catalog,
     failure::Failure,
-    service::{ServiceResource, Source},
+    service::{EraChoice, ServiceResource, Source},
 };
 use vaxel_gateway::Link;
 use vaxel_supervisor::{LogLine, ProcessHandle, Stream};
@@ -71,6 +71,20 @@ impl End {
 impl From<Failure> for End {
     fn from(failure: Failure) -> Self {
         Self::lost(failure.detail)
+    }
+}
+
+/// Why a program did not become an instance.
+struct Unopened {
+    end: End,
+    /// It ended by itself.
+    exited: bool,
+}
+
+impl<E: Into<End>> From<E> for Unopened {
+    fn from(end: E) -> Self {
+        let end = end.into();
+        Self { end, exited: false }
     }
 }
 
@@ -141,7 +155,7 @@ impl Instance {
             permit = starts.acquire_owned() => permit.map_err(Failure::internal)?,
         };
         match &self.resource.spec.source {
-            Source::Process(_) => self.open_process(permit).await,
+            Source::Process(_) => sharing(permit, self.open_process()).await,
             Source::Mcp(_) | Source::Builtin(_) => {
                 let target = target::remote(&self.context, &self.resource).await?;
                 let open = self.connect(target, None);
@@ -153,7 +167,30 @@ impl Instance {
         }
     }
 
-    async fn open_process(&self, permit: OwnedSemaphorePermit) -> Result<Open, End> {
+    /// Starts a program. One that ends when it is asked for its era (as servers do that insist on being
+    /// initialized first) was only there to find that out: another one is started and not asked.
+    async fn open_process(&self) -> Result<Open, End> {
+        let Context { eras, clock, .. } = &*self.context;
+        let era = eras.choice(&self.resource, clock.now());
+        let opened = match self.open_child(era).await {
+            Err(Unopened { exited: true, .. }) if era == EraChoice::Auto => {
+                self.open_child(EraChoice::Legacy).await
+            }
+            opened => opened,
+        };
+        match opened {
+            Ok(open) => {
+                eras.learn(&self.resource, open.link.era(), clock.now());
+                Ok(open)
+            }
+            Err(unopened) => {
+                eras.forget(&self.resource);
+                Err(unopened.end)
+            }
+        }
+    }
+
+    async fn open_child(&self, era: EraChoice) -> Result<Open, Unopened> {
         let order = target::order(&self.context, &self.resource, self.seat.replica).await?;
         // Not cancelled half-way: a process that nobody knows could not be stopped.
         let process = self
@@ -164,10 +201,11 @@ impl Instance {
             .map_err(refused)?;
         let handle = process.handle.clone();
         self.tell(News::Spawned(handle.clone())).await;
-        let target = target::pipes(&self.context, &self.resource, self.seat.replica, process);
+        let spoken = (&*self.resource, era);
+        let target = target::pipes(&self.context, spoken, self.seat.replica, process);
         let opened = tokio::select! {
             () = self.stop.cancelled() => Err(End::Stopped),
-            opened = sharing(permit, self.connect(target, Some(handle.clone()))) => opened,
+            opened = self.connect(target, Some(handle.clone())) => opened,
             exit = handle.exited() => Err(End::lost(exit.to_string())),
         };
         match opened {
@@ -176,12 +214,14 @@ impl Instance {
                 // The connection ends first when the process does; its exit explains more.
                 let exit = timeout(EXIT_FOLLOWS, handle.exited()).await;
                 handle.stop().await;
+                let exited = exit.is_ok();
                 let reason = match (end, exit) {
-                    (End::Stopped, _) => return Err(End::Stopped),
+                    (End::Stopped, _) => return Err(End::Stopped.into()),
                     (End::Lost { .. }, Ok(exit)) => exit.to_string(),
                     (End::Lost { reason, .. }, Err(_)) => reason,
                 };
-                Err(End::lost(self.with_last_words(&reason, Some(&handle))))
+                let end = End::lost(self.with_last_words(&reason, Some(&handle)));
+                Err(Unopened { end, exited })
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vaxel_core::{
     failure::Failure,
-    service::{Builtin, ServiceResource, Source},
+    service::{Builtin, EraChoice, ServiceResource, Source},
 };
 use vaxel_gateway::{ConnectTarget, Transport};
 use vaxel_supervisor::{Limits, Order, Process, Stream};
@@ -42,7 +42,7 @@ pub(super) async fn order(
 /// The pipes of a process that was started.
 pub(super) fn pipes(
     context: &Context,
-    resource: &ServiceResource,
+    (resource, era): (&ServiceResource, EraChoice),
     replica: u16,
     process: Process,
 ) -> ConnectTarget {
@@ -53,14 +53,15 @@ pub(super) fn pipes(
         handle: _,
     } = process;
     let garbage = Arc::new(move |text: &str| logs.append(Stream::Garbage, replica, text));
-    target(
-        resource,
-        Transport::Stdio {
-            stdin,
-            stdout,
-            garbage,
-        },
-    )
+    let transport = Transport::Stdio {
+        stdin,
+        stdout,
+        garbage,
+    };
+    ConnectTarget {
+        era,
+        ..target(resource, transport)
+    }
 }
 
 /// A server that is not started by Vaxel: remote, or part of the binary.

@@ -8,6 +8,8 @@
     server.py freeze FILE        answers up to and with its first tool call, then nothing more; with
                                  FILE there, which it makes then, it answers forever
     server.py grow FILE          answers, and offers one tool more when FILE is there
+    server.py touchy FILE        answers, but exits when it is asked for its era; counts its starts in
+                                 FILE, by bytes
     server.py shout              writes to standard error, then exits with code 7
 """
 import json
@@ -61,6 +63,10 @@ if mode == "shout":
     print("the configuration is missing", file=sys.stderr)
     sys.exit(7)
 
+if mode == "touchy":
+    with open(sys.argv[2], "a") as file:
+        file.write(".")
+
 if mode == "slow":
     time.sleep(float(sys.argv[2]))
 
@@ -77,6 +83,8 @@ for line in sys.stdin:
         with open(sys.argv[2], "w") as file:
             file.write(str(count))
         sys.exit(3)
+    if mode == "touchy" and method == "server/discover":
+        sys.exit(1)
     result = result_of(method, message.get("params", {}))
     if result is None:
         error = {"code": -32601, "message": "no such method"}

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use serde_json::json;
+use vaxel_control::Change;
 use vaxel_core::{
     lifecycle::Lifecycle,
     status::{Health, ServiceStatus},
 };
 
-use crate::home::{folder, open_with, scripted};
+use crate::home::{folder, open_with, reference, scripted};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_answers_no_more_health_checks_is_replaced() {
@@ -44,6 +45,33 @@ async fn a_process_that_answers_no_more_health_checks_is_replaced() {
 
 fn restarts(status: &ServiceStatus) -> u32 {
     status.instances.first().map_or(0, |one| one.restarts)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_ends_of_a_question_is_asked_once() {
+    let folder = folder();
+    let home = open_with(folder.path(), |_| {}).await;
+    let mark = folder.path().join("starts");
+    let starts = || std::fs::read(&mark).unwrap().len();
+    let name = mark.display().to_string();
+    home.create(scripted("touchy", &["touchy", &name]))
+        .await
+        .unwrap();
+    let seen = home.wait_for("touchy", Lifecycle::Active).await;
+    assert_eq!((starts(), restarts(&seen)), (2, 0));
+    // What was found out is remembered.
+    home.submit(Change::RestartService(reference("touchy")))
+        .await
+        .unwrap();
+    home.wait("touchy", |seen| {
+        starts() == 3 && seen.health == Health::Healthy
+    })
+    .await;
+    assert_eq!(
+        home.call("touchy__greet", json!({})).await.unwrap(),
+        "hello"
+    );
+    home.control.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -47,7 +47,27 @@ pub(crate) struct Connections {
     dial: Dial,
     ear: Ear,
     era: Era,
-    by_caller: Mutex<HashMap<OnBehalf, Arc<Slot<Option<Connection>>>>>,
+    by_caller: Mutex<HashMap<OnBehalf, Known>>,
+}
+
+/// The connection of one caller.
+struct Known {
+    slot: Arc<Slot<Option<Connection>>>,
+    used: Instant,
+}
+
+impl Known {
+    fn new(connection: Option<Connection>) -> Self {
+        Self {
+            slot: Arc::new(Slot::new(connection)),
+            used: Instant::now(),
+        }
+    }
+
+    fn is_unused(&self) -> bool {
+        let open = self.slot.try_lock();
+        open.is_ok_and(|open| open.as_ref().is_none_or(|one| one.channel.is_idle()))
+    }
 }
 
 impl Dial {
@@ -71,12 +91,12 @@ impl Connections {
     /// All connections to a server that was found to speak `era` on `first`, which serves Vaxel's own
     /// requests from now on.
     pub(crate) fn new(dial: Dial, ear: Ear, era: Era, first: Connection) -> Self {
-        let slot = Arc::new(Slot::new(Some(first)));
+        let first = Known::new(Some(first));
         Self {
             dial,
             ear,
             era,
-            by_caller: Mutex::new([(OnBehalf::SYSTEM, slot)].into()),
+            by_caller: Mutex::new([(OnBehalf::SYSTEM, first)].into()),
         }
     }
 
@@ -110,8 +130,8 @@ impl Connections {
     pub(super) async fn close(&self) {
         let all = std::mem::take(&mut *self.by_caller.lock());
         let farewell = async {
-            for slot in all.into_values() {
-                if let Some(mut connection) = slot.lock().await.take() {
+            for known in all.into_values() {
+                if let Some(mut connection) = known.slot.lock().await.take() {
                     connection.channel.close();
                     connection.tasks.join_next().await;
                 }
@@ -145,27 +165,35 @@ impl Connections {
 
     fn slot(&self, caller: OnBehalf) -> Result<Arc<Slot<Option<Connection>>>, Failure> {
         let mut all = self.by_caller.lock();
-        if let Some(slot) = all.get(&caller) {
-            return Ok(Arc::clone(slot));
+        if let Some(known) = all.get_mut(&caller) {
+            known.used = Instant::now();
+            return Ok(Arc::clone(&known.slot));
         }
         if all.len() >= CONNECTIONS {
-            let unused = all
-                .iter()
-                .find(|(of, slot)| **of != OnBehalf::SYSTEM && is_unused(slot));
-            let unused = unused.map(|(of, _)| *of).ok_or_else(|| {
-                let detail = format!(
-                    "`{}` has {CONNECTIONS} connections in use",
-                    self.dial.name()
-                );
+            let unused = all.iter();
+            let unused = unused.filter(|(of, one)| **of != OnBehalf::SYSTEM && one.is_unused());
+            let oldest = unused.min_by_key(|(_, known)| known.used);
+            let oldest = oldest.map(|(of, _)| *of).ok_or_else(|| {
+                let name = self.dial.name();
+                let detail = format!("`{name}` has {CONNECTIONS} connections in use");
                 Failure::new(Kind::Busy, detail).retry_after(1)
             })?;
-            all.remove(&unused);
+            all.remove(&oldest);
         }
-        Ok(Arc::clone(all.entry(caller).or_default()))
+        let known = Known::new(None);
+        let slot = Arc::clone(&known.slot);
+        all.insert(caller, known);
+        Ok(slot)
     }
-}
 
-fn is_unused(slot: &Slot<Option<Connection>>) -> bool {
-    let open = slot.try_lock();
-    open.is_ok_and(|open| open.as_ref().is_none_or(|one| one.channel.is_idle()))
+    /// Closes the connections that nobody has used for so long; Vaxel's own stays.
+    pub(super) fn sweep(&self, idle: Duration) {
+        let now = Instant::now();
+        self.by_caller.lock().retain(|caller, known| {
+            if *caller == OnBehalf::SYSTEM || !known.is_unused() {
+                known.used = now;
+            }
+            known.used + idle > now
+        });
+    }
 }

@@ -7,7 +7,7 @@
 //! "Session Management").
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +16,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method as Verb, StatusCode, header};
+use futures_util::{StreamExt, stream};
+use http::{HeaderMap, HeaderValue, Method as Verb, StatusCode, header};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::{
@@ -26,12 +27,13 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use vaxel_core::{
     failure::{Failure, Kind},
+    service::EraChoice,
     sse,
 };
 use vaxel_egress::{Body, Reply, ReplyBody, Target};
 use vaxel_mcp::{
     envelope::{Envelope, Kind as MessageKind},
-    handshake::{ServerFacts, capabilities::Answers},
+    handshake::{self, ProbeAnswer, ServerFacts, Verdict as ProbeVerdict, capabilities::Answers},
     headers, hello,
     method::Method,
     request::{Forward, Request},
@@ -43,12 +45,17 @@ use super::{
     Answer, Asked, Event, Events, NowPlus, OnBehalf, Outbound,
     channel::answer_to_server,
     ear::{Ear, Listened},
+    http_probe::{Address, probe_modern},
     legacy_call::LegacyCall,
     session_stream::{Calls, SessionStream},
 };
 
-/// Sessions of one legacy server; the one that was opened first makes room.
+/// Sessions of one legacy server; the one that was unused longest makes room.
 const SESSIONS: usize = 1_024;
+/// Sessions that are ended at the same time.
+const ENDED_AT_ONCE: usize = 32;
+/// Shortest time between two looks at which era a server speaks.
+const DOUBT_PAUSE: Duration = Duration::from_secs(10);
 /// Longest wait for a stream of changes to open.
 const OPEN_STREAM: Duration = Duration::from_secs(30);
 /// How long a polite end may take.
@@ -58,6 +65,11 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(crate) struct HttpLink(Arc<Shared>);
 
 struct Shared {
+    address: Address,
+    /// When to look again which era the server speaks; never, when that was set.
+    recheck: Option<Recheck>,
+    /// The server said something that belongs to another era.
+    doubt: Notify,
     target: Target,
     name: Box<str>,
     /// What every request carries: content type, accept, the service's own headers.
@@ -80,85 +92,44 @@ struct Sessions {
 
 #[derive(Default)]
 struct OpenSessions {
-    by_caller: HashMap<OnBehalf, Arc<Session>>,
-    order: VecDeque<OnBehalf>,
+    by_caller: HashMap<OnBehalf, Known>,
+}
+
+struct Known {
+    session: Arc<Session>,
+    used: Instant,
+}
+
+impl Known {
+    fn new(session: Arc<Session>) -> Self {
+        let used = Instant::now();
+        Self { session, used }
+    }
+}
+
+/// How often, and with what patience, a server is asked again which era it speaks.
+#[derive(Clone, Copy)]
+pub(crate) struct Recheck {
+    pub(crate) every: Duration,
+    pub(crate) wait: Duration,
 }
 
 /// Opened by the first request that needs it; the others wait for it.
 #[derive(Default)]
-struct Session {
+pub(super) struct Session {
     id: OnceCell<HeaderValue>,
     /// Calls that the server may ask about on the session's stream.
     calls: Arc<Calls>,
     stream: tokio::sync::Mutex<SessionStream>,
 }
 
-/// Where and how a server is reached, before its era is known.
-#[derive(Clone)]
-pub(crate) struct Address {
-    pub(crate) target: Target,
-    pub(crate) name: Box<str>,
-    pub(crate) headers: HeaderMap,
-    pub(crate) response_max: usize,
-}
-
-/// What a probe of an address got.
-pub(crate) struct Probe {
-    pub(crate) status: StatusCode,
-    pub(crate) body: Bytes,
-    pub(crate) session: Option<HeaderValue>,
-}
-
-impl Address {
-    /// Posts one message outside any session and reads the whole answer.
-    pub(crate) async fn post(
-        &self,
-        message: Bytes,
-        extra: &[(HeaderName, HeaderValue)],
-        deadline: Instant,
-    ) -> Result<Probe, Failure> {
-        let mut headers = base_headers(&self.headers);
-        for (name, value) in extra {
-            headers.insert(name.clone(), value.clone());
-        }
-        let reply = send(&self.target, headers, message, deadline).await?;
-        let status = reply.parts.status;
-        let session = reply.parts.headers.get(headers::MCP_SESSION_ID).cloned();
-        let body = if is_stream(&reply.parts.headers) {
-            let mut body = reply.body;
-            let mut decoder = sse::Decoder::new(self.response_max);
-            first_response(&mut body, &mut decoder, deadline, &self.name).await?
-        } else {
-            reply.body.collect(self.response_max, deadline).await?
-        };
-        Ok(Probe {
-            status,
-            body,
-            session,
-        })
-    }
-}
-
-impl Address {
-    /// Posts one message that has no answer.
-    pub(crate) async fn post_notification(
-        &self,
-        message: Bytes,
-        extra: &[(HeaderName, HeaderValue)],
-        deadline: Instant,
-    ) -> Result<(), Failure> {
-        let mut headers = base_headers(&self.headers);
-        for (name, value) in extra {
-            headers.insert(name.clone(), value.clone());
-        }
-        let reply = send(&self.target, headers, message, deadline).await?;
-        reply.body.collect(self.response_max, deadline).await?;
-        Ok(())
-    }
-}
-
 impl HttpLink {
-    pub(crate) fn new(address: Address, facts: &ServerFacts, first: Option<HeaderValue>) -> Self {
+    pub(crate) fn new(
+        address: Address,
+        facts: &ServerFacts,
+        first: Option<HeaderValue>,
+        recheck: Option<Recheck>,
+    ) -> Self {
         let handed_out = first.is_some();
         let mut open = OpenSessions::default();
         if let Some(id) = first {
@@ -166,18 +137,17 @@ impl HttpLink {
                 id: OnceCell::new_with(Some(id)),
                 ..Session::default()
             });
-            open.by_caller.insert(OnBehalf::SYSTEM, session);
+            let known = Known::new(session);
+            open.by_caller.insert(OnBehalf::SYSTEM, known);
         }
-        let Address {
-            target,
-            name,
-            headers,
-            response_max,
-        } = address;
         Self(Arc::new(Shared {
-            target,
-            name,
-            base: base_headers(&headers),
+            target: address.target.clone(),
+            name: address.name.clone(),
+            base: base_headers(&address.headers),
+            response_max: address.response_max,
+            address,
+            recheck,
+            doubt: Notify::new(),
             era: facts.revision.era(),
             revision: HeaderValue::from_static(facts.revision.as_str()),
             sessions: Sessions {
@@ -187,8 +157,28 @@ impl HttpLink {
             // `initialize` was the first.
             next_id: AtomicU64::new(2),
             farewells: TaskTracker::new(),
-            response_max,
         }))
+    }
+
+    /// The place of a caller's session; none when the server hands out no ids.
+    fn slot(&self, caller: OnBehalf) -> Option<Arc<Session>> {
+        if !self.0.sessions.handed_out {
+            return None;
+        }
+        let mut open = self.0.sessions.open.lock();
+        if let Some(known) = open.by_caller.get_mut(&caller) {
+            known.used = Instant::now();
+            return Some(Arc::clone(&known.session));
+        }
+        let crowded = open.by_caller.len() >= SESSIONS;
+        let oldest = crowded.then(|| open.longest_unused()).flatten();
+        let evicted = oldest.and_then(|oldest| open.by_caller.remove(&oldest));
+        let session = Arc::<Session>::default();
+        let known = Known::new(Arc::clone(&session));
+        open.by_caller.insert(caller, known);
+        drop(open);
+        self.end(evicted.into_iter().collect());
+        Some(session)
     }
 
     pub(super) async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
@@ -232,39 +222,36 @@ impl HttpLink {
         body: Bytes,
         call: LegacyCall,
     ) -> Result<Answer, Failure> {
-        let slot = self.0.slot(out.on_behalf);
-        let first = self
-            .ask_in(slot.as_deref(), body.clone(), call, out)
-            .await?;
+        let slot = self.slot(out.on_behalf);
+        let first = self.ask_in(slot.as_ref(), body.clone(), call, out).await?;
         let (call, answer) = match first {
             InSession::Answered(answer) => return Ok(answer),
             InSession::Forgotten(call, answer) => (call, answer),
         };
         let Some(slot) = slot else { return answer };
         self.0.forget(out.on_behalf, &slot);
-        let slot = self.0.slot(out.on_behalf);
-        self.ask_in(slot.as_deref(), body, call, out)
-            .await?
-            .answer()
+        let slot = self.slot(out.on_behalf);
+        self.ask_in(slot.as_ref(), body, call, out).await?.answer()
     }
 
     /// Asks within a session, and notices when the server does not know it.
     async fn ask_in(
         &self,
-        slot: Option<&Session>,
+        slot: Option<&Arc<Session>>,
         body: Bytes,
         mut call: LegacyCall,
         out: &Outbound<'_>,
     ) -> Result<InSession, Failure> {
         let deadline = out.deadline;
         let answers = out.on_behalf.answers;
-        let session = self.0.session_id(slot, answers, deadline).await?;
+        let held = slot.map(|slot| &**slot);
+        let session = self.0.session_id(held, answers, deadline).await?;
         let may_ask = out.request.method().may_ask() && answers != Answers::default();
         if let Some((slot, session)) = slot.zip(session.as_ref()).filter(|_| may_ask) {
             self.listen_in(slot, session, deadline).await;
             call.hear(&slot.calls);
         }
-        call.sent(session.clone());
+        call.sent(session.clone(), slot.cloned());
         let reply = self.post_legacy(body, session.as_ref(), deadline).await?;
         let status = reply.parts.status;
         let refused = matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST);
@@ -276,11 +263,10 @@ impl HttpLink {
         }
         call.ended();
         let text = reply.body.collect(self.0.response_max, deadline).await?;
+        self.0.doubt_if_odd(status, &text);
         // The specification says 404. Servers in the field say 400, with an error that belongs to no
         // request: either way the request was not looked at, so repeating it is safe.
-        let unread = Response::read(text.clone()).is_ok_and(|answer| {
-            answer.verdict == Verdict::Error && matches!(answer.id(), b"" | b"null")
-        });
+        let unread = is_unread(status, &text) && Response::read(text.clone()).is_ok();
         let answer = self.0.judge(status, text);
         if status == StatusCode::NOT_FOUND || unread {
             return Ok(InSession::Forgotten(call, answer));
@@ -373,6 +359,7 @@ impl HttpLink {
         }
         let text = body.collect(self.0.response_max, deadline).await?;
         call.iter_mut().for_each(LegacyCall::ended);
+        self.0.doubt_if_odd(parts.status, &text);
         self.0.judge(parts.status, text)
     }
 
@@ -382,7 +369,7 @@ impl HttpLink {
         let opened = async {
             let deadline = Instant::now_plus(OPEN_STREAM);
             let system = OnBehalf::SYSTEM;
-            let slot = self.0.slot(system);
+            let slot = self.slot(system);
             let session = self
                 .0
                 .session_id(slot.as_deref(), system.answers, deadline)
@@ -462,14 +449,65 @@ impl HttpLink {
     /// Ends the sessions that are open.
     pub(super) async fn close(&self) {
         let sessions = std::mem::take(&mut *self.0.sessions.open.lock());
-        let deadline = Instant::now_plus(FAREWELL);
-        for session in sessions.by_caller.into_values() {
-            let Some(id) = session.id.get() else { continue };
-            let map = self.0.legacy_headers(Some(id));
-            let request = request(Verb::DELETE, &self.0.target, map, Body::Empty);
-            if let Err(error) = self.0.target.send(request, deadline).await {
-                tracing::debug!(service.name = %self.0.name, %error, "a session was not ended");
-                return;
+        self.0.say_goodbye(sessions.by_caller.into_values()).await;
+    }
+
+    /// Ends the sessions that nobody has used for so long; Vaxel's own stays.
+    pub(super) fn sweep(&self, idle: Duration) {
+        let mut idle_ones = Vec::new();
+        let now = Instant::now();
+        self.0
+            .sessions
+            .open
+            .lock()
+            .by_caller
+            .retain(|caller, known| {
+                let is_in_use = Arc::strong_count(&known.session) > 1;
+                if is_in_use || *caller == OnBehalf::SYSTEM {
+                    known.used = now;
+                }
+                let stays = known.used + idle > now;
+                if !stays {
+                    idle_ones.push(Known::new(Arc::clone(&known.session)));
+                }
+                stays
+            });
+        self.end(idle_ones);
+    }
+
+    /// Ends sessions in a task of its own.
+    fn end(&self, sessions: Vec<Known>) {
+        if sessions.is_empty() {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let shared = Arc::clone(&self.0);
+        let goodbye = async move { shared.say_goodbye(sessions.into_iter()).await };
+        self.0.farewells.spawn_on(goodbye, &runtime);
+    }
+
+    /// Resolves when the server turns out to speak another era than this link: looked at when it said
+    /// something odd, and from time to time, since a legacy verdict that is not true any more would
+    /// never be noticed.
+    pub(super) async fn outdated(&self) -> String {
+        let Some(recheck) = self.0.recheck else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::select! {
+                () = self.0.doubt.notified() => {}
+                () = tokio::time::sleep(recheck.every) => {}
+            }
+            let address = &self.0.address;
+            let found = probe_modern(address, EraChoice::Auto, recheck.wait).await;
+            match (self.0.era, found.map(|facts| facts.is_some())) {
+                (Era::Legacy, Ok(true)) => return "it speaks MCP 2026-07-28 now".to_owned(),
+                (Era::Modern, Ok(false)) => {
+                    return "it does not speak MCP 2026-07-28 any more".to_owned();
+                }
+                _ => tokio::time::sleep(DOUBT_PAUSE.min(recheck.every)).await,
             }
         }
     }
@@ -491,33 +529,58 @@ impl InSession {
     }
 }
 
+/// Whether a refusal belongs to no request: the server has not looked at what it was asked.
+fn is_unread(status: StatusCode, text: &Bytes) -> bool {
+    let is_refusal = matches!(status.as_u16(), 400 | 404 | 405);
+    is_refusal
+        && Response::read(text.clone())
+            .is_ok_and(|one| one.verdict == Verdict::Error && matches!(one.id(), b"" | b"null"))
+}
+
+impl OpenSessions {
+    fn longest_unused(&self) -> Option<OnBehalf> {
+        let others = self.by_caller.iter();
+        let others = others.filter(|(caller, _)| **caller != OnBehalf::SYSTEM);
+        let oldest = others.min_by_key(|(_, known)| known.used);
+        oldest.map(|(caller, _)| *caller)
+    }
+}
+
 impl Shared {
-    /// The place of a caller's session; none when the server hands out no ids.
-    fn slot(&self, caller: OnBehalf) -> Option<Arc<Session>> {
-        if !self.sessions.handed_out {
-            return None;
+    /// Takes note of a refusal that a server of this era does not speak.
+    fn doubt_if_odd(&self, status: StatusCode, text: &Bytes) {
+        let is_odd = match self.era {
+            Era::Modern => is_unread(status, text),
+            Era::Legacy if status.is_client_error() => {
+                let status = status.as_u16();
+                handshake::verdict(ProbeAnswer::Http { status, body: text }) == ProbeVerdict::Modern
+            }
+            Era::Legacy => false,
+        };
+        if is_odd {
+            self.doubt.notify_one();
         }
-        let mut open = self.sessions.open.lock();
-        if let Some(session) = open.by_caller.get(&caller) {
-            return Some(Arc::clone(session));
-        }
-        if open.by_caller.len() >= SESSIONS
-            && let Some(oldest) = open.order.pop_front()
-        {
-            open.by_caller.remove(&oldest);
-        }
-        let session = Arc::<Session>::default();
-        open.by_caller.insert(caller, Arc::clone(&session));
-        open.order.push_back(caller);
-        Some(session)
     }
 
+    async fn say_goodbye(&self, sessions: impl Iterator<Item = Known>) {
+        let deadline = Instant::now_plus(FAREWELL);
+        let ending = stream::iter(sessions).for_each_concurrent(ENDED_AT_ONCE, async |known| {
+            let Some(id) = known.session.id.get() else {
+                return;
+            };
+            let map = self.legacy_headers(Some(id));
+            let request = request(Verb::DELETE, &self.target, map, Body::Empty);
+            if let Err(error) = self.target.send(request, deadline).await {
+                tracing::debug!(service.name = %self.name, %error, "a session was not ended");
+            }
+        });
+        ending.await;
+    }
     fn forget(&self, caller: OnBehalf, slot: &Arc<Session>) {
         let mut open = self.sessions.open.lock();
-        let same = |known: &Arc<Session>| Arc::ptr_eq(known, slot);
+        let same = |known: &Known| Arc::ptr_eq(&known.session, slot);
         if open.by_caller.get(&caller).is_some_and(same) {
             open.by_caller.remove(&caller);
-            open.order.retain(|other| *other != caller);
         }
     }
 
@@ -555,6 +618,7 @@ impl Shared {
         let id = id
             .filter(|_| reply.parts.status.is_success())
             .ok_or_else(|| {
+                self.doubt.notify_one();
                 let detail = format!("`{}` did not open another session", self.name);
                 Failure::new(Kind::UpstreamProtocol, detail)
             })?;
@@ -600,7 +664,7 @@ impl Shared {
     }
 }
 
-fn base_headers(own: &HeaderMap) -> HeaderMap {
+pub(super) fn base_headers(own: &HeaderMap) -> HeaderMap {
     let mut map = own.clone();
     map.insert(
         header::CONTENT_TYPE,
@@ -636,7 +700,7 @@ pub(super) fn request(
     request
 }
 
-async fn send(
+pub(super) async fn send(
     target: &Target,
     headers: HeaderMap,
     body: Bytes,
@@ -651,22 +715,7 @@ pub(super) fn is_stream(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
 }
 
-/// Reads a stream up to the first answer, passing over everything else.
-async fn first_response(
-    body: &mut ReplyBody,
-    decoder: &mut sse::Decoder,
-    deadline: Instant,
-    name: &str,
-) -> Result<Bytes, Failure> {
-    loop {
-        let message = next_message(body, decoder, deadline, name).await?;
-        if Envelope::parse(&message).is_ok_and(|one| one.kind() == MessageKind::Response) {
-            return Ok(message);
-        }
-    }
-}
-
-async fn next_message(
+pub(super) async fn next_message(
     body: &mut ReplyBody,
     decoder: &mut sse::Decoder,
     deadline: Instant,

@@ -18,7 +18,7 @@ use vaxel_mcp::{
 
 use super::{
     Event,
-    http_link::HttpLink,
+    http_link::{HttpLink, Session},
     session_stream::{Calls, Heard},
 };
 
@@ -30,6 +30,8 @@ pub(super) struct LegacyCall {
     /// The client's own progress token, raw.
     token: Option<Bytes>,
     session: Option<HeaderValue>,
+    /// Held, so that the session is not taken for idle.
+    in_use: Option<Arc<Session>>,
     /// What the server says of it on the stream of its session.
     heard: Option<Heard>,
     in_flight: bool,
@@ -43,6 +45,7 @@ impl LegacyCall {
             id,
             token,
             session: None,
+            in_use: None,
             heard: None,
             in_flight: false,
         }
@@ -62,8 +65,9 @@ impl LegacyCall {
     }
 
     /// From now on the server may be working on it.
-    pub(super) fn sent(&mut self, session: Option<HeaderValue>) {
+    pub(super) fn sent(&mut self, session: Option<HeaderValue>, slot: Option<Arc<Session>>) {
         self.session = session;
+        self.in_use = slot;
         self.in_flight = true;
     }
 

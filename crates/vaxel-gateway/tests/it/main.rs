@@ -18,5 +18,6 @@ mod session_streams;
 mod starting;
 mod stdio_faults;
 mod streams;
+mod upstream_sessions;
 mod websocket;
 mod websocket_servers;

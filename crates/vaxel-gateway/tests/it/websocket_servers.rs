@@ -51,6 +51,10 @@ impl Server {
     }
 
     async fn serve(self: Arc<Self>, stream: TcpStream) {
+        #[expect(
+            clippy::result_large_err,
+            reason = "the callback's type is the library's"
+        )]
         let shake = |request: &Request, mut response: Response| {
             let header = |name| request.headers().get(name).cloned();
             let key = header("authorization").map(|key| key.to_str().unwrap().to_owned());
@@ -61,10 +65,6 @@ impl Server {
                 .insert("sec-websocket-protocol", offered);
             Ok(response)
         };
-        #[expect(
-            clippy::result_large_err,
-            reason = "the callback's type is the library's"
-        )]
         let mut socket = accept_hdr_async(stream, shake).await.unwrap();
         let connection = self.connections.fetch_add(1, Ordering::Relaxed);
         while let Some(Ok(Frame::Text(text))) = socket.next().await {
