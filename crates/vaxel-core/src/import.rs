@@ -12,7 +12,7 @@ use crate::{
     failure::Issue,
     jsonc,
     name::ServiceName,
-    service::{McpSource, ProcessSource, ServiceDraft, Source, ToolFilter},
+    service::{McpSource, ProcessSource, ServiceDraft, SessionScope, Source, ToolFilter},
 };
 
 /// What a configuration holds.
@@ -149,7 +149,11 @@ fn source(
     if let Some(url) = url {
         let headers = server.get("headers").or_else(|| server.get("http_headers"));
         let headers = map(headers);
-        return Ok(Source::Mcp(McpSource { url, headers }));
+        return Ok(Source::Mcp(McpSource {
+            url,
+            headers,
+            session: SessionScope::default(),
+        }));
     }
     process(server, path, issues)
 }

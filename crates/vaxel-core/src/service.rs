@@ -129,6 +129,23 @@ pub struct McpSource {
     /// Headers sent with every request; values are sealed on arrival.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// Which callers share what the server remembers of them.
+    #[serde(default)]
+    pub session: SessionScope,
+}
+
+/// Which callers share a session with a remote server that has sessions. Stateless servers have none,
+/// and a program has one for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionScope {
+    /// All: for servers that remember nothing of their callers.
+    Shared,
+    /// Those with the same credential.
+    #[default]
+    PerPrincipal,
+    /// None: each session of a client has one of its own there. Stateless clients share by credential.
+    PerClient,
 }
 
 /// A server that is part of the binary.
@@ -311,6 +328,20 @@ impl FromStr for EraChoice {
             "modern" => Ok(Self::Modern),
             other => Err(format!(
                 "`{other}` is not an era: write auto, legacy or modern"
+            )),
+        }
+    }
+}
+
+impl FromStr for SessionScope {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "shared" => Ok(Self::Shared),
+            "per-principal" => Ok(Self::PerPrincipal),
+            "per-client" => Ok(Self::PerClient),
+            other => Err(format!(
+                "`{other}` is no scope of a session: write shared, per-principal or per-client"
             )),
         }
     }

@@ -16,7 +16,7 @@ use vaxel_core::{
     id::{Id, Service},
     name::ServiceName,
     secret::Secret,
-    service::EraChoice,
+    service::{EraChoice, SessionScope},
 };
 use vaxel_mcp::{
     handshake::{self, ProbeAnswer, ServerFacts, Verdict, capabilities::Answers},
@@ -73,6 +73,8 @@ pub enum Transport {
         url: Url,
         /// Sent with every request.
         headers: Vec<(String, Secret<String>)>,
+        /// Which callers share a session there.
+        session: SessionScope,
     },
     /// A server that is part of the binary.
     Builtin(Arc<dyn BuiltinServer>),
@@ -98,7 +100,11 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
             let tasks = stdio_link::open(&channel, queue, (stdin, stdout), line_max);
             stdio(&shared, (channel, tasks), era, &ear).await
         }
-        Transport::Http { url, headers } if matches!(url.scheme(), "ws" | "wss") => {
+        Transport::Http {
+            url,
+            headers,
+            session,
+        } if matches!(url.scheme(), "ws" | "wss") => {
             let address = WebSocketAddress {
                 egress: shared.egress.clone(),
                 url,
@@ -106,9 +112,14 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
                 name: name.as_str().into(),
                 response_max: shared.config.response_max,
             };
-            websocket(&shared, Dial::WebSocket(address), era, &ear).await
+            let link = websocket(&shared, Dial::WebSocket(address), era, &ear).await?;
+            Ok(link.scoped(session))
         }
-        Transport::Http { url, headers } => {
+        Transport::Http {
+            url,
+            headers,
+            session,
+        } => {
             let headers = header_map(headers)?;
             let address = Address {
                 target: shared.egress.origin(&url)?,
@@ -123,7 +134,8 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
                 name: name.as_str().into(),
                 response_max: shared.config.response_max,
             };
-            http(&shared, (address, sse), era, &ear).await
+            let link = http(&shared, (address, sse), era, &ear).await?;
+            Ok(link.scoped(session))
         }
         Transport::Builtin(server) => {
             let params = Bytes::from(hello::modern_params(&[]));

@@ -179,10 +179,12 @@ impl Call {
             // Modern servers are told with each request.
             Era::Modern => Answers::default(),
         };
-        OnBehalf {
-            proof: self.principal.proof,
-            answers,
-        }
+        let client = match &self.exchange.client {
+            Client::Legacy(session) => Some(session.id),
+            Client::Modern => None,
+        };
+        let link = &self.reached.link;
+        link.on_behalf(self.principal.proof, answers, client)
     }
 
     /// Which questions of a server the client answers.
@@ -332,10 +334,7 @@ pub(crate) async fn call_tool(
         key: &route.own,
         client_era: Era::Legacy,
         meta: &nobody,
-        on_behalf: OnBehalf {
-            proof: principal.proof,
-            answers: Answers::default(),
-        },
+        on_behalf: (reached.link).on_behalf(principal.proof, Answers::default(), None),
         wants_logs: false,
         param_headers: &param_headers,
         deadline,

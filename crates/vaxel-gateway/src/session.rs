@@ -45,6 +45,7 @@ const ENDED: usize = 10_000;
 
 /// One legacy session.
 pub(crate) struct Session {
+    pub(crate) id: Id<id::Session>,
     pub(crate) revision: Revision,
     pub(crate) proof: Proof,
     /// What a modern upstream is told about this client.
@@ -221,6 +222,7 @@ impl Session {
             log_level: None,
         };
         Some(Self {
+            id: claims.i,
             revision,
             proof: claims.k.map_or(Proof::Unguarded, Proof::Key),
             meta: ArcSwap::from_pointee(meta),

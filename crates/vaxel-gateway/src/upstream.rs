@@ -17,7 +17,9 @@ use tokio_util::sync::DropGuard;
 use vaxel_core::{
     catalog::Catalog,
     failure::{Failure, Kind},
+    id::{Id, Session},
     principal::Proof,
+    service::SessionScope,
 };
 use vaxel_mcp::{
     envelope::Envelope,
@@ -67,6 +69,7 @@ struct Inner {
     /// Ends the listening together with the link.
     _listening: Option<DropGuard>,
     items_max: usize,
+    session: SessionScope,
     /// What legacy servers were told about log messages, per session.
     levels: Mutex<HashMap<OnBehalf, Level>>,
 }
@@ -113,6 +116,8 @@ pub(crate) struct OnBehalf {
     pub(crate) proof: Proof,
     /// Which questions of a server the caller answers.
     pub(crate) answers: Answers,
+    /// The session of a client that shares nothing with other clients of its principal.
+    pub(crate) client: Option<Id<Session>>,
 }
 
 impl OnBehalf {
@@ -120,6 +125,7 @@ impl OnBehalf {
     pub(crate) const SYSTEM: Self = Self {
         proof: Proof::System,
         answers: Answers::RELAYED,
+        client: None,
     };
 }
 
@@ -224,8 +230,36 @@ impl Link {
             in_flight: AtomicU32::new(0),
             changed: Arc::clone(&ear.changed),
             items_max: shared.config.catalog_items_max,
+            session: SessionScope::default(),
             levels: Mutex::default(),
         }))
+    }
+
+    /// The same link with another rule of who shares sessions there; to be asked before it is cloned.
+    pub(crate) fn scoped(mut self, session: SessionScope) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.session = session;
+        }
+        self
+    }
+
+    /// For whom a request of this caller is made here.
+    pub(crate) fn on_behalf(
+        &self,
+        proof: Proof,
+        answers: Answers,
+        client: Option<Id<Session>>,
+    ) -> OnBehalf {
+        let (proof, client) = match self.0.session {
+            SessionScope::Shared => (Proof::System, None),
+            SessionScope::PerPrincipal => (proof, None),
+            SessionScope::PerClient => (proof, client),
+        };
+        OnBehalf {
+            proof,
+            answers,
+            client,
+        }
     }
 
     /// The era that is spoken on this link.

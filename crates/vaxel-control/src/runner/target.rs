@@ -76,6 +76,7 @@ pub(super) async fn remote(
             Transport::Http {
                 url,
                 headers: headers.into_iter().collect(),
+                session: mcp.session,
             }
         }
         Source::Builtin(Builtin::Demo) => Transport::Builtin(Arc::clone(&context.demo) as _),

@@ -54,6 +54,7 @@ async fn a_thousand_stored_services_are_listed_as_soon_as_the_start_returns() {
     let source = Source::Mcp(McpSource {
         url,
         headers: [].into(),
+        ..McpSource::default()
     });
     let writes = (0..SERVICES).map(|index| {
         let now = clock.now();

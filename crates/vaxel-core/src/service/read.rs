@@ -3,8 +3,8 @@
 use url::Url;
 
 use super::{
-    Builtin, EraChoice, Limits, McpSource, ProcessSource, ServiceDraft, ServiceSpec, Source,
-    ToolFilter, default_environment,
+    Builtin, EraChoice, Limits, McpSource, ProcessSource, ServiceDraft, ServiceSpec, SessionScope,
+    Source, ToolFilter, default_environment,
 };
 use crate::fields::Fields;
 
@@ -140,12 +140,17 @@ fn mcp(fields: &mut Fields<'_>) -> Option<McpSource> {
             fields.issue(&format!("headers.{name}"), problem);
         }
     }
+    let session = fields.parsed::<SessionScope>("session").unwrap_or_default();
     let url = url?;
     if let Some(problem) = url_problem(&url) {
         fields.issue("url", problem);
         return None;
     }
-    Some(McpSource { url, headers })
+    Some(McpSource {
+        url,
+        headers,
+        session,
+    })
 }
 
 fn url_problem(text: &str) -> Option<String> {

@@ -98,6 +98,7 @@ fn sensitive_values_are_env_and_headers() {
     let mut spec = ServiceSpec::new(Source::Mcp(McpSource {
         url: "http://h/mcp".to_owned(),
         headers: BTreeMap::from([("authorization".to_owned(), "Bearer x".to_owned())]),
+        ..McpSource::default()
     }));
     for (_, value) in spec.sensitive_values() {
         *value = "secret:1".to_owned();

@@ -19,7 +19,7 @@ use vaxel_core::{
     failure::Failure,
     id::{Id, Service},
     principal::{Principal, Proof, Role},
-    service::{EraChoice, Limits, ToolFilter},
+    service::{EraChoice, Limits, SessionScope, ToolFilter},
     time::Clock,
 };
 use vaxel_gateway::{
@@ -85,6 +85,7 @@ impl Default for Plan {
 /// How one service is served.
 #[derive(Default)]
 pub(crate) struct Terms {
+    pub(crate) session: SessionScope,
     pub(crate) era: EraChoice,
     pub(crate) limits: Limits,
     pub(crate) tools: ToolFilter,
@@ -171,7 +172,12 @@ impl Rig {
         upstream: &Upstream,
         terms: Terms,
     ) -> Served {
-        let added = self.add(name, over_http(upstream.url()), terms).await;
+        let transport = Transport::Http {
+            url: upstream.url(),
+            headers: Vec::new(),
+            session: terms.session,
+        };
+        let added = self.add(name, transport, terms).await;
         added.unwrap()
     }
 
@@ -289,6 +295,7 @@ const fn over_http(url: url::Url) -> Transport {
     Transport::Http {
         url,
         headers: Vec::new(),
+        session: SessionScope::PerPrincipal,
     }
 }
 

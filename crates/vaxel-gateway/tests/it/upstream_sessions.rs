@@ -2,6 +2,7 @@
 //! is believed.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,9 +14,10 @@ use http::Method;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{sync::mpsc, task::JoinSet};
+use vaxel_core::service::SessionScope;
 
 use crate::harness::{
-    PATIENCE, Plan, Reply, Rig, Seen, Upstream, client::Message, upstream, wait_for,
+    Client, PATIENCE, Plan, Reply, Rig, Seen, Terms, Upstream, client::Message, upstream, wait_for,
 };
 
 fn ended(upstream: &Upstream) -> Vec<String> {
@@ -70,6 +72,31 @@ async fn a_session_that_nobody_uses_is_ended_and_one_in_use_is_not() {
     // Who comes back gets a new one.
     assert!(other.call("old__echo", "{}").await["result"].is_object());
     assert!(!used.contains(sessions(&upstream).last().unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shares_a_session_is_the_operators_choice() {
+    for (scope, distinct) in [
+        (SessionScope::Shared, 1),
+        (SessionScope::PerPrincipal, 2),
+        (SessionScope::PerClient, 3),
+    ] {
+        let rig = Rig::start();
+        let upstream = Upstream::legacy(|_| None).await;
+        let terms = Terms {
+            session: scope,
+            ..Terms::default()
+        };
+        rig.add_http_on("old", &upstream, terms).await;
+        let other = Client::legacy(rig.address, &rig.keys[1]).await;
+        for client in [rig.legacy().await, rig.legacy().await, other] {
+            for _ in 0..2 {
+                client.call("old__echo", "{}").await;
+            }
+        }
+        let used: HashSet<String> = sessions(&upstream).into_iter().collect();
+        assert_eq!(used.len(), distinct, "{scope:?}");
+    }
 }
 
 /// A server that changes its era when it is told to.

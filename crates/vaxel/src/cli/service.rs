@@ -71,7 +71,7 @@ pub(super) enum Command {
 pub(super) struct AddArgs {
     /// Name: a-z, 0-9, `-` and `_`, at most 32 characters
     name: String,
-    /// MCP endpoint of a remote server
+    /// MCP endpoint of a remote server: http, https, ws or wss
     #[arg(
         id = "upstream",
         long = "url",
@@ -94,6 +94,14 @@ pub(super) struct AddArgs {
     /// Header sent to a remote server; sealed at rest
     #[arg(long, value_name = "K=V")]
     header: Vec<String>,
+    /// Which callers share a session with a remote server that has sessions
+    #[arg(
+        long,
+        value_name = "SCOPE",
+        value_parser = ["shared", "per-principal", "per-client"],
+        requires = "upstream"
+    )]
+    session: Option<String>,
     /// MCP era to speak
     #[arg(long, value_parser = ["auto", "legacy", "modern"], default_value = "auto")]
     era: String,
@@ -223,7 +231,11 @@ fn source(args: &AddArgs) -> anyhow::Result<Value> {
             if !args.env.is_empty() || args.cwd.is_some() {
                 bail!("--env and --cwd belong to a program; a remote server takes --header");
             }
-            Ok(json!({"mcp": {"url": url, "headers": pairs(&args.header, "--header")?}}))
+            let mut mcp = json!({"url": url, "headers": pairs(&args.header, "--header")?});
+            if let Some(session) = &args.session {
+                mcp["session"] = session.as_str().into();
+            }
+            Ok(json!({ "mcp": mcp }))
         }
         (None, Some((program, rest))) => {
             if !args.header.is_empty() {
