@@ -57,6 +57,13 @@ pub fn retry(wait: Duration) -> Bytes {
     Bytes::from(format!("retry: {}\n\n", wait.as_millis()))
 }
 
+/// An event that says nothing but its id, so that a client whose connection breaks has one to come back
+/// with, and how long to wait before it does (MCP 2025-11-25, Transports, "Sending Messages to the
+/// Server").
+pub fn priming(id: &str, wait: Duration) -> Bytes {
+    Bytes::from(format!("id: {id}\nretry: {}\ndata: \n\n", wait.as_millis()))
+}
+
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Event {

@@ -1,31 +1,41 @@
 //! What each method leads to: an answer of our own, a list from the catalog, a stream, or a call.
 
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
+use tokio::sync::mpsc;
 use vaxel_core::failure::{Failure, Kind};
 use vaxel_mcp::{error::METHOD_NOT_FOUND, level::Level, method::Method, response, revision::Era};
 
 use crate::{
-    edge::{Client, Exchange},
+    edge::{self, Client, Exchange},
     lists,
-    pipeline::Context,
+    pipeline::{Carrier, Context},
     relay,
     respond::{self, Body, Response},
     route::Scope,
+    session::Session,
     subscribe,
     unhurried::Unhurried,
 };
+
+/// A legacy client that has heard nothing for so long gets a stream instead of one answer: something to
+/// come back to when its connection does not last.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Answers one request.
 pub(crate) async fn dispatch(context: Context, exchange: Exchange) -> Response {
     let era = exchange.client.era();
     let answered = match exchange.request.method() {
         method if is_for_service(method, &context.scope) => {
-            let tasks = context.shared.tasks.clone();
-            let call = relay::call(context, exchange);
-            return match era {
-                Era::Modern => call.await,
-                Era::Legacy => Unhurried::new(call, &tasks).await,
+            return match &exchange.client {
+                Client::Modern => relay::call(context, exchange).await,
+                Client::Legacy(session) => {
+                    let session = Arc::clone(session);
+                    legacy_call(session, context, exchange).await
+                }
             };
         }
         Method::Ping => Ok(own_result(&exchange, b"{}")),
@@ -42,6 +52,35 @@ pub(crate) async fn dispatch(context: Context, exchange: Exchange) -> Response {
     answered.unwrap_or_else(|failure| respond::failure(exchange.request.id(), &failure, era))
 }
 
+/// A call of a legacy client: it goes on when its client disconnects, and what was posted by itself and
+/// is answered by a stream can be taken up again.
+async fn legacy_call(session: Arc<Session>, context: Context, exchange: Exchange) -> Response {
+    let shared = Arc::clone(&context.shared);
+    let is_resumable = context.carrier == Carrier::Post && edge::accepts_stream(&context.head);
+    let request = Bytes::copy_from_slice(exchange.request.id());
+    let call = relay::call(context, exchange);
+    let mut call = Unhurried::new(call, &shared.tasks);
+    if !is_resumable {
+        return call.await;
+    }
+    let events = tokio::select! {
+        response = &mut call => match response.into_parts() {
+            (_, Body::Stream(events)) => events,
+            (head, body) => return Response::from_parts(head, body),
+        },
+        () = tokio::time::sleep(SILENCE) => {
+            let (sender, events) = mpsc::channel(1);
+            let late = async move { edge::put(call.await, b"", &sender).await };
+            shared.tasks.spawn(late);
+            events
+        }
+    };
+    let replays = &session.replays;
+    let (stream, response) = replays.open(&request, session.revision, &shared.replayed);
+    shared.tasks.spawn(stream.carry(events));
+    response
+}
+
 /// What only the service can answer. What we have no name for belongs to an extension, which a service
 /// that stands alone may speak.
 const fn is_for_service(method: Method, scope: &Scope) -> bool {
@@ -53,7 +92,7 @@ const fn is_for_service(method: Method, scope: &Scope) -> bool {
 }
 
 fn own_result(exchange: &Exchange, result: &'static [u8]) -> Response {
-    respond::shared_result(exchange.request.id(), bytes::Bytes::from_static(result))
+    respond::shared_result(exchange.request.id(), Bytes::from_static(result))
 }
 
 fn watch_resource(

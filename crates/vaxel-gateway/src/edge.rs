@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use http::{header, request::Parts};
 use vaxel_core::failure::{Failure, Kind};
 use vaxel_mcp::{
     envelope::{Envelope, Kind as MessageKind},
@@ -30,6 +31,8 @@ pub(crate) mod modern;
 pub(crate) mod oldest;
 mod onto_stream;
 pub(crate) mod websocket;
+
+pub(crate) use onto_stream::put;
 
 /// A client's request with its era taken off.
 pub(crate) struct Exchange {
@@ -109,10 +112,10 @@ fn request(
         Ok(read) => read,
         Err(error) => return Err(Box::new(malformed(&error.to_string()))),
     };
-    let header = header(context, headers::MCP_PROTOCOL_VERSION);
-    let says_modern = header.is_some_and(|version| version == Revision::LATEST.as_str());
+    let said = header(context, headers::MCP_PROTOCOL_VERSION);
+    let says_modern = said.is_some_and(|version| version == Revision::LATEST.as_str());
     if claims.version.is_some() || says_modern {
-        modern::check(context, &request, &claims, header).map_err(Box::new)?;
+        modern::check(context, &request, &claims, said).map_err(Box::new)?;
         return Ok(Exchange {
             request,
             client: Client::Modern,
@@ -147,6 +150,13 @@ fn legacy_exchange(
         }
         Err(failure) => Err((request.id().to_vec(), failure)),
     }
+}
+
+/// Whether the client takes its answer in events.
+pub(crate) fn accepts_stream(head: &Parts) -> bool {
+    let accept = head.headers.get(header::ACCEPT);
+    let accept = accept.and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/event-stream") || accept.contains("*/*"))
 }
 
 /// A header as text.

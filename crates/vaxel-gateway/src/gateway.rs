@@ -50,7 +50,7 @@ use crate::{
     listener,
     metrics::Metrics,
     pipeline::{Fallback, FallbackBody},
-    relay,
+    relay, replay,
     route::Route,
     session::Sessions,
     snapshot::{Parts, Snapshot},
@@ -171,6 +171,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) interactions: Interactions,
     pub(crate) interests: Interests,
+    pub(crate) replayed: replay::Budget,
     /// Streams of clients of 2024-11-05.
     pub(crate) streams_of_2024: oldest::Streams,
     /// What is said upstream on behalf of a caller without a session.
@@ -215,6 +216,7 @@ impl Gateway {
             sessions,
             interactions,
             interests: Interests::default(),
+            replayed: replay::Budget::default(),
             streams_of_2024: oldest::Streams::default(),
             nobody: ArcSwap::from_pointee(upstream::own_meta()),
             records: deps.records,

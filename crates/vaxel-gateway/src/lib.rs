@@ -29,6 +29,7 @@ mod record;
 
 mod connect; // how an upstream is reached for the first time
 mod session; // legacy sessions of clients
+mod replay; // streamed answers that a legacy client can take up again
 mod interest; // which single resources clients watch
 mod subscribe; // streams that tell clients of changes
 mod snapshot;

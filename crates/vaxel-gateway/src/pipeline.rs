@@ -62,16 +62,16 @@ pub(crate) struct Context {
     pub(crate) principal: Principal,
     pub(crate) scope: Scope,
     pub(crate) head: Parts,
-    pub(crate) mirrors: Mirrors,
+    pub(crate) carrier: Carrier,
 }
 
-/// Where else stands what a message says of itself.
+/// How a message came, and its answer goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mirrors {
-    /// In the headers that came with it, which must say the same.
-    Headers,
-    /// Nowhere: a frame has no headers.
-    None,
+pub(crate) enum Carrier {
+    /// By a POST of its own: its headers say what it says, and its answer can be taken up again.
+    Post,
+    /// With others, whose answers go onto the same stream.
+    Stream,
 }
 
 /// Answers one request.
@@ -125,7 +125,7 @@ async fn mcp(
         principal,
         scope,
         head,
-        mirrors: Mirrors::Headers,
+        carrier: Carrier::Post,
     };
     match context.head.method {
         Verb::GET if edge::websocket::is_wanted(&context.head.headers) => {

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, header, request::Parts};
+use http::{HeaderName, HeaderValue, request::Parts};
 use tokio::time::{Instant, timeout_at};
 use vaxel_core::{
     call::Door,
@@ -26,11 +26,11 @@ use crate::{
     answer,
     authorize::{self, Authorized},
     conversation::Conversation,
-    edge::{Client, Exchange, modern},
+    edge::{self, Client, Exchange, modern},
     gateway::Shared,
     interactions::{Binding, Parked, Resumed},
     lists,
-    pipeline::{Context, Mirrors},
+    pipeline::{Carrier, Context},
     record::{Arrival, Recording},
     respond::{self, Response},
     route::{Route, route},
@@ -213,9 +213,7 @@ impl Call {
     }
 
     pub(crate) fn accepts_stream(&self) -> bool {
-        let accept = self.head.headers.get(header::ACCEPT);
-        let accept = accept.and_then(|value| value.to_str().ok());
-        accept.is_some_and(|accept| accept.contains("text/event-stream") || accept.contains("*/*"))
+        edge::accepts_stream(&self.head)
     }
 
     pub(crate) fn answer(self, answered: &Answered) -> Response {
@@ -405,7 +403,7 @@ fn start_recording(context: &Context, exchange: &Exchange, route: &Route) -> Rec
 /// Whether the headers of a modern client say what its arguments say.
 fn check_mirrored(context: &Context, exchange: &Exchange, route: &Route) -> Result<(), Mismatch> {
     match (&route.mirrored, &exchange.client) {
-        (Some(mirrored), Client::Modern) if context.mirrors == Mirrors::Headers => {
+        (Some(mirrored), Client::Modern) if context.carrier == Carrier::Post => {
             mirrored.check(exchange.request.arguments(), &context.head.headers)
         }
         _ => Ok(()),

@@ -34,7 +34,7 @@ use vaxel_mcp::{
     revision::Revision,
 };
 
-use crate::interest::Watched;
+use crate::{interest::Watched, replay::Replays};
 
 /// Longest session id that is looked at, bytes.
 const TOKEN_MAX: usize = 8 << 10;
@@ -57,6 +57,8 @@ pub(crate) struct Session {
     next_question: AtomicU64,
     /// Resources that the client watches, by URI.
     pub(crate) watched: Mutex<HashMap<Box<str>, Watched>>,
+    /// Streamed answers that the client can take up again.
+    pub(crate) replays: Replays,
     /// Calls in flight by raw id, to be cancelled by `notifications/cancelled`.
     calls: Mutex<HashMap<Box<[u8]>, CancellationToken>>,
     seen: AtomicU64,
@@ -176,6 +178,7 @@ impl Sessions {
     pub(crate) fn sweep(&self, now: Timestamp) {
         let idle = self.idle;
         self.open.lock().by_token.retain(|_, session| {
+            session.replays.sweep();
             now.since(Timestamp::from_millis(session.seen.load(Ordering::Relaxed))) < idle
         });
     }
@@ -231,6 +234,7 @@ impl Session {
             // An answer to a question of an earlier process must not meet a new one.
             next_question: AtomicU64::new(now.as_millis()),
             watched: Mutex::default(),
+            replays: Replays::new(now),
             calls: Mutex::default(),
             seen: AtomicU64::new(now.as_millis()),
         })

@@ -97,6 +97,11 @@ impl Watching {
 /// `GET`: everything that concerns the session but belongs to none of its requests.
 pub(crate) fn legacy_stream(context: &Context) -> Result<Response, Failure> {
     let session = legacy::session(context)?;
+    let last_event = context.head.headers.get("last-event-id");
+    let last_event = last_event.and_then(|id| id.to_str().ok());
+    if let Some(rest) = last_event.and_then(|id| session.replays.resume(id)) {
+        return Ok(rest);
+    }
     let wanted = Wanted::ALL;
     start(
         context,

@@ -11,7 +11,7 @@ use vaxel_mcp::{envelope::span, revision::Revision};
 use super::{Exchange, legacy, onto_stream::put, open};
 use crate::{
     dispatch,
-    pipeline::Context,
+    pipeline::{Carrier, Context},
     respond::{self, Response},
 };
 
@@ -42,7 +42,9 @@ pub(crate) fn answer(context: &Context, body: &Bytes) -> Result<Response, Failur
         return Ok(respond::empty(StatusCode::ACCEPTED));
     }
     let (sender, receiver) = mpsc::channel(EVENTS);
-    let work = carry(context.clone(), exchanges, refusals, sender);
+    let mut on_stream = context.clone();
+    on_stream.carrier = Carrier::Stream;
+    let work = carry(on_stream, exchanges, refusals, sender);
     context.shared.tasks.spawn(work);
     Ok(respond::stream(receiver))
 }

@@ -12,7 +12,7 @@ use vaxel_mcp::{
 
 use super::header;
 use crate::{
-    pipeline::{Context, Mirrors},
+    pipeline::{Carrier, Context},
     respond::{self, Body, Response},
 };
 
@@ -31,7 +31,7 @@ pub(super) fn check(
     let Some(said) = claims.version.as_deref() else {
         return Err(refuse(id, INVALID_PARAMS, &missing(claims)));
     };
-    let has_headers = context.mirrors == Mirrors::Headers;
+    let has_headers = context.carrier == Carrier::Post;
     if has_headers && version != Some(said) {
         let detail = mismatch("MCP-Protocol-Version", version, said);
         return Err(refuse(id, HEADER_MISMATCH, &detail));

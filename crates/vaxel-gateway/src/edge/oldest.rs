@@ -21,7 +21,7 @@ use super::duplex::Duplex;
 use crate::{
     authorize, decode,
     gateway::{OpenStream, Shared},
-    pipeline::{self, Context, Mirrors},
+    pipeline::{self, Carrier, Context},
     respond::{self, Response},
     upstream::NowPlus,
 };
@@ -142,7 +142,7 @@ async fn post(
         principal,
         scope,
         head,
-        mirrors: Mirrors::Headers,
+        carrier: Carrier::Stream,
     };
     stream.duplex.hear(context, body, turn);
     Ok(respond::empty(StatusCode::ACCEPTED))

@@ -14,7 +14,7 @@ use vaxel_mcp::{envelope::Envelope, error, revision::Era};
 use crate::respond::{Body, Response};
 
 /// Puts what a POST of `request` would have answered onto a stream that it shares with others.
-pub(super) async fn put(response: Response, request: &[u8], sender: &mpsc::Sender<Bytes>) {
+pub(crate) async fn put(response: Response, request: &[u8], sender: &mpsc::Sender<Bytes>) {
     let (head, body) = response.into_parts();
     match body {
         Body::Stream(mut events) => {

@@ -41,7 +41,7 @@ use super::duplex::Duplex;
 use crate::{
     authorize,
     gateway::{OpenStream, Shared},
-    pipeline::{self, Context, Mirrors},
+    pipeline::{self, Carrier, Context},
     respond::{self, Response},
 };
 
@@ -223,7 +223,7 @@ impl Client {
             principal,
             scope,
             head: self.head.clone(),
-            mirrors: Mirrors::None,
+            carrier: Carrier::Stream,
         };
         duplex.hear(context, message, turn);
         Ok(())

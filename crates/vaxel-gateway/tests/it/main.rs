@@ -13,6 +13,7 @@ mod oldest;
 mod oldest_clients;
 mod questions;
 mod records;
+mod replays;
 mod resources;
 mod session_streams;
 mod starting;

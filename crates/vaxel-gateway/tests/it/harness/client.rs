@@ -276,7 +276,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// The next event's data; `None` at the end.
+    /// The next message; `None` at the end.
     pub(crate) async fn event(&mut self) -> Option<Value> {
         let data = self.data().await?;
         Some(serde_json::from_str(&data).unwrap())
@@ -285,13 +285,30 @@ impl Stream {
     /// The same as it was written.
     pub(crate) async fn data(&mut self) -> Option<String> {
         loop {
+            let (data, _) = self.raw_event().await?;
+            if !data.is_empty() {
+                return Some(data);
+            }
+        }
+    }
+
+    /// The next event, which may be empty, and its id.
+    pub(crate) async fn event_with_id(&mut self) -> (Value, Option<String>) {
+        let (data, id) = self.raw_event().await.expect("the stream ended");
+        (serde_json::from_str(&data).unwrap_or_default(), id)
+    }
+
+    async fn raw_event(&mut self) -> Option<(String, Option<String>)> {
+        loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
-                let data = event
-                    .lines()
-                    .find_map(|line| line.strip_prefix("data: ").map(str::to_owned));
+                let field = |name: &str| {
+                    let found = event.lines().find_map(|line| line.strip_prefix(name));
+                    found.map(str::to_owned)
+                };
+                let (data, id) = (field("data: "), field("id: "));
                 self.text = String::from(rest);
                 if let Some(data) = data {
-                    return Some(data);
+                    return Some((data, id));
                 }
                 continue;
             }
@@ -346,7 +363,8 @@ impl Answer {
         let data = self
             .text
             .lines()
-            .filter_map(|line| line.strip_prefix("data: "));
+            .filter_map(|line| line.strip_prefix("data: "))
+            .filter(|data| !data.is_empty());
         data.map(|data| serde_json::from_str(data).unwrap())
             .collect()
     }
