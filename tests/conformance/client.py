@@ -113,7 +113,7 @@ class Client:
         if "event-stream" not in (reply.headers.get("content-type") or ""):
             return json.loads(reply.read() or b"{}")
         for line in reply:
-            if not line.startswith(b"data: "):
+            if not line.startswith(b"data: ") or not line[6:].strip():
                 continue
             message = json.loads(line[6:])
             if "method" not in message:

@@ -211,6 +211,18 @@ impl Decoder {
         self.retry
     }
 
+    /// Forgets the event that a broken connection left incomplete; what comes next is another stream's
+    /// beginning. Id and wait stay.
+    pub fn reconnected(&mut self) {
+        self.buffer = BytesMut::new();
+        self.scanned = 0;
+        self.after_return = false;
+        self.begun = false;
+        self.data = Data::None;
+        self.kind = String::new();
+        self.id = None;
+    }
+
     fn fail(&mut self) -> TooLong {
         self.failed = true;
         self.buffer = BytesMut::new();

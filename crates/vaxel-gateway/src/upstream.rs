@@ -39,6 +39,7 @@ pub(crate) mod catalog;
 pub(crate) mod channel;
 pub(crate) mod connections;
 pub(crate) mod ear;
+pub(crate) mod http_events;
 pub(crate) mod http_link;
 pub(crate) mod http_probe;
 mod legacy_call;
@@ -139,7 +140,7 @@ pub(crate) enum Answer {
 
 /// An answer that comes in pieces. Dropping it before its end tells the upstream that nobody waits.
 pub(crate) enum Events {
-    Http(Box<http_link::HttpEvents>),
+    Http(Box<http_events::HttpEvents>),
     Channel(channel::ChannelEvents),
 }
 

@@ -22,7 +22,7 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, OnceCell},
-    time::{Instant, timeout_at},
+    time::Instant,
 };
 use tokio_util::task::TaskTracker;
 use vaxel_core::{
@@ -30,7 +30,7 @@ use vaxel_core::{
     service::EraChoice,
     sse,
 };
-use vaxel_egress::{Body, Reply, ReplyBody, Target};
+use vaxel_egress::{Body, Reply, Target};
 use vaxel_mcp::{
     envelope::{Envelope, Kind as MessageKind},
     handshake::{self, ProbeAnswer, ServerFacts, Verdict as ProbeVerdict, capabilities::Answers},
@@ -42,9 +42,10 @@ use vaxel_mcp::{
 };
 
 use super::{
-    Answer, Asked, Event, Events, NowPlus, OnBehalf, Outbound,
+    Answer, NowPlus, OnBehalf, Outbound,
     channel::answer_to_server,
     ear::{Ear, Listened},
+    http_events::HttpEvents,
     http_probe::{Address, probe_modern},
     legacy_call::LegacyCall,
     session_stream::{Calls, SessionStream},
@@ -62,16 +63,16 @@ const OPEN_STREAM: Duration = Duration::from_secs(30);
 const FAREWELL: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
-pub(crate) struct HttpLink(Arc<Shared>);
+pub(crate) struct HttpLink(pub(super) Arc<Shared>);
 
-struct Shared {
+pub(super) struct Shared {
     address: Address,
     /// When to look again which era the server speaks; never, when that was set.
     recheck: Option<Recheck>,
     /// The server said something that belongs to another era.
     doubt: Notify,
-    target: Target,
-    name: Box<str>,
+    pub(super) target: Target,
+    pub(super) name: Box<str>,
     /// What every request carries: content type, accept, the service's own headers.
     base: HeaderMap,
     era: Era,
@@ -341,21 +342,9 @@ impl HttpLink {
         let Reply { parts, mut body } = reply;
         if is_stream(&parts.headers) && parts.status.is_success() {
             body.detach();
-            let mut events = HttpEvents {
-                body,
-                decoder: sse::Decoder::new(self.0.response_max),
-                link: self.clone(),
-                call,
-                put_back: None,
-            };
-            // Most servers stream even when all they say is the answer.
-            return match events.next(deadline).await? {
-                Event::Done(response) => Ok(Answer::Done(response)),
-                other => {
-                    events.put_back = Some(other);
-                    Ok(Answer::Stream(Events::Http(Box::new(events))))
-                }
-            };
+            let decoder = sse::Decoder::new(self.0.response_max);
+            let events = HttpEvents::new(self.clone(), (body, decoder), call);
+            return events.begin(deadline).await;
         }
         let text = body.collect(self.0.response_max, deadline).await?;
         call.iter_mut().for_each(LegacyCall::ended);
@@ -630,7 +619,7 @@ impl Shared {
         Ok(id)
     }
 
-    fn legacy_headers(&self, session: Option<&HeaderValue>) -> HeaderMap {
+    pub(super) fn legacy_headers(&self, session: Option<&HeaderValue>) -> HeaderMap {
         let mut map = self.base.clone();
         map.insert(headers::MCP_PROTOCOL_VERSION, self.revision.clone());
         if let Some(id) = session {
@@ -713,109 +702,4 @@ pub(super) async fn send(
 pub(super) fn is_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
-}
-
-pub(super) async fn next_message(
-    body: &mut ReplyBody,
-    decoder: &mut sse::Decoder,
-    deadline: Instant,
-    name: &str,
-) -> Result<Bytes, Failure> {
-    loop {
-        match decoder.next() {
-            Some(Ok(event)) if event.data.is_empty() => continue,
-            Some(Ok(event)) => return Ok(event.data),
-            Some(Err(error)) => {
-                let detail = format!("`{name}` broke the protocol: {error}");
-                return Err(Failure::new(Kind::UpstreamProtocol, detail));
-            }
-            None => {}
-        }
-        let frame = timeout_at(deadline, body.frame()).await.map_err(|_| {
-            Failure::new(
-                Kind::UpstreamTimeout,
-                format!("`{name}` did not answer in time"),
-            )
-        })?;
-        match frame {
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    decoder.push(&data);
-                }
-            }
-            Some(Err(error)) => return Err(lost(name).caused_by(error)),
-            None => return Err(lost(name)),
-        }
-    }
-}
-
-fn lost(name: &str) -> Failure {
-    Failure::new(
-        Kind::UpstreamLost,
-        format!("`{name}` ended its answer before it was complete"),
-    )
-}
-
-/// What a legacy server says of a call outside of its answer.
-async fn heard(call: Option<&mut LegacyCall>) -> Event {
-    match call {
-        Some(call) => call.heard().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The pieces of one streamed answer.
-pub(crate) struct HttpEvents {
-    body: ReplyBody,
-    decoder: sse::Decoder,
-    link: HttpLink,
-    call: Option<LegacyCall>,
-    /// A piece that was read to find out what the answer is.
-    put_back: Option<Event>,
-}
-
-impl HttpEvents {
-    pub(super) async fn next(&mut self, deadline: Instant) -> Result<Event, Failure> {
-        if let Some(event) = self.put_back.take() {
-            return Ok(event);
-        }
-        let name = self.link.0.name.clone();
-        loop {
-            let message = tokio::select! {
-                biased;
-                event = heard(self.call.as_mut()) => return Ok(event),
-                message = next_message(&mut self.body, &mut self.decoder, deadline, &name) => message?,
-            };
-            let Ok(envelope) = Envelope::parse(&message) else {
-                continue;
-            };
-            match envelope.kind() {
-                MessageKind::Response => {
-                    drop(envelope);
-                    self.call.iter_mut().for_each(LegacyCall::ended);
-                    return Response::read(message).map(Event::Done).map_err(|error| {
-                        let detail = format!("`{name}` broke the protocol: {error}");
-                        Failure::new(Kind::UpstreamProtocol, detail)
-                    });
-                }
-                MessageKind::Notification => {
-                    let note = self.call.as_ref().map(|call| call.outward(&message));
-                    return Ok(Event::Notification(note.unwrap_or(message)));
-                }
-                // A modern server asks nothing this way.
-                MessageKind::Request if self.call.is_some() => {
-                    if let Some(asked) = Asked::read(&envelope) {
-                        return Ok(Event::Question(asked));
-                    }
-                    self.reply(answer_to_server(&envelope));
-                }
-                MessageKind::Request | MessageKind::Invalid => {}
-            }
-        }
-    }
-
-    pub(super) fn reply(&self, message: Bytes) {
-        let session = self.call.as_ref().and_then(LegacyCall::session);
-        self.link.tell(message, session.cloned());
-    }
 }

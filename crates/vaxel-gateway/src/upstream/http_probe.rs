@@ -22,7 +22,8 @@ use vaxel_mcp::{
 
 use super::{
     NowPlus,
-    http_link::{base_headers, is_stream, next_message, send},
+    http_events::next_message,
+    http_link::{base_headers, is_stream, send},
     read_initialize,
 };
 

@@ -169,3 +169,51 @@ async fn a_legacy_verdict_is_doubted_from_time_to_time() {
     let (told, ()) = tokio::join!(closed, changing);
     assert!(told.expect("nobody noticed").contains("now"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_its_server_ends_is_taken_up_where_it_ended() {
+    for gives_up in [false, true] {
+        let rig = Rig::start();
+        let call = Mutex::new(None);
+        let upstream = Upstream::legacy(move |seen: &Seen| {
+            if seen.method() == "tools/call" {
+                *call.lock() = Some(seen.clone());
+                let first = "event: message\nid: one\nretry: 30\ndata:".to_owned();
+                return Some(Reply::Events(vec![first]));
+            }
+            let place = seen.header("last-event-id")?;
+            let call = call.lock();
+            let call = call.as_ref().unwrap();
+            Some(match place {
+                "one" if gives_up => Reply::Json(404, String::new()),
+                "one" => Reply::Events(vec![format!(
+                    "event: message\nid: two\ndata: {}",
+                    json!({"jsonrpc": "2.0", "method": "notifications/progress", "params":
+                        {"progressToken": call.json["params"]["_meta"]["progressToken"], "progress": 1}})
+                )]),
+                "two" => Reply::Events(vec![format!("event: message\ndata: {}", call.say("done"))]),
+                other => panic!("there is no event {other}"),
+            })
+        })
+        .await;
+        rig.add_http("old", &upstream).await;
+        let call = Message::call("old__echo", "{}").token("\"mine\"");
+        let messages = rig.modern().say(&call).await.messages();
+        if gives_up {
+            let told = messages[0]["error"]["message"].as_str().unwrap();
+            assert!(told.contains("does not go on with it (404"), "{told}");
+            continue;
+        }
+        assert_eq!(messages[0]["params"]["progressToken"], "mine");
+        assert_eq!(messages[1]["result"]["content"][0]["text"], "done");
+        let sessions = upstream.seen("");
+        let sessions = sessions
+            .iter()
+            .filter(|seen| seen.header("last-event-id").is_some());
+        assert!(
+            sessions
+                .map(|seen| seen.header("mcp-session-id"))
+                .all(|id| id.is_some())
+        );
+    }
+}

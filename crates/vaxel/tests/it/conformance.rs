@@ -71,6 +71,7 @@ fn vaxel_as_a_client_of_2025_11() {
             "initialize",
             "tools_call",
             "elicitation-sep1034-client-defaults",
+            "sse-retry",
             "json-schema-2020-12-preservation",
         ],
     );

@@ -22,7 +22,7 @@ impl Answer {
         let text = self
             .body
             .lines()
-            .find_map(|line| line.strip_prefix("data: "));
+            .find_map(|line| line.strip_prefix("data: ").filter(|data| !data.is_empty()));
         serde_json::from_str(text.unwrap_or(&self.body))
             .unwrap_or_else(|error| panic!("{error} in {}", self.body))
     }
