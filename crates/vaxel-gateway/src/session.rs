@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use vaxel_auth::seal::Sealer;
 use vaxel_core::{
     failure::{Failure, Kind},
-    id::{self, Id},
+    id::{self, Id, Service},
     principal::{Principal, Proof},
     time::Timestamp,
 };
@@ -57,6 +57,8 @@ pub(crate) struct Session {
     next_question: AtomicU64,
     /// Resources that the client watches, by URI.
     pub(crate) watched: Mutex<HashMap<Box<str>, Watched>>,
+    /// Streams on which the client hears of changes, the newest last.
+    streams: Mutex<Vec<(Option<Id<Service>>, u64)>>,
     /// Streamed answers that the client can take up again.
     pub(crate) replays: Replays,
     /// Calls in flight by raw id, to be cancelled by `notifications/cancelled`.
@@ -234,6 +236,7 @@ impl Session {
             // An answer to a question of an earlier process must not meet a new one.
             next_question: AtomicU64::new(now.as_millis()),
             watched: Mutex::default(),
+            streams: Mutex::default(),
             replays: Replays::new(now),
             calls: Mutex::default(),
             seen: AtomicU64::new(now.as_millis()),
@@ -267,6 +270,17 @@ impl Session {
         if let Some(asked) = asked {
             // The call may have ended in this moment; then nobody needs the answer.
             let _ = asked.send(response);
+        }
+    }
+
+    /// Registers a stream of changes of one service, or of all.
+    pub(crate) fn listen(self: &Arc<Self>, service: Option<Id<Service>>) -> Listener {
+        let id = self.next_question.fetch_add(1, Ordering::Relaxed);
+        self.streams.lock().push((service, id));
+        Listener {
+            session: Arc::clone(self),
+            service,
+            id,
         }
     }
 
@@ -306,6 +320,33 @@ impl OpenAnswer {
 impl Drop for OpenAnswer {
     fn drop(&mut self) {
         self.session.questions.lock().remove(&self.id);
+    }
+}
+
+/// A stream on which a client hears of changes.
+pub(crate) struct Listener {
+    session: Arc<Session>,
+    service: Option<Id<Service>>,
+    id: u64,
+}
+
+impl Listener {
+    /// Whether news go onto this stream: each goes onto one, the newest (MCP 2025-11-25, Transports,
+    /// "Multiple Connections").
+    pub(crate) fn is_newest(&self) -> bool {
+        let streams = self.session.streams.lock();
+        let mut same = streams.iter().rev().filter(|one| one.0 == self.service);
+        same.next() == Some(&(self.service, self.id))
+    }
+
+    pub(crate) const fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.session.streams.lock().retain(|(_, id)| *id != self.id);
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     pipeline::Context,
     respond::{self, Response},
     route::{Scope, resource},
-    session::Session,
+    session::{Listener, Session},
     snapshot::Digests,
 };
 
@@ -74,19 +74,27 @@ struct Notifications {
 /// Whose watched resources a stream tells of.
 enum Watching {
     /// Those of a session, which it changes by requests.
-    Session(Arc<Session>),
+    Session(Listener),
     /// Those that the stream was opened for.
     Stream(Vec<Watched>),
 }
 
 impl Watching {
+    /// Whether there is no better stream to tell the same client.
+    fn is_told(&self) -> bool {
+        match self {
+            Self::Session(listener) => listener.is_newest(),
+            Self::Stream(_) => true,
+        }
+    }
+
     /// The resources that an update is about; of all of them when it is not known.
     fn concerned(&self, update: Option<&Update>) -> Vec<String> {
         let concerns = |one: &&Watched| update.is_none_or(|update| one.is(update));
         let uri = |one: &Watched| one.uri().to_owned();
         match self {
-            Self::Session(session) => {
-                let watched = session.watched.lock();
+            Self::Session(listener) => {
+                let watched = listener.session().watched.lock();
                 watched.values().filter(concerns).map(uri).collect()
             }
             Self::Stream(watched) => watched.iter().filter(concerns).map(uri).collect(),
@@ -106,7 +114,7 @@ pub(crate) fn legacy_stream(context: &Context) -> Result<Response, Failure> {
     start(
         context,
         wanted,
-        Watching::Session(session),
+        Watching::Session(session.listen(scope_id(&context.scope))),
         None,
         Vec::new(),
     )
@@ -211,10 +219,13 @@ fn start(
 pub(crate) fn follow(
     shared: &Arc<Shared>,
     scope: &Scope,
-    session: Arc<Session>,
+    session: &Arc<Session>,
     sender: mpsc::Sender<Bytes>,
 ) {
-    let wanted = (Wanted::ALL, Watching::Session(session));
+    let wanted = (
+        Wanted::ALL,
+        Watching::Session(session.listen(scope_id(scope))),
+    );
     let watcher = Watcher::new(shared, scope, wanted, sender);
     shared.tasks.spawn(watcher.run(Arc::clone(shared)));
 }
@@ -295,6 +306,9 @@ impl Watcher {
 
     /// Tells the client which of its resources have changed; false when it does not read.
     fn tell(&self, update: Option<&Update>) -> bool {
+        if !self.watching.is_told() {
+            return true;
+        }
         self.watching.concerned(update).iter().all(|uri| {
             let mut quoted = Vec::new();
             meta::quote(&mut quoted, uri);
@@ -308,6 +322,9 @@ impl Watcher {
     fn compare(&mut self, shared: &Shared) -> bool {
         let now = digests(shared, self.scope);
         let before = std::mem::replace(&mut self.seen, now);
+        if !self.watching.is_told() {
+            return true;
+        }
         let changes = [
             (
                 self.wanted.tools_list_changed && before.tools != now.tools,

@@ -210,7 +210,7 @@ impl Duplex {
         self.speak_as_its_session(&mut context.head);
         if let Ok(session) = legacy::session(&context) {
             let shared = &context.shared;
-            subscribe::follow(shared, &context.scope, session, self.sender.clone());
+            subscribe::follow(shared, &context.scope, &session, self.sender.clone());
         }
     }
 

@@ -341,6 +341,36 @@ async fn both_eras_hear_of_changed_lists_where_they_listen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_several_streams_of_one_session_one_is_told() {
+    let rig = Rig::start();
+    let upstream = Upstream::modern(|_| None).await;
+    let served = rig.add_http("up", &upstream).await;
+    let legacy = rig.legacy().await;
+    let mut older = legacy.send(Method::GET, "").await;
+    let mut newer = legacy.send(Method::GET, "").await;
+    shrink(&rig, "up", &served);
+    let heard = newer.event().await.unwrap();
+    assert_eq!(heard["method"], "notifications/tools/list_changed");
+    // When it goes, the older one is told what comes then, and not what the other heard.
+    drop(newer);
+    let changing = async {
+        let mut catalog = (*served.catalog).clone();
+        catalog.tools.pop();
+        loop {
+            catalog.prompts.push(catalog.tools[0].clone());
+            let changed = Some(Arc::new(catalog.clone()));
+            rig.put("up", &served, changed, None);
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let heard = tokio::select! {
+        heard = older.event() => heard.unwrap(),
+        () = changing => unreachable!(),
+    };
+    assert_eq!(heard["method"], "notifications/prompts/list_changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn news_of_a_child_reach_whoever_watches_its_link() {
     let rig = Rig::start();
     let script = Script::legacy("note('notifications/tools/list_changed')\ntext('told')");
