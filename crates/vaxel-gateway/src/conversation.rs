@@ -22,7 +22,7 @@ use vaxel_core::{
 };
 use vaxel_mcp::{
     envelope::Envelope,
-    interaction::Round,
+    interaction::{self, Round},
     level::Level,
     meta,
     method::Method,
@@ -254,7 +254,7 @@ impl Conversation {
                 Event::Done(answered) if answered.verdict == Verdict::InputRequired => {
                     return self.seal(&answered).map(Some);
                 }
-                Event::Done(answered) => return Ok(Some(answered)),
+                Event::Done(answered) => return self.or_urls(answered).map(Some),
             }
         }
     }
@@ -362,6 +362,25 @@ impl Conversation {
         meta::quote(&mut quoted, &state);
         let result = meta::rewrite(Some(result), |_| false, &[("requestState", &quoted)]);
         read_own(&self.call, &result)
+    }
+
+    /// A legacy server may refuse a call until its client has visited some URLs: a modern client is
+    /// asked to do so, and its retry is the same call again.
+    fn or_urls(&self, answered: Answered) -> Result<Answered, Failure> {
+        let Err(error) = answered.payload() else {
+            return Ok(answered);
+        };
+        let questions = interaction::required_urls(error);
+        let answers = self.call.answers();
+        let can_be_asked = questions.iter().all(|one| one.is_answered_by(&answers));
+        if questions.is_empty() || !can_be_asked {
+            return Ok(answered);
+        }
+        let interactions = &self.call.shared.interactions;
+        let state = interactions.seal(&self.call.binding(), None)?;
+        let keys: Vec<String> = (1..=questions.len()).map(|n| format!("q{n}")).collect();
+        let keyed = keys.iter().map(String::as_str).zip(&questions);
+        read_own(&self.call, &interaction::input_required(keyed, &state))
     }
 
     /// What a modern server asks with its result, to be asked one by one.

@@ -97,9 +97,7 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
     }
     let asked = call.ask(&call.exchange.request);
     match unless_cancelled(call.cancel.as_ref(), asked).await {
-        Ok(Answer::Done(answered)) if answered.verdict != Verdict::InputRequired => {
-            call.answer(&answered)
-        }
+        Ok(Answer::Done(answered)) if !call.goes_on_after(&answered) => call.answer(&answered),
         Ok(answer) => Box::pin(Conversation::begin(call, answer)).await,
         Err(failure) => call.fail(&failure),
     }
@@ -127,14 +125,29 @@ impl Call {
                  Call again",
             )),
             Resumed::Server(own) => {
+                // A legacy server that refused the call knows of no answers: it is called as before.
+                let takes_answers = self.reached.link.era() == Era::Modern;
                 let input = Input {
-                    responses: input.responses,
+                    responses: input.responses.filter(|_| takes_answers),
                     state: own.as_deref(),
                 };
                 let retried = request.retried(request.id(), &input);
                 self.exchange.request = retried.map_err(Failure::internal)?;
                 Ok(None)
             }
+        }
+    }
+
+    /// Whether an answer may be a question: of a modern server, or a refusal of a legacy one that a
+    /// modern client can do something about.
+    fn goes_on_after(&self, answered: &Answered) -> bool {
+        match answered.verdict {
+            Verdict::InputRequired => true,
+            Verdict::Error => {
+                let eras = (self.exchange.client.era(), self.reached.link.era());
+                eras == (Era::Modern, Era::Legacy)
+            }
+            _ => false,
         }
     }
 

@@ -14,6 +14,8 @@ pub const PARSE_ERROR: i32 = -32700;
 pub const INVALID_REQUEST: i32 = -32600;
 /// No such method.
 pub const METHOD_NOT_FOUND: i32 = -32601;
+/// The client has to visit URLs before the request can be answered (MCP 2025-11-25 only).
+pub const URL_ELICITATION_REQUIRED: i32 = -32042;
 /// Wrong parameters, unknown tool, prompt or cursor; since 2026-07-28 also unknown resource.
 pub const INVALID_PARAMS: i32 = -32602;
 /// A fault of the server.

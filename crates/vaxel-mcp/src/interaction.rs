@@ -11,6 +11,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     envelope::Malformed,
+    error::URL_ELICITATION_REQUIRED,
     handshake::capabilities::Answers,
     meta,
     method::Method,
@@ -172,6 +173,33 @@ impl Round {
             state: read.state.map(ToOwned::to_owned),
         })
     }
+}
+
+/// What a legacy server wants its client to visit before it is asked again; empty when `error` is not
+/// `-32042` (MCP 2025-11-25, Client, Elicitation, "URL Elicitation Required Error").
+pub fn required_urls(error: &RawValue) -> Vec<Question> {
+    #[derive(Deserialize)]
+    struct Error<'a> {
+        code: i32,
+        #[serde(borrow, default)]
+        data: Option<Data<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Data<'a> {
+        #[serde(borrow, default)]
+        elicitations: Vec<&'a RawValue>,
+    }
+    let Ok(error) = serde_json::from_str::<Error<'_>>(error.get()) else {
+        return Vec::new();
+    };
+    let data = error
+        .data
+        .filter(|_| error.code == URL_ELICITATION_REQUIRED);
+    let elicitations = data.map(|data| data.elicitations).unwrap_or_default();
+    let asked = elicitations
+        .into_iter()
+        .filter_map(|params| Question::of_legacy(Method::Elicit.as_str(), Some(params)));
+    asked.filter(Question::is_url).collect()
 }
 
 /// The `input_required` result that asks `questions`; `state` comes back with the answers.

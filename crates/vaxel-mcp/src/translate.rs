@@ -8,15 +8,12 @@ use serde_json::value::RawValue;
 use crate::{
     error::{
         HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, MISSING_CAPABILITY,
-        RESOURCE_NOT_FOUND, UNSUPPORTED_VERSION,
+        RESOURCE_NOT_FOUND, UNSUPPORTED_VERSION, URL_ELICITATION_REQUIRED,
     },
     meta,
     method::Method,
     revision::{Era, Revision},
 };
-
-/// "The client has to open a URL first", up to 2025-11-25.
-const URL_ELICITATION_REQUIRED: i64 = -32042;
 
 /// A legacy result as a modern client reads it: it has a `resultType`, the content that a tool's
 /// result cannot be without and, where the revision asks for them, cache hints, which say that nothing
@@ -229,7 +226,7 @@ pub fn error(method: Method, revision: Revision, error: &RawValue) -> Cow<'_, [u
     };
     let code = match (revision.era(), i32::try_from(seen.code)) {
         (Era::Modern, Ok(RESOURCE_NOT_FOUND)) => INVALID_PARAMS,
-        (Era::Modern, _) if seen.code == URL_ELICITATION_REQUIRED => INTERNAL_ERROR,
+        (Era::Modern, _) if seen.code == i64::from(URL_ELICITATION_REQUIRED) => INTERNAL_ERROR,
         (Era::Legacy, Ok(INVALID_PARAMS))
             if method == Method::ResourcesRead && seen.data.is_some_and(names_uri) =>
         {

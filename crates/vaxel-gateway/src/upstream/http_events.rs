@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method as Verb};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
@@ -28,9 +29,16 @@ use super::{
 const TAKE_UP: Duration = Duration::from_secs(1);
 /// Shortest such wait, whatever the server says.
 const TAKE_UP_MIN: Duration = Duration::from_millis(20);
+/// Where the pieces of an answer come from.
+pub(super) enum Source {
+    /// The server has not begun to answer. Meanwhile it may ask, on the stream of its session.
+    Awaited(BoxFuture<'static, Result<Reply, Failure>>),
+    Begun(ReplyBody),
+}
+
 /// The pieces of one streamed answer.
 pub(crate) struct HttpEvents {
-    body: ReplyBody,
+    source: Source,
     decoder: sse::Decoder,
     link: HttpLink,
     call: Option<LegacyCall>,
@@ -39,28 +47,27 @@ pub(crate) struct HttpEvents {
 }
 
 impl HttpEvents {
-    pub(super) fn new(
-        link: HttpLink,
-        (body, decoder): (ReplyBody, sse::Decoder),
-        call: Option<LegacyCall>,
-    ) -> Self {
+    pub(super) fn new(link: HttpLink, source: Source, call: Option<LegacyCall>) -> Self {
         Self {
-            body,
-            decoder,
+            source,
+            decoder: sse::Decoder::new(link.0.response_max),
             link,
             call,
             put_back: None,
         }
     }
 
+    /// An answer that begins with what the server said before it.
+    pub(super) fn after(mut self, first: Event) -> Answer {
+        self.put_back = Some(first);
+        Answer::Stream(Events::Http(Box::new(self)))
+    }
+
     /// Waits for the first piece: most servers stream even when all they say is the answer.
     pub(super) async fn begin(mut self, deadline: Instant) -> Result<Answer, Failure> {
         match self.next(deadline).await? {
             Event::Done(response) => Ok(Answer::Done(response)),
-            other => {
-                self.put_back = Some(other);
-                Ok(Answer::Stream(Events::Http(Box::new(self))))
-            }
+            other => Ok(self.after(other)),
         }
     }
 
@@ -70,10 +77,23 @@ impl HttpEvents {
         }
         let name = self.link.0.name.clone();
         loop {
-            let message = tokio::select! {
-                biased;
-                event = heard(self.call.as_mut()) => return Ok(event),
-                message = next_message(&mut self.body, &mut self.decoder, deadline, &name) => message,
+            let message = match &mut self.source {
+                Source::Awaited(reply) => {
+                    let reply = tokio::select! {
+                        biased;
+                        event = heard(self.call.as_mut()) => return Ok(event),
+                        reply = reply => reply?,
+                    };
+                    if let Some(answered) = self.started(reply, deadline).await? {
+                        return Ok(Event::Done(answered));
+                    }
+                    continue;
+                }
+                Source::Begun(body) => tokio::select! {
+                    biased;
+                    event = heard(self.call.as_mut()) => return Ok(event),
+                    message = next_message(body, &mut self.decoder, deadline, &name) => message,
+                },
             };
             let message = match message {
                 Ok(message) => message,
@@ -111,6 +131,23 @@ impl HttpEvents {
         }
     }
 
+    /// The server has begun to answer: by a stream, or by all there is.
+    async fn started(
+        &mut self,
+        reply: Reply,
+        deadline: Instant,
+    ) -> Result<Option<Response>, Failure> {
+        let Reply { parts, mut body } = reply;
+        if is_stream(&parts.headers) && parts.status.is_success() {
+            body.detach();
+            self.source = Source::Begun(body);
+            return Ok(None);
+        }
+        self.call.iter_mut().for_each(LegacyCall::ended);
+        let answered = self.link.0.whole(parts.status, body, deadline).await?;
+        Ok(Some(answered))
+    }
+
     /// Goes on where the stream of a legacy server ended, when its events have ids: servers may end it
     /// and be asked again (MCP 2025-11-25, Transports, "Sending Messages to the Server"). `Err` is why
     /// that cannot be.
@@ -140,7 +177,7 @@ impl HttpEvents {
             return Err(Failure::new(Kind::UpstreamLost, detail));
         }
         body.detach();
-        self.body = body;
+        self.source = Source::Begun(body);
         self.decoder.reconnected();
         Ok(())
     }

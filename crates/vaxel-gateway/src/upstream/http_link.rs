@@ -30,7 +30,7 @@ use vaxel_core::{
     service::EraChoice,
     sse,
 };
-use vaxel_egress::{Body, Reply, Target};
+use vaxel_egress::{Body, Reply, ReplyBody, Target};
 use vaxel_mcp::{
     envelope::{Envelope, Kind as MessageKind},
     handshake::{self, ProbeAnswer, ServerFacts, Verdict as ProbeVerdict, capabilities::Answers},
@@ -45,7 +45,7 @@ use super::{
     Answer, NowPlus, OnBehalf, Outbound,
     channel::answer_to_server,
     ear::{Ear, Listened},
-    http_events::HttpEvents,
+    http_events::{HttpEvents, Source},
     http_probe::{Address, probe_modern},
     legacy_call::LegacyCall,
     session_stream::{Calls, SessionStream},
@@ -82,7 +82,7 @@ pub(super) struct Shared {
     next_id: AtomicU64,
     /// Cancellations on their way.
     farewells: TaskTracker,
-    response_max: usize,
+    pub(super) response_max: usize,
 }
 
 /// Legacy sessions, one per caller, or none when the server hands out no ids.
@@ -248,12 +248,29 @@ impl HttpLink {
         let held = slot.map(|slot| &**slot);
         let session = self.0.session_id(held, answers, deadline).await?;
         let may_ask = out.request.method().may_ask() && answers != Answers::default();
-        if let Some((slot, session)) = slot.zip(session.as_ref()).filter(|_| may_ask) {
-            self.listen_in(slot, session, deadline).await;
-            call.hear(&slot.calls);
-        }
+        let listens = may_ask || out.wants_logs;
         call.sent(session.clone(), slot.cloned());
-        let reply = self.post_legacy(body, session.as_ref(), deadline).await?;
+        let heard = slot.zip(session.as_ref()).filter(|_| listens);
+        let reply = match heard {
+            None => self.post_legacy(body, session.as_ref(), deadline).await?,
+            Some((slot, session)) => {
+                self.listen_in(slot, session, deadline).await;
+                call.hear(&slot.calls);
+                let (link, session) = (self.clone(), session.clone());
+                let posting = async move { link.post_legacy(body, Some(&session), deadline).await };
+                let mut posting = Box::pin(posting);
+                tokio::select! {
+                    biased;
+                    event = call.heard() => {
+                        // It asks before it answers, so it has taken the call.
+                        let source = Source::Awaited(posting);
+                        let events = HttpEvents::new(self.clone(), source, Some(call));
+                        return Ok(InSession::Answered(events.after(event)));
+                    }
+                    reply = &mut posting => reply?,
+                }
+            }
+        };
         let status = reply.parts.status;
         let refused = matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST);
         if session.is_none() || !refused {
@@ -268,7 +285,7 @@ impl HttpLink {
         // The specification says 404. Servers in the field say 400, with an error that belongs to no
         // request: either way the request was not looked at, so repeating it is safe.
         let unread = is_unread(status, &text) && Response::read(text.clone()).is_ok();
-        let answer = self.0.judge(status, text);
+        let answer = self.0.judge(status, text).map(Answer::Done);
         if status == StatusCode::NOT_FOUND || unread {
             return Ok(InSession::Forgotten(call, answer));
         }
@@ -342,14 +359,12 @@ impl HttpLink {
         let Reply { parts, mut body } = reply;
         if is_stream(&parts.headers) && parts.status.is_success() {
             body.detach();
-            let decoder = sse::Decoder::new(self.0.response_max);
-            let events = HttpEvents::new(self.clone(), (body, decoder), call);
+            let events = HttpEvents::new(self.clone(), Source::Begun(body), call);
             return events.begin(deadline).await;
         }
-        let text = body.collect(self.0.response_max, deadline).await?;
         call.iter_mut().for_each(LegacyCall::ended);
-        self.0.doubt_if_odd(parts.status, &text);
-        self.0.judge(parts.status, text)
+        let answered = self.0.whole(parts.status, body, deadline).await?;
+        Ok(Answer::Done(answered))
     }
 
     /// Waits on the stream of a legacy server's session and passes on what it says, until the server
@@ -628,11 +643,23 @@ impl Shared {
         map
     }
 
+    /// An answer that is no stream.
+    pub(super) async fn whole(
+        &self,
+        status: StatusCode,
+        body: ReplyBody,
+        deadline: Instant,
+    ) -> Result<Response, Failure> {
+        let text = body.collect(self.response_max, deadline).await?;
+        self.doubt_if_odd(status, &text);
+        self.judge(status, text)
+    }
+
     /// A JSON-RPC answer counts whatever its status; the rest is told by its status.
-    fn judge(&self, status: StatusCode, text: Bytes) -> Result<Answer, Failure> {
+    fn judge(&self, status: StatusCode, text: Bytes) -> Result<Response, Failure> {
         let authentic = !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         if authentic && let Ok(response) = Response::read(text) {
-            return Ok(Answer::Done(response));
+            return Ok(response);
         }
         let name = &self.name;
         let (kind, detail) = match status.as_u16() {

@@ -735,3 +735,50 @@ async fn a_server_that_asks_without_end_is_given_up() {
         assert_eq!(params["inputResponses"]["k"]["action"], "accept");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_wants_urls_visited_first_becomes_a_question() {
+    let rig = Rig::start();
+    let visited = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_visited = Arc::clone(&visited);
+    let upstream = Upstream::legacy(move |seen: &Seen| {
+        let refuses = seen.method() == "tools/call"
+            && !is_visited.load(std::sync::atomic::Ordering::Relaxed);
+        refuses.then(|| {
+            let error = json!({"code": -32042, "message": "sign in first", "data": {"elicitations": [
+                {"mode": "url", "elicitationId": "e1", "url": "https://sign.in/", "message": "Sign in"}]}});
+            Reply::Json(200, json!({"jsonrpc": "2.0", "id": seen.json["id"], "error": error}).to_string())
+        })
+    })
+    .await;
+    rig.add_http("old", &upstream).await;
+    let call = Message::call("old__echo", r#"{"a":1}"#);
+    let able = rig.modern().able(ABLE);
+    let asked = able.say(&call).await.json()["result"].clone();
+    assert_eq!(asked["resultType"], "input_required", "{asked}");
+    let question = &asked["inputRequests"]["q1"];
+    assert_eq!(question["method"], "elicitation/create");
+    let params = json!({"mode": "url", "url": "https://sign.in/", "message": "Sign in"});
+    assert_eq!(question["params"], params);
+    visited.store(true, std::sync::atomic::Ordering::Relaxed);
+    let retry = format!(
+        r#"{},"inputResponses":{{"q1":{{"action":"accept"}}}},"requestState":{}"#,
+        call.params, asked["requestState"]
+    );
+    let answer = able.say(&Message::new("tools/call", &retry)).await.json();
+    assert!(answer["result"]["content"].is_array(), "{answer}");
+    let told = upstream.seen("tools/call").pop().unwrap();
+    assert_eq!(told.json["params"]["arguments"], json!({"a": 1}));
+    assert!(
+        told.json["params"].get("inputResponses").is_none(),
+        "{}",
+        told.text
+    );
+    // Clients that cannot be asked, and those who know the error, read it.
+    visited.store(false, std::sync::atomic::Ordering::Relaxed);
+    let told = rig.modern().say(&call).await.json();
+    assert_eq!(told["error"]["message"], "sign in first");
+    let legacy = Client::silent(rig.address, &rig.keys[0]).able(ABLE);
+    let told = legacy.opened("2025-11-25").await.say(&call).await.json();
+    assert_eq!(told["error"]["code"], -32042);
+}

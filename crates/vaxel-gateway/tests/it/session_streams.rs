@@ -19,6 +19,8 @@ struct Aloof {
     streams: Mutex<HashMap<String, mpsc::Sender<String>>>,
     /// Calls by the ids of their questions.
     calls: Mutex<HashMap<String, (Value, mpsc::Sender<String>)>>,
+    /// Answers in one piece, when everything is known.
+    answers_whole: bool,
 }
 
 impl Aloof {
@@ -41,7 +43,11 @@ impl Aloof {
                 let stream = self.streams.lock()[session].clone();
                 stream.try_send(question.to_string()).unwrap();
             }
-            return Some(Reply::Live(receiver));
+            return Some(if self.answers_whole {
+                Reply::Later(receiver)
+            } else {
+                Reply::Live(receiver)
+            });
         }
         if seen.method().is_empty() {
             let calls = self.calls.lock();
@@ -57,7 +63,10 @@ impl Aloof {
 }
 
 async fn start(rig: &Rig) -> Upstream {
-    let aloof = Aloof::default();
+    start_aloof(rig, Aloof::default()).await
+}
+
+async fn start_aloof(rig: &Rig, aloof: Aloof) -> Upstream {
     let upstream = Upstream::legacy(move |seen| aloof.hear(seen)).await;
     rig.add_http("up", &upstream).await;
     upstream
@@ -65,8 +74,18 @@ async fn start(rig: &Rig) -> Upstream {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_on_the_sessions_stream_reaches_the_only_call() {
+    for answers_whole in [false, true] {
+        asks_on_the_sessions_stream(answers_whole).await;
+    }
+}
+
+async fn asks_on_the_sessions_stream(answers_whole: bool) {
     let rig = Rig::start();
-    let upstream = start(&rig).await;
+    let aloof = Aloof {
+        answers_whole,
+        ..Aloof::default()
+    };
+    let upstream = start_aloof(&rig, aloof).await;
     let legacy = Client::silent(rig.address, &rig.keys[0]).able(ABLE);
     let legacy = legacy.opened("2025-11-25").await;
     for _ in 0..2 {

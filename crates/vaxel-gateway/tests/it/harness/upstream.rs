@@ -70,6 +70,8 @@ pub(crate) enum Reply {
     Events(Vec<String>),
     /// Events as they are sent, until the sender is dropped.
     Live(mpsc::Receiver<String>),
+    /// A JSON body, once there is one.
+    Later(mpsc::Receiver<String>),
     /// Events, and then nothing, for ever.
     EventsForEver(Vec<String>),
     /// Half a body, and then the connection breaks.
@@ -230,6 +232,10 @@ async fn render(inner: &Arc<Inner>, reply: Reply) -> Response<Body> {
             opened
         }
         Reply::Events(events) => response(200, "text/event-stream", full(lines(&events))),
+        Reply::Later(mut receiver) => {
+            let text = receiver.recv().await.unwrap_or_default();
+            response(200, "application/json", full(text))
+        }
         Reply::Live(receiver) => {
             let leaving = Leaving(Arc::clone(inner));
             let state = (receiver, Some(leaving));
