@@ -165,7 +165,11 @@ impl Client {
             while let Ok(event) = events.try_recv() {
                 say(&mut sink, &event).await?;
             }
-            sink.send(Message::Close(goodbye)).await
+            match goodbye {
+                Some(goodbye) => sink.send(Message::Close(Some(goodbye))).await,
+                // Also what a client that closes is waiting for.
+                None => sink.close().await,
+            }
         };
         // A client that is gone, or does not read, misses nothing that it could act upon.
         let _ = timeout(FAREWELL, farewell).await;

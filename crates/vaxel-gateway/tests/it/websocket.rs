@@ -233,6 +233,10 @@ async fn what_is_no_message_ends_only_its_own_connection() {
     odd.send(&modern(1, "tools/list", json!({}))).await;
     assert_eq!(odd.answer(&json!(1)).await["result"]["tools"], json!([]));
 
+    let mut leaving = open().await;
+    leaving.stream.close(None).await.unwrap();
+    assert_eq!(leaving.end().await, "closed", "its goodbye is answered");
+
     // A key that is taken away ends the connections that were opened with it.
     rig.gateway.publish_keys(std::iter::empty().collect());
     odd.send(&modern(2, "tools/list", json!({}))).await;

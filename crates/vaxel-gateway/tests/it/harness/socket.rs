@@ -90,6 +90,17 @@ impl Socket {
         }
     }
 
+    /// Whether the connection ended as the protocol says, or broke.
+    pub(crate) async fn end(&mut self) -> &'static str {
+        loop {
+            match timeout(PATIENCE, self.stream.next()).await.unwrap() {
+                Some(Ok(Message::Close(_))) => return "closed",
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return "broken",
+            }
+        }
+    }
+
     async fn frame(&mut self) -> Option<Message> {
         loop {
             let frame = timeout(PATIENCE, self.stream.next()).await;
