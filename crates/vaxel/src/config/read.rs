@@ -187,6 +187,8 @@ fn upstream(
 ) -> Duration {
     egress.connect_timeout = span(fields, "connect_timeout", 10 * MS..=HOUR);
     gateway.probe_timeout = span(fields, "probe_timeout", 10 * MS..=HOUR);
+    gateway.era_recheck = span(fields, "era_recheck", SECOND..=365 * DAY);
+    gateway.upstream_idle = span(fields, "session_idle", SECOND..=365 * DAY);
     egress.idle_timeout = span(fields, "idle_timeout", 10 * MS..=DAY);
     egress.max_connections_per_origin = count(fields, "connections", 1..=100_000);
     gateway.catalog_items_max = count(fields, "catalog_items", 1..=1_000_000);
