@@ -23,6 +23,8 @@ pub mod handshake; // between eras
 pub mod translate;
 pub mod interaction; // what servers ask of clients
 
+pub mod schema; // what tools take and give
+
 pub mod cursor;
 pub mod definition; // many servers as one
 pub mod federation;
