@@ -47,7 +47,7 @@ mod tests {
     use vaxel_core::{
         id::Id,
         quantity::Size,
-        service::{Builtin, EraChoice, ServiceSpec, Source},
+        service::{Builtin, EraChoice, ServiceSpec, Source, Validate},
         time::Timestamp,
     };
 
@@ -92,6 +92,10 @@ mod tests {
         );
         assert_eq!(
             check(&changed(|one| one.spec.tools.deny.push("a".into()))),
+            Action::Retune
+        );
+        assert_eq!(
+            check(&changed(|one| one.spec.validate = Validate::All)),
             Action::Retune
         );
         assert_eq!(

@@ -240,6 +240,7 @@ impl Reconciler {
             name: resource.name.clone(),
             limits: resource.spec.limits.clone(),
             tools: resource.spec.tools.clone(),
+            validate: resource.spec.validate,
             catalog: None,
             links: Vec::new(),
             unavailable: Some(Unavailable::Because(stopped(&resource.name))),

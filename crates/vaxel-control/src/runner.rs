@@ -249,6 +249,7 @@ impl Runner {
                 name: resource.name.clone(),
                 limits: resource.spec.limits.clone(),
                 tools: resource.spec.tools.clone(),
+                validate: resource.spec.validate,
                 catalog: self.crew.catalog(),
                 links: self.crew.links(),
                 unavailable: self.crew.unavailable(),

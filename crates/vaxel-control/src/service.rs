@@ -355,6 +355,7 @@ fn differences(old: &ServiceResource, new: &ServiceResource) -> Vec<&'static str
         ("replicas", left.replicas != right.replicas),
         ("era", left.era != right.era),
         ("tools", left.tools != right.tools),
+        ("validate", left.validate != right.validate),
         ("limits", left.limits != right.limits),
     ];
     parts

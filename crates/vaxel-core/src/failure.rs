@@ -93,6 +93,8 @@ pub enum Kind {
     Malformed,
     /// Well formed, but with problems; `issues` names them all.
     Invalid,
+    /// The arguments of a tool call do not fit the tool's schema; `issues` says where.
+    InvalidArguments,
     /// No credential, or one that is unknown, expired or revoked.
     Unauthenticated,
     /// Known caller, missing permission.
@@ -188,6 +190,13 @@ pub const fn facts(kind: Kind) -> Facts {
     match kind {
         Kind::Malformed => Facts::new(400, "malformed", "Malformed request", -32700, Never),
         Kind::Invalid => Facts::new(422, "invalid", "Invalid input", -32602, Never),
+        Kind::InvalidArguments => Facts::new(
+            422,
+            "invalid-arguments",
+            "Arguments do not fit the tool",
+            -32602,
+            Never,
+        ),
         Kind::Unauthenticated => Facts::new(
             401,
             "unauthenticated",
@@ -279,6 +288,7 @@ pub const fn facts(kind: Kind) -> Facts {
 pub const KINDS: &[Kind] = &[
     Kind::Malformed,
     Kind::Invalid,
+    Kind::InvalidArguments,
     Kind::Unauthenticated,
     Kind::NotPermitted,
     Kind::ForbiddenOrigin,

@@ -86,6 +86,9 @@ pub struct ServiceSpec {
     /// Which of its tools callers can see and call.
     #[serde(default)]
     pub tools: ToolFilter,
+    /// What of its tool calls is checked against the schemas of its tools.
+    #[serde(default)]
+    pub validate: Validate,
     /// Bounds of calls and processes.
     #[serde(default)]
     pub limits: Limits,
@@ -169,6 +172,20 @@ pub enum EraChoice {
     Modern,
 }
 
+/// What of a tool call is checked against the tool's schemas. A tool whose schema cannot be used takes
+/// no calls then: nothing passes unchecked that was to be checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Validate {
+    /// Nothing: calls and results pass as they are, and the server judges.
+    #[default]
+    None,
+    /// Arguments, before the call.
+    Arguments,
+    /// Arguments, and the structured content of results.
+    All,
+}
+
 /// Which tools callers can see and call. A tool must match `allow` (when given) and not match `deny`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ToolFilter {
@@ -234,6 +251,7 @@ impl ServiceSpec {
             replicas: 1,
             era: EraChoice::Auto,
             tools: ToolFilter::default(),
+            validate: Validate::None,
             limits: Limits::default(),
         }
     }
@@ -342,6 +360,20 @@ impl FromStr for SessionScope {
             "per-client" => Ok(Self::PerClient),
             other => Err(format!(
                 "`{other}` is no scope of a session: write shared, per-principal or per-client"
+            )),
+        }
+    }
+}
+
+impl FromStr for Validate {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self::None),
+            "arguments" => Ok(Self::Arguments),
+            "all" => Ok(Self::All),
+            other => Err(format!(
+                "`{other}` is not what can be validated: write none, arguments or all"
             )),
         }
     }

@@ -59,15 +59,20 @@ pub(crate) fn to_revision(method: Method, revision: Revision, result: &RawValue)
 
 /// A failure to the caller, who waits on a stream.
 pub(crate) fn of_failure(exchange: &Exchange, failure: &Failure) -> Bytes {
-    of_interaction(exchange, failure)
+    of_tool(exchange, failure)
         .unwrap_or_else(|| error::render(exchange.request.id(), failure, exchange.client.era()))
 }
 
-/// A tool whose interaction came to nothing has failed, which a model should read; other requests
-/// have an error like any other.
-pub(crate) fn of_interaction(exchange: &Exchange, failure: &Failure) -> Option<Bytes> {
+/// A tool whose interaction came to nothing has failed, and so has one whose arguments were wrong (MCP
+/// 2025-11-25 and later, Tools, "Error Handling"): a model should read it and can mend it. Other
+/// requests have an error like any other.
+pub(crate) fn of_tool(exchange: &Exchange, failure: &Failure) -> Option<Bytes> {
     let request = &exchange.request;
-    if failure.kind != Kind::InteractionUnsupported || request.method() != Method::ToolsCall {
+    let is_for_model = matches!(
+        failure.kind,
+        Kind::InteractionUnsupported | Kind::InvalidArguments
+    );
+    if !is_for_model || request.method() != Method::ToolsCall {
         return None;
     }
     let mut text = Vec::new();

@@ -191,7 +191,10 @@ impl Conversation {
         };
         self.call.cancel = cancel;
         match carried {
-            Ok(Some(answered)) => Some(End::Answered(answered)),
+            Ok(Some(answered)) => Some(match self.call.judge(&answered).await {
+                Ok(()) => End::Answered(answered),
+                Err(failure) => End::Failed(failure),
+            }),
             Ok(None) => None,
             Err(failure) => Some(End::Failed(failure)),
         }

@@ -25,7 +25,7 @@ use vaxel_core::{
     id::{Call, Id, Service},
     name::ServiceName,
     principal::Principal,
-    service::{Limits, ToolFilter},
+    service::{Limits, ToolFilter, Validate},
     time::Clock,
 };
 use vaxel_egress::Egress;
@@ -89,6 +89,8 @@ pub struct ServiceEntry {
     pub limits: Limits,
     /// Which of its tools are served.
     pub tools: ToolFilter,
+    /// What of its tool calls is checked against schemas.
+    pub validate: Validate,
     /// What it offers; `None` when it was never reached.
     pub catalog: Option<Arc<Catalog>>,
     /// Its connected instances.
@@ -261,6 +263,7 @@ impl Gateway {
             name: entry.name,
             limits: entry.limits,
             tools: entry.tools,
+            validate: entry.validate,
             catalog: entry.catalog,
             links: entry.links,
             unavailable: entry.unavailable,

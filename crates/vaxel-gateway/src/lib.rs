@@ -18,6 +18,7 @@ mod route;
 mod authorize;
 mod admit;
 mod breaker;
+mod validate;
 mod upstream;
 mod relay;
 mod answer;

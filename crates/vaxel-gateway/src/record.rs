@@ -124,7 +124,7 @@ impl Recording {
         }
         self.end(match failure.kind {
             Kind::UpstreamTimeout => Outcome::Timeout,
-            Kind::NotPermitted | Kind::Busy => Outcome::Denied,
+            Kind::NotPermitted | Kind::Busy | Kind::InvalidArguments => Outcome::Denied,
             Kind::UpstreamUnavailable | Kind::UpstreamLost => Outcome::Unavailable,
             _ => Outcome::Error,
         });

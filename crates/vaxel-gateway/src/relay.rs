@@ -36,6 +36,7 @@ use crate::{
     route::{Route, route},
     session::InFlight,
     upstream::{Answer, Event, Events, Link, NowPlus, OnBehalf, Outbound},
+    validate,
 };
 
 /// A call that found its upstream.
@@ -70,7 +71,8 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         Client::Legacy(session) => Some(session.enter(exchange.request.id())),
         Client::Modern => None,
     };
-    let reaching = reach(&context.shared, &authorized);
+    let arguments = exchange.request.arguments();
+    let reaching = reach(&context.shared, &authorized, arguments);
     let reached = match unless_cancelled(cancel.as_ref(), reaching).await {
         Ok(reached) => reached,
         Err(failure) => {
@@ -97,7 +99,12 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
     }
     let asked = call.ask(&call.exchange.request);
     match unless_cancelled(call.cancel.as_ref(), asked).await {
-        Ok(Answer::Done(answered)) if !call.goes_on_after(&answered) => call.answer(&answered),
+        Ok(Answer::Done(answered)) if !call.goes_on_after(&answered) => {
+            match call.judge(&answered).await {
+                Ok(()) => call.answer(&answered),
+                Err(failure) => call.fail(&failure),
+            }
+        }
         Ok(answer) => Box::pin(Conversation::begin(call, answer)).await,
         Err(failure) => call.fail(&failure),
     }
@@ -229,6 +236,11 @@ impl Call {
         edge::accepts_stream(&self.head)
     }
 
+    /// Whether an answer is what the tool promises.
+    pub(crate) async fn judge(&self, answered: &Answered) -> Result<(), Failure> {
+        validate::result(self.authorized.get(), answered, self.reached.deadline).await
+    }
+
     pub(crate) fn answer(self, answered: &Answered) -> Response {
         let response = answer::single(&self.exchange, self.reached.link.revision(), answered);
         self.recording.answered(answered);
@@ -256,10 +268,11 @@ pub(crate) struct Reached {
     permit: Permit,
 }
 
-/// Takes a place among the calls of the service and chooses the instance.
+/// Takes a place among the calls of the service, chooses the instance and looks at the arguments.
 pub(crate) async fn reach(
     shared: &Shared,
     authorized: &Authorized<Route>,
+    arguments: Option<&str>,
 ) -> Result<Reached, Failure> {
     let shard = &authorized.get().shard;
     let permit = admit::admit(shard, &shared.tunables.load(), shared.clock.now())?;
@@ -270,6 +283,7 @@ pub(crate) async fn reach(
         Err(_) if shard.is_starting() => Box::pin(started(shared, shard.id, deadline)).await?,
         Err(failure) => return Err(failure),
     };
+    validate::arguments(authorized.get(), arguments, deadline).await?;
     Ok(Reached {
         link,
         deadline,
@@ -327,7 +341,7 @@ pub(crate) async fn call_tool(
             parameters: request.arguments(),
         },
     );
-    let reached = match reach(shared, authorized).await {
+    let reached = match reach(shared, authorized, request.arguments()).await {
         Ok(reached) => reached,
         Err(failure) => return Err((Some(recording), failure)),
     };
@@ -359,7 +373,10 @@ pub(crate) async fn call_tool(
         Ok(answered) if answered.verdict == Verdict::InputRequired => {
             Err((Some(recording), not_here()))
         }
-        Ok(answered) => Ok((recording, revision, answered)),
+        Ok(answered) => match validate::result(route, &answered, deadline).await {
+            Ok(()) => Ok((recording, revision, answered)),
+            Err(failure) => Err((Some(recording), failure)),
+        },
         Err(failure) => Err((Some(recording), failure)),
     }
 }
@@ -437,7 +454,7 @@ fn param_headers(all: &http::HeaderMap, is_extension: bool) -> Vec<(HeaderName, 
 }
 
 fn refused(exchange: &Exchange, failure: &Failure) -> Response {
-    match answer::of_interaction(exchange, failure) {
+    match answer::of_tool(exchange, failure) {
         Some(body) => respond::json(http::StatusCode::OK, respond::Body::full(body)),
         None => respond::failure(exchange.request.id(), failure, exchange.client.era()),
     }

@@ -6,7 +6,10 @@ use serde::Deserialize;
 use vaxel_core::failure::{Failure, Kind};
 use vaxel_mcp::{headers::params::ParamHeaders, method::Method, request::Request};
 
-use crate::snapshot::{Offer, Shard, Snapshot};
+use crate::{
+    snapshot::{Offer, Shard, Snapshot},
+    validate::Schemas,
+};
 
 /// What a client looks at: everything, or one service under its own names.
 #[derive(Clone)]
@@ -33,6 +36,8 @@ pub(crate) struct Route {
     pub(crate) own_json: Option<Box<str>>,
     /// Arguments that headers mirror.
     pub(crate) mirrored: Option<Arc<ParamHeaders>>,
+    /// What calls are checked against, where the service asks for it.
+    pub(crate) schemas: Option<Arc<Schemas>>,
 }
 
 impl Route {
@@ -43,6 +48,7 @@ impl Route {
             own: uri.into(),
             own_json: None,
             mirrored: None,
+            schemas: None,
         }
     }
 
@@ -52,6 +58,7 @@ impl Route {
             own: Arc::clone(&offer.own),
             own_json: renamed.then(|| offer.own_json.clone()),
             mirrored: offer.mirrored.clone(),
+            schemas: offer.schemas.clone(),
         }
     }
 }

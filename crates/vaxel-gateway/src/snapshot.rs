@@ -22,11 +22,17 @@ use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, Service},
     name::ServiceName,
-    service::{Limits, ToolFilter},
+    service::{Limits, ToolFilter, Validate},
 };
 use vaxel_mcp::{definition, headers::params::ParamHeaders, hello::Offered, meta, names};
 
-use crate::{gateway::Unavailable, lists::Pages, metrics::Meter, upstream::Link};
+use crate::{
+    gateway::Unavailable,
+    lists::Pages,
+    metrics::Meter,
+    upstream::Link,
+    validate::{self, Schemas},
+};
 
 /// All services at one moment.
 #[derive(Clone, Default)]
@@ -77,6 +83,7 @@ pub(crate) struct Offers {
     prompts_by_name: HashMap<Arc<str>, u32>,
     pub(crate) digests: Digests,
     filter: ToolFilter,
+    pub(crate) validate: Validate,
 }
 
 /// One tool, prompt, resource or template.
@@ -93,6 +100,8 @@ pub(crate) struct Offer {
     pub(crate) federated: Option<Box<[u8]>>,
     /// Arguments that headers mirror; nearly no tool has any.
     pub(crate) mirrored: Option<Arc<ParamHeaders>>,
+    /// What calls are checked against, where the service asks for it.
+    pub(crate) schemas: Option<Arc<Schemas>>,
 }
 
 impl Offer {
@@ -136,6 +145,7 @@ pub(crate) struct Parts {
     pub(crate) name: ServiceName,
     pub(crate) limits: Limits,
     pub(crate) tools: ToolFilter,
+    pub(crate) validate: Validate,
     pub(crate) catalog: Option<Arc<Catalog>>,
     pub(crate) links: Vec<Link>,
     pub(crate) unavailable: Option<Unavailable>,
@@ -152,7 +162,10 @@ impl Snapshot {
         let old = self.shard(parts.id).cloned();
         let offers = match &old {
             Some(old) if old.offers_still_hold(&parts) => Arc::clone(&old.offers),
-            _ => Arc::new(Offers::of(&parts, name_max)),
+            _ => {
+                let old = old.as_ref().map(|old| &*old.offers);
+                Arc::new(Offers::of(&parts, name_max).with_schemas(old))
+            }
         };
         let meter = match &old {
             Some(old) if old.name == parts.name => Arc::clone(&old.meter),
@@ -308,7 +321,8 @@ impl Shard {
             (None, None) => true,
             _ => false,
         };
-        same && self.name == parts.name && self.offers.filter == parts.tools
+        let asked = self.offers.filter == parts.tools && self.offers.validate == parts.validate;
+        same && asked && self.name == parts.name
     }
 
     /// The instance that takes the next call.
@@ -360,6 +374,7 @@ impl Offers {
         let Some(catalog) = &parts.catalog else {
             return Self {
                 filter: parts.tools.clone(),
+                validate: parts.validate,
                 ..Self::default()
             };
         };
@@ -389,7 +404,25 @@ impl Offers {
             templates,
             digests,
             filter: parts.tools.clone(),
+            validate: parts.validate,
         }
+    }
+
+    /// The same with what its calls are checked against. Tools that are as they were keep what was
+    /// compiled.
+    fn with_schemas(mut self, old: Option<&Self>) -> Self {
+        if self.validate == Validate::None {
+            return self;
+        }
+        let threads = validate::threads();
+        for tool in &mut self.tools {
+            let kept = old.and_then(|old| old.tool(&tool.own)?.schemas.as_ref());
+            let kept = kept.filter(|schemas| schemas.are_of(&tool.definition));
+            let schemas = kept.cloned();
+            tool.schemas =
+                Some(schemas.unwrap_or_else(|| Arc::new(Schemas::new(&tool.definition, &threads))));
+        }
+        self
     }
 
     /// The tool with the service's own name `own`.
@@ -447,6 +480,7 @@ fn named_offer(item: &Item, service: &ServiceName, name_max: usize) -> Offer {
         definition: Arc::clone(&item.definition),
         federated: Some(federated.into_boxed_slice()),
         mirrored: None,
+        schemas: None,
     }
 }
 
@@ -459,6 +493,7 @@ fn unnamed_offer(item: &Item) -> Offer {
         definition: Arc::clone(&item.definition),
         federated: None,
         mirrored: None,
+        schemas: None,
     }
 }
 

@@ -109,7 +109,7 @@ impl Schema {
             return Err(Unusable::TooLong);
         }
         let schema: Value = serde_json::from_str(schema.get())
-            .map_err(|error| Unusable::Unreadable(error.to_string()))?;
+            .map_err(|error| Unusable::Unreadable(why(&error)))?;
         let draft = dialect(&schema)?;
         let shape = Shape::of(&schema)?;
         let patterns = PatternOptions::fancy_regex()
@@ -134,7 +134,7 @@ impl Schema {
     /// Reads a value and measures what checking it can cost. `Err` says in what it is too much.
     pub fn read(&self, text: &str) -> Result<Instance, Issue> {
         let value: Value = serde_json::from_str(text)
-            .map_err(|error| Issue::new("", format!("cannot be read: {error}")))?;
+            .map_err(|error| Issue::new("", format!("cannot be read: {}", why(&error))))?;
         let (depth, nodes) = measure(&value);
         let levels = depth.saturating_mul(self.shape.chain + 1);
         if levels > LEVELS {
@@ -178,6 +178,15 @@ impl Instance {
     pub const fn is_quick(&self) -> bool {
         self.naive <= QUICK && self.levels <= SHALLOW
     }
+}
+
+/// Without the place in the text, which says nothing to who wrote a part of it.
+fn why(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split(" at line ")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn dialect(schema: &Value) -> Result<Draft, Unusable> {

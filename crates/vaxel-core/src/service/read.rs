@@ -4,7 +4,7 @@ use url::Url;
 
 use super::{
     Builtin, EraChoice, Limits, McpSource, ProcessSource, ServiceDraft, ServiceSpec, SessionScope,
-    Source, ToolFilter, default_environment,
+    Source, ToolFilter, Validate, default_environment,
 };
 use crate::fields::Fields;
 
@@ -52,6 +52,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
     let replicas = fields.integer("replicas", 1..=64).unwrap_or(1);
     let era = fields.parsed::<EraChoice>("era").unwrap_or_default();
     let tools = fields.nested("tools", tool_filter).unwrap_or_default();
+    let validate = fields.parsed::<Validate>("validate").unwrap_or_default();
     let limits = fields.nested("limits", limits).unwrap_or_default();
     if replicas > 1
         && source
@@ -67,6 +68,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
         replicas,
         era,
         tools,
+        validate,
         limits,
     })
 }

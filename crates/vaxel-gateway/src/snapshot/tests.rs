@@ -101,6 +101,7 @@ fn parts(put: &Put) -> Parts {
             allow: None,
             deny: denied.into_iter().collect(),
         },
+        validate: Validate::None,
         catalog: Some(Arc::new(catalog)),
         links: Vec::new(),
         unavailable: None,
@@ -301,4 +302,32 @@ fn a_template_claims_the_uris_that_it_can_make() {
         fits_template("t://{a}/x", "t://1/x/x"),
         "the last place counts"
     );
+}
+
+#[test]
+fn what_was_compiled_stays_with_a_tool_that_stays() {
+    let asked = |put: &Put| Parts {
+        validate: Validate::Arguments,
+        ..parts(put)
+    };
+    let schemas = |snapshot: &Snapshot, tool: &str| {
+        let offers = &snapshot.shard(id(0)).unwrap().offers;
+        offers.tool(tool).unwrap().schemas.clone()
+    };
+    let mut two = put(0, 0);
+    two.tools = vec![1, 2];
+    let unasked = with(&Snapshot::default(), parts(&two));
+    assert!(schemas(&unasked, "t1").is_none());
+    let before = with(&unasked, asked(&two));
+    let first = schemas(&before, "t1").unwrap();
+    two.tools = vec![1];
+    let after = with(&before, asked(&two));
+    assert!(Arc::ptr_eq(&first, &schemas(&after, "t1").unwrap()));
+    let mut changed = asked(&two);
+    let mut catalog = Catalog::clone(changed.catalog.as_deref().unwrap());
+    let other = RawValue::from_string(r#"{"name":"t1","inputSchema":{}}"#.to_owned()).unwrap();
+    catalog.tools[0].definition = Arc::from(other);
+    changed.catalog = Some(Arc::new(catalog));
+    let changed = with(&after, changed);
+    assert!(!Arc::ptr_eq(&first, &schemas(&changed, "t1").unwrap()));
 }

@@ -19,7 +19,7 @@ use vaxel_core::{
     failure::Failure,
     id::{Id, Service},
     principal::{Principal, Proof, Role},
-    service::{EraChoice, Limits, SessionScope, ToolFilter},
+    service::{EraChoice, Limits, SessionScope, ToolFilter, Validate},
     time::Clock,
 };
 use vaxel_gateway::{
@@ -89,6 +89,7 @@ pub(crate) struct Terms {
     pub(crate) era: EraChoice,
     pub(crate) limits: Limits,
     pub(crate) tools: ToolFilter,
+    pub(crate) validate: Validate,
 }
 
 /// A service that is published.
@@ -224,6 +225,7 @@ impl Rig {
             name: name.parse().unwrap(),
             limits: terms.limits,
             tools: terms.tools,
+            validate: terms.validate,
             catalog: Some(Arc::clone(&catalog)),
             links: vec![link.clone()],
             unavailable: None,
@@ -245,6 +247,7 @@ impl Rig {
             name: name.parse().unwrap(),
             limits: Limits::default(),
             tools: ToolFilter::default(),
+            validate: Validate::None,
             catalog,
             links: links.into_iter().collect(),
             unavailable,

@@ -20,5 +20,6 @@ mod starting;
 mod stdio_faults;
 mod streams;
 mod upstream_sessions;
+mod validation;
 mod websocket;
 mod websocket_servers;

@@ -186,7 +186,7 @@ fn schemas_that_unfold_without_an_end_are_refused() {
             compile(&json!({"anyOf": [{"$ref": "#"}, {"type": "string"}]})),
             compile(&json!({"$dynamicAnchor": "n", "not": {"$dynamicRef": "#n"}})),
         ]
-        .map(|found| found.err())
+        .map(Result::err)
     });
     for error in found {
         let refused = matches!(error, Some(Unusable::TooMuch | Unusable::Endless));

@@ -105,6 +105,9 @@ pub(super) struct AddArgs {
     /// MCP era to speak
     #[arg(long, value_parser = ["auto", "legacy", "modern"], default_value = "auto")]
     era: String,
+    /// Check tool calls against the tools' schemas: their arguments, or results too
+    #[arg(long, value_parser = ["none", "arguments", "all"], default_value = "none")]
+    validate: String,
     /// Processes that share the calls
     #[arg(long, default_value_t = 1)]
     replicas: u16,
@@ -204,6 +207,7 @@ async fn add(args: &AddArgs, client: &Client, context: &Context) -> anyhow::Resu
     spec.insert("source".to_owned(), source(args)?);
     spec.insert("replicas".to_owned(), args.replicas.into());
     spec.insert("era".to_owned(), args.era.as_str().into());
+    spec.insert("validate".to_owned(), args.validate.as_str().into());
     if let Some(description) = &args.description {
         spec.insert("description".to_owned(), description.as_str().into());
     }
