@@ -10,7 +10,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
     pages.retain(|path| path.extension().is_some_and(|ending| ending == "md"));
-    pages.sort();
+    // By name without ending: `invalid` comes before `invalid-arguments`.
+    pages.sort_by_key(|path| path.file_stem().map(ToOwned::to_owned));
     let mut list = String::from("&[\n");
     for page in pages {
         let slug = page

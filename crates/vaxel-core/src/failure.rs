@@ -3,7 +3,7 @@
 //! [`facts`] is the one table that decides how a failure looks on every wire; the HTTP renderer
 //! (RFC 9457) and the JSON-RPC renderer both read it, and every slug has a page in `docs/errors/`.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use serde::Serialize;
 
@@ -54,6 +54,15 @@ impl Failure {
         failure
     }
 
+    /// The sentence and every problem, for whoever reads a text and nothing beside it.
+    pub fn in_full(&self) -> Cow<'_, str> {
+        if self.issues.is_empty() {
+            return Cow::Borrowed(&self.detail);
+        }
+        let problems: Vec<String> = self.issues.iter().map(Issue::to_string).collect();
+        format!("{}: {}", self.detail, problems.join("; ")).into()
+    }
+
     /// Adds what the log needs.
     pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
@@ -83,6 +92,17 @@ impl Issue {
             path: path.into(),
             message: message.into(),
         }
+    }
+}
+
+/// As a part of a sentence.
+impl fmt::Display for Issue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = match &*self.path {
+            "" => "the whole",
+            path => path,
+        };
+        write!(f, "{path} {}", self.message)
     }
 }
 
@@ -316,6 +336,18 @@ pub const KINDS: &[Kind] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_alone_says_every_problem() {
+        let issues = vec![
+            Issue::new("/a", "is missing"),
+            Issue::new("", "is too deep"),
+        ];
+        let failure = Failure::invalid("The call", issues);
+        let text = "The call has 2 problems: /a is missing; the whole is too deep";
+        assert_eq!(failure.in_full(), text);
+        assert_eq!(Failure::new(Kind::Busy, "Full").in_full(), "Full");
+    }
 
     #[test]
     fn slugs_are_unique() {

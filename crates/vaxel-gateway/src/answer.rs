@@ -76,7 +76,7 @@ pub(crate) fn of_tool(exchange: &Exchange, failure: &Failure) -> Option<Bytes> {
         return None;
     }
     let mut text = Vec::new();
-    meta::quote(&mut text, &failure.detail);
+    meta::quote(&mut text, &failure.in_full());
     let kind: &[u8] = match exchange.client.era() {
         Era::Modern => br#""resultType":"complete","#,
         Era::Legacy => b"",

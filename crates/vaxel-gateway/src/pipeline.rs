@@ -1,7 +1,7 @@
 //! The life of a request. Read this first: each phase is a file of the same name.
 //!
 //! accept → guard → authenticate → decode → edge (era → one internal request) → dispatch → route →
-//! authorize → admit → upstream → relay (answer in the caller's era) → record.
+//! authorize → admit → validate → upstream → relay (answer in the caller's era) → record.
 
 use std::{net::SocketAddr, sync::Arc};
 

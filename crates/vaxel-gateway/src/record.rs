@@ -120,7 +120,7 @@ impl Recording {
     /// The call ended without an answer.
     pub(crate) fn failed(mut self, failure: &Failure) {
         if let Some(record) = &mut self.record {
-            record.error = Some(failure.detail.as_ref().into());
+            record.error = Some(failure.in_full().into());
         }
         self.end(match failure.kind {
             Kind::UpstreamTimeout => Outcome::Timeout,

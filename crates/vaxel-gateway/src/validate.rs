@@ -6,7 +6,7 @@
 //! switch off by what it publishes would be none, and a call that says why is found sooner than one
 //! that was let through. Who wants its calls anyway says `validate: none`.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use tokio::{
@@ -76,10 +76,7 @@ pub(crate) async fn arguments(
         return Ok(());
     }
     let tool = &route.own;
-    let detail = format!(
-        "The arguments do not fit the input schema of `{tool}`: {}",
-        Listed(&issues)
-    );
+    let detail = format!("The arguments do not fit the input schema of `{tool}`");
     let mut failure = Failure::new(Kind::InvalidArguments, detail);
     failure.issues = issues;
     Err(failure)
@@ -107,8 +104,7 @@ pub(crate) async fn result(
     }
     let (service, tool) = (&route.shard.name, &route.own);
     let detail = format!(
-        "`{service}` gave a result that does not fit the output schema of its tool `{tool}`: {}",
-        Listed(&issues)
+        "`{service}` gave a result that does not fit the output schema of its tool `{tool}`"
     );
     let mut failure = Failure::new(Kind::UpstreamProtocol, detail);
     failure.issues = issues;
@@ -247,22 +243,4 @@ fn too_slow(what: &str, route: &Route) -> Failure {
         route.own
     );
     Failure::new(Kind::Busy, detail).retry_after(1)
-}
-
-/// Problems as one sentence.
-struct Listed<'a>(&'a [Issue]);
-
-impl fmt::Display for Listed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, issue) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "; " };
-            let place = if issue.path.is_empty() {
-                "the whole"
-            } else {
-                &issue.path
-            };
-            write!(f, "{separator}{place} {}", issue.message)?;
-        }
-        Ok(())
-    }
 }

@@ -48,7 +48,7 @@ pub fn render(id: &[u8], failure: &Failure, era: Era) -> Bytes {
         meta::member(&mut data, "errors", &issues);
     }
     data.push(b'}');
-    response::error(id, code, &failure.detail, Some(&data))
+    response::error(id, code, &failure.in_full(), Some(&data))
 }
 
 /// The HTTP status of a JSON-RPC error towards a modern client (MCP 2026-07-28, Streamable HTTP):

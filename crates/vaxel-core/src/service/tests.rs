@@ -55,6 +55,24 @@ fn five_mistakes_are_five_problems_with_their_paths() {
 }
 
 #[test]
+fn what_is_validated_is_one_of_three() {
+    let draft = |validate: &str| json!({"name": "x", "spec": {"source": {"builtin": "demo"}, "validate": validate}});
+    for (text, validate) in [
+        ("none", Validate::None),
+        ("arguments", Validate::Arguments),
+        ("all", Validate::All),
+    ] {
+        let read = ServiceDraft::from_json(&draft(text)).unwrap();
+        assert_eq!(read.spec.validate, validate);
+        assert_eq!(serde_json::to_value(validate).unwrap(), text);
+    }
+    assert_eq!(
+        problems(&draft("results")),
+        ["spec.validate: `results` is not what can be validated: write none, arguments or all"]
+    );
+}
+
+#[test]
 fn a_source_is_exactly_one() {
     let two = json!({"process": {"command": "x"}, "mcp": {"url": "http://h/mcp"}});
     for source in [json!({}), two] {

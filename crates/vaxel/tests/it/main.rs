@@ -12,3 +12,4 @@ mod first_run;
 mod fixture;
 mod peers;
 mod tidy;
+mod validation;
