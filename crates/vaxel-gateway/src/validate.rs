@@ -50,6 +50,14 @@ enum Side {
     Output,
 }
 
+/// One side of one call.
+struct Check<'a> {
+    schemas: &'a Schemas,
+    route: &'a Route,
+    side: Side,
+    deadline: Instant,
+}
+
 pub(crate) fn threads() -> Threads {
     Arc::new(Semaphore::new(THREADS))
 }
@@ -63,15 +71,13 @@ pub(crate) async fn arguments(
     let Some(schemas) = &route.schemas else {
         return Ok(());
     };
-    // Rare, and kept out of the state that every call carries.
-    let check = Box::pin(check(
+    let check = Check {
         schemas,
         route,
-        Side::Input,
-        arguments.unwrap_or("{}"),
-    ));
-    let issues = timeout_at(deadline, check).await;
-    let issues = issues.map_err(|_| too_slow("arguments", route))??;
+        side: Side::Input,
+        deadline,
+    };
+    let issues = check.of(arguments.unwrap_or("{}")).await?;
     if issues.is_empty() {
         return Ok(());
     }
@@ -96,9 +102,13 @@ pub(crate) async fn result(
     if answered.verdict != Verdict::Complete {
         return Ok(());
     }
-    let check = Box::pin(check_result(schemas, route, answered));
-    let issues = timeout_at(deadline, check).await;
-    let issues = issues.map_err(|_| too_slow("result", route))??;
+    let check = Check {
+        schemas,
+        route,
+        side: Side::Output,
+        deadline,
+    };
+    let issues = check.of_result(answered).await?;
     if issues.is_empty() {
         return Ok(());
     }
@@ -111,73 +121,138 @@ pub(crate) async fn result(
     Err(failure)
 }
 
-async fn check_result(
-    schemas: &Arc<Schemas>,
-    route: &Route,
-    answered: &Answered,
-) -> Result<Vec<Issue>, Failure> {
-    let members = answered
-        .payload()
-        .ok()
-        .and_then(|result| meta::members(result.get()));
-    let members = members.unwrap_or_default();
-    let find = |name: &str| members.iter().rfind(|(key, _)| key == name);
-    // A task is not the result yet.
-    let is_final = find("resultType").is_none_or(|(_, kind)| kind.get() == "\"complete\"");
-    if !is_final || find("task").is_some() {
-        return Ok(Vec::new());
+impl Check<'_> {
+    async fn of_result(&self, answered: &Answered) -> Result<Vec<Issue>, Failure> {
+        let members = answered
+            .payload()
+            .ok()
+            .and_then(|result| meta::members(result.get()));
+        let members = members.unwrap_or_default();
+        let find = |name: &str| members.iter().rfind(|(key, _)| key == name);
+        // A task is not the result yet.
+        let is_final = find("resultType").is_none_or(|(_, kind)| kind.get() == "\"complete\"");
+        if !is_final || find("task").is_some() {
+            return Ok(Vec::new());
+        }
+        if let Some((_, structured)) = find("structuredContent") {
+            return self.of(structured.get()).await;
+        }
+        let is_promised = self.schema().await?.is_some();
+        let issue = || Issue::new("", "has no structured content");
+        Ok(is_promised.then(issue).into_iter().collect())
     }
-    if let Some((_, structured)) = find("structuredContent") {
-        return check(schemas, route, Side::Output, structured.get()).await;
-    }
-    let missing = schemas.compiled(Side::Output, route).await?.is_some();
-    let issue = || Issue::new("", "has no structured content");
-    Ok(missing.then(issue).into_iter().collect())
-}
 
-/// What is wrong with `text`; nothing when it fits, or when there is no schema to fit.
-async fn check(
-    schemas: &Arc<Schemas>,
-    route: &Route,
-    side: Side,
-    text: &str,
-) -> Result<Vec<Issue>, Failure> {
-    let Some(schema) = schemas.compiled(side, route).await? else {
-        return Ok(Vec::new());
-    };
-    if !Schema::reads_quickly(text) {
-        let text = text.to_owned();
-        let work = move || match schema.read(&text) {
-            Ok(instance) => schema.check(&instance).err().unwrap_or_default(),
-            Err(issue) => vec![issue],
+    /// What is wrong with `text`; nothing when it fits, or when there is no schema to fit.
+    async fn of(&self, text: &str) -> Result<Vec<Issue>, Failure> {
+        let Some(schema) = self.schema().await? else {
+            return Ok(Vec::new());
         };
-        return aside(&schemas.threads, work).await;
+        if !Schema::reads_quickly(text) {
+            let text = text.to_owned();
+            let work = move || match schema.read(&text) {
+                Ok(instance) => schema.check(&instance).err().unwrap_or_default(),
+                Err(issue) => vec![issue],
+            };
+            return Box::pin(self.aside(work)).await;
+        }
+        match schema.read(text) {
+            Ok(instance) if instance.is_quick() => {
+                Ok(schema.check(&instance).err().unwrap_or_default())
+            }
+            Ok(instance) => {
+                let work = move || schema.check(&instance).err().unwrap_or_default();
+                Box::pin(self.aside(work)).await
+            }
+            Err(issue) => Ok(vec![issue]),
+        }
     }
-    match schema.read(text) {
-        Ok(instance) if instance.is_quick() => {
-            Ok(schema.check(&instance).err().unwrap_or_default())
+
+    async fn schema(&self) -> Result<Option<Arc<Schema>>, Failure> {
+        let cell = match self.side {
+            Side::Input => &self.schemas.input,
+            Side::Output => &self.schemas.output,
+        };
+        let compiled = if let Some(compiled) = cell.get() {
+            compiled
+        } else {
+            let compiling = Box::pin(cell.get_or_try_init(|| self.compile()));
+            let compiled = timeout_at(self.deadline, compiling).await;
+            compiled.map_err(|_| self.too_slow())??
+        };
+        match compiled {
+            None => Ok(None),
+            Some(Ok(schema)) => Ok(Some(Arc::clone(schema))),
+            Some(Err(error)) => Err(self.unusable(error)),
         }
-        Ok(instance) => {
-            let work = move || schema.check(&instance).err().unwrap_or_default();
-            aside(&schemas.threads, work).await
+    }
+
+    async fn compile(&self) -> Result<Compiled, Failure> {
+        let definition = Arc::clone(&self.schemas.definition);
+        let side = self.side;
+        let work = move || {
+            let schemas = OfTool::read(&definition);
+            let schema = match side {
+                Side::Input => schemas.input,
+                Side::Output => schemas.output,
+            };
+            schema.map(|schema| Schema::compile(schema).map(Arc::new))
+        };
+        let compiled = self.aside(work).await?;
+        if let Some(Err(error)) = &compiled {
+            let (service, tool) = (&self.route.shard.name, &self.route.own);
+            tracing::warn!(
+                service.name = %service, tool.name = %tool,
+                "the tool takes no calls, since its {} schema cannot be used: {error}", side.name()
+            );
         }
-        Err(issue) => Ok(vec![issue]),
+        Ok(compiled)
+    }
+
+    /// Does what takes its time on a thread of its own, in its turn.
+    async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let threads = Arc::clone(&self.schemas.threads);
+        let working = async move {
+            let turn = threads.acquire_owned().await.map_err(Failure::internal)?;
+            let working = spawn_blocking(move || {
+                // Given back when the work is done, also when nobody waits for it any more.
+                let _turn = turn;
+                work()
+            });
+            working.await.map_err(Failure::internal)
+        };
+        let worked = timeout_at(self.deadline, working).await;
+        worked.map_err(|_| self.too_slow())?
+    }
+
+    fn unusable(&self, error: &Unusable) -> Failure {
+        let (service, tool) = (&self.route.shard.name, &self.route.own);
+        let side = self.side.name();
+        let detail = format!(
+            "`{service}` is set to be validated, and the {side} schema of its tool `{tool}` cannot \
+             be used for that: {error}. Have it mended, or set `validate: none` with `vaxel service \
+             edit {service}`"
+        );
+        Failure::new(Kind::UpstreamProtocol, detail)
+    }
+
+    fn too_slow(&self) -> Failure {
+        let (side, tool) = (self.side.name(), &self.route.own);
+        let detail =
+            format!("There was no time to check a call of `{tool}` against its {side} schema");
+        Failure::new(Kind::Busy, detail).retry_after(1)
     }
 }
 
-/// Does what takes its time on a thread of its own, in its turn.
-async fn aside<T: Send + 'static>(
-    threads: &Threads,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Failure> {
-    let turn = Arc::clone(threads).acquire_owned().await;
-    let turn = turn.map_err(Failure::internal)?;
-    let working = spawn_blocking(move || {
-        // Given back when the work is done, also when nobody waits for it any more.
-        let _turn = turn;
-        work()
-    });
-    working.await.map_err(Failure::internal)
+impl Side {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Output => "output",
+        }
+    }
 }
 
 impl Schemas {
@@ -195,52 +270,4 @@ impl Schemas {
     pub(crate) fn are_of(&self, definition: &RawValue) -> bool {
         self.definition.get() == definition.get()
     }
-
-    async fn compiled(&self, side: Side, route: &Route) -> Result<Option<Arc<Schema>>, Failure> {
-        let (cell, name) = match side {
-            Side::Input => (&self.input, "input"),
-            Side::Output => (&self.output, "output"),
-        };
-        let compiled = cell.get_or_try_init(|| async {
-            let definition = Arc::clone(&self.definition);
-            let compiled = aside(&self.threads, move || compile(&definition, side)).await?;
-            if let Some(Err(error)) = &compiled {
-                tracing::warn!(
-                    service.name = %route.shard.name, tool.name = %route.own,
-                    "the tool takes no calls, since its {name} schema cannot be used: {error}"
-                );
-            }
-            Ok::<_, Failure>(compiled)
-        });
-        match compiled.await? {
-            None => Ok(None),
-            Some(Ok(schema)) => Ok(Some(Arc::clone(schema))),
-            Some(Err(error)) => {
-                let (service, tool) = (&route.shard.name, &route.own);
-                let detail = format!(
-                    "`{service}` is set to be validated, and the {name} schema of its tool `{tool}` \
-                     cannot be used for that: {error}. Have it mended, or set `validate: none` with \
-                     `vaxel service edit {service}`"
-                );
-                Err(Failure::new(Kind::UpstreamProtocol, detail))
-            }
-        }
-    }
-}
-
-fn compile(definition: &RawValue, side: Side) -> Compiled {
-    let schemas = OfTool::read(definition);
-    let schema = match side {
-        Side::Input => schemas.input,
-        Side::Output => schemas.output,
-    };
-    schema.map(|schema| Schema::compile(schema).map(Arc::new))
-}
-
-fn too_slow(what: &str, route: &Route) -> Failure {
-    let detail = format!(
-        "There was no time to check the {what} of `{}` against its schema",
-        route.own
-    );
-    Failure::new(Kind::Busy, detail).retry_after(1)
 }

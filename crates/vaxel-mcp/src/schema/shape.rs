@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use super::Unusable;
+use super::{Unusable, dialect};
 
 /// Most parts that a schema may unfold to.
 const UNFOLDED: u64 = 50_000;
@@ -185,8 +185,16 @@ impl<'a> Walk<'a> {
         keywords: &'a Map<String, Value>,
         place: Place<'a>,
     ) -> Result<Parts<'a>, Unusable> {
-        let resource = match keywords.get("$id") {
-            Some(Value::String(_)) => place.node,
+        // A part may be written in another dialect; all keywords of those that are known are seen here.
+        dialect(place.node)?;
+        let resource = match (keywords.get("$id"), keywords.get("$ref")) {
+            // The dialects do not agree on what the reference starts from.
+            (Some(Value::String(_)), Some(Value::String(text)))
+                if !std::ptr::eq(place.node, self.root) =>
+            {
+                return Err(Unusable::Reference(text.chars().take(120).collect()));
+            }
+            (Some(Value::String(_)), _) => place.node,
             _ => place.resource,
         };
         let mut parts = Parts::default();

@@ -103,8 +103,11 @@ fn a_dialect_is_what_the_schema_says() {
         json!("http://json-schema.org/draft-04/schema#"),
         json!(7),
     ] {
-        let found = compile(&json!({ "$schema": unknown }));
-        assert!(matches!(found, Err(Unusable::Dialect(_))), "{found:?}");
+        let inside = json!({"items": { "$schema": unknown }});
+        for schema in [json!({ "$schema": unknown }), inside] {
+            let found = compile(&schema);
+            assert!(matches!(found, Err(Unusable::Dialect(_))), "{found:?}");
+        }
     }
     assert_eq!(
         check(&json!({"format": "email"}), &json!("nobody")),
