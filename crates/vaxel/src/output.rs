@@ -85,7 +85,11 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     let code = match error.downcast_ref::<vaxel_client::Error>() {
         Some(vaxel_client::Error::Problem(problem)) => {
             for issue in &problem.errors {
-                let _ = writeln!(out, "  {}: {}", issue.path, issue.message);
+                // Without a place it is about the whole.
+                let _ = match &*issue.path {
+                    "" => writeln!(out, "  it {}", issue.message),
+                    path => writeln!(out, "  {path}: {}", issue.message),
+                };
             }
             if problem.status == 404 {
                 NOT_FOUND

@@ -20,7 +20,8 @@ for line in sys.stdin:
                   "capabilities": {"tools": {}}}
     elif method == "tools/list":
         result = {"tools": [{"name": "count",
-            "inputSchema": {"type": "object", "required": ["to"], "properties": {
+            "inputSchema": {"type": "object", "required": ["to"],
+                "additionalProperties": False, "properties": {
                 "to": {"type": "integer", "maximum": 9}, "backwards": {"type": "boolean"}}},
             "outputSchema": {"type": "object", "properties": {"sum": {"type": "integer"}}}}]}
     elif method == "tools/call":
@@ -48,11 +49,12 @@ fn a_service_that_is_validated_hears_only_what_its_tools_take() {
     assert_eq!(shown["spec"]["validate"], "all");
 
     let call = |arguments: &str| vaxel.cli(&["call", "counter__count", "--json", arguments]);
-    let wrong = call(r#"{"to":10,"backwards":"no"}"#);
+    let wrong = call(r#"{"to":10,"backwards":"no","by":2}"#);
     assert!(!wrong.status.success());
     let said = text(&wrong);
     for part in [
         "The arguments do not fit the input schema of `count`",
+        "  it must not have `by`",
         "/to: must be 9 or less",
         "/backwards: must be true or false, and is a string",
     ] {
