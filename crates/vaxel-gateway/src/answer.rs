@@ -20,9 +20,8 @@ use crate::{
 };
 
 /// An answer as one JSON body.
-pub(crate) fn single(exchange: &Exchange, upstream: Revision, answered: &Answered) -> Response {
-    let body = outward(exchange, upstream, answered);
-    let status = match (exchange.client.era(), answered.verdict) {
+pub(crate) fn single(exchange: &Exchange, verdict: Verdict, body: Bytes) -> Response {
+    let status = match (exchange.client.era(), verdict) {
         (Era::Modern, Verdict::Error) => error_status(&body),
         _ => StatusCode::OK,
     };

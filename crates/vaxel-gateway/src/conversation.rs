@@ -149,20 +149,19 @@ impl Conversation {
     /// Writes the record, gives the place among the service's calls back, and says what is left to
     /// be said.
     fn end(self, end: End) -> Bytes {
-        let Call {
-            exchange,
-            reached,
-            recording,
-            cancel,
-            ..
-        } = self.call;
         match end {
             End::Answered(answered) => {
-                let body = answer::outward(&exchange, reached.link.revision(), &answered);
-                recording.answered(&answered);
+                let body = self.call.outward(&answered);
+                self.call.recording.answered(&answered);
                 body
             }
             End::Failed(failure) => {
+                let Call {
+                    exchange,
+                    recording,
+                    cancel,
+                    ..
+                } = self.call;
                 let body = answer::of_failure(&exchange, &failure);
                 record_failure(recording, &failure, cancel.as_ref());
                 body

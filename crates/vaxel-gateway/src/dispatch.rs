@@ -29,7 +29,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn dispatch(context: Context, exchange: Exchange) -> Response {
     let era = exchange.client.era();
     let answered = match exchange.request.method() {
-        method if is_for_service(method, &context.scope) => {
+        method if is_for_service(method, &context.scope, era) => {
             return match &exchange.client {
                 Client::Modern => relay::call(context, exchange).await,
                 Client::Legacy(session) => {
@@ -83,8 +83,9 @@ async fn legacy_call(session: Arc<Session>, context: Context, exchange: Exchange
 
 /// What only the service can answer. What we have no name for belongs to an extension, which a service
 /// that stands alone may speak.
-const fn is_for_service(method: Method, scope: &Scope) -> bool {
+const fn is_for_service(method: Method, scope: &Scope, era: Era) -> bool {
     match method {
+        method if method.is_about_task() => matches!(era, Era::Modern),
         Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead | Method::Complete => true,
         Method::Other => !scope.is_federated(),
         _ => false,

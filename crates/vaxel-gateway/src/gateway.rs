@@ -54,6 +54,7 @@ use crate::{
     route::Route,
     session::Sessions,
     snapshot::{Parts, Snapshot},
+    tasks::Tasks,
     upstream::{self, Link},
 };
 
@@ -173,6 +174,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     pub(crate) interactions: Interactions,
     pub(crate) interests: Interests,
+    pub(crate) task_ids: Tasks,
     pub(crate) replayed: replay::Budget,
     /// Streams of clients of 2024-11-05.
     pub(crate) streams_of_2024: oldest::Streams,
@@ -202,7 +204,7 @@ impl Gateway {
             config.session_idle,
         );
         let interactions = Interactions::new(
-            sealer,
+            Arc::clone(&sealer),
             deps.clock.clone(),
             (config.parked_max, config.parked_per_caller),
             config.answer_wait,
@@ -218,6 +220,7 @@ impl Gateway {
             sessions,
             interactions,
             interests: Interests::default(),
+            task_ids: Tasks::new(sealer),
             replayed: replay::Budget::default(),
             streams_of_2024: oldest::Streams::default(),
             nobody: ArcSwap::from_pointee(upstream::own_meta()),

@@ -16,6 +16,7 @@ mod dispatch;
 mod lists;
 mod route;
 mod authorize;
+mod tasks; // work that goes on after its call
 mod admit;
 mod breaker;
 mod validate;

@@ -15,6 +15,7 @@ use vaxel_mcp::{
     cursor::Cursor,
     definition,
     federation::{self, ListKind, ListPage},
+    handshake::capabilities::TASKS,
     hello::{self, Introduction, Offered},
     method::Method,
     revision::{Era, Revision},
@@ -33,9 +34,6 @@ use crate::{
 const PAGES: usize = 512;
 /// How long a client may keep a list, milliseconds. Clients that listen hear of changes at once.
 const TTL_MS: u64 = 5_000;
-
-/// The extension whose requests go on after their answer (SEP-2663).
-pub(crate) const TASKS: &str = "io.modelcontextprotocol/tasks";
 
 /// Ready list results of one snapshot.
 #[derive(Default)]
@@ -228,7 +226,7 @@ fn introduction(context: &Context, era: Era) -> Introduction {
     let extensions = catalogs
         .clone()
         .flat_map(|(_, catalog)| hello::extensions(&catalog.capabilities))
-        .filter(|(name, _)| can_be_spoken(name, &context.scope, era))
+        .filter(|(name, _)| era == Era::Modern || &**name != TASKS)
         .collect();
     let instructions: Vec<(&str, &str)> = catalogs
         .filter_map(|(shard, catalog)| {
@@ -246,11 +244,6 @@ fn introduction(context: &Context, era: Era) -> Introduction {
         instructions: instructions_text(&instructions),
         ttl_ms: TTL_MS,
     }
-}
-
-/// Tasks have ids that only their own service knows, and no words in the legacy era.
-fn can_be_spoken(extension: &str, scope: &Scope, era: Era) -> bool {
-    extension != TASKS || (era == Era::Modern && !scope.is_federated())
 }
 
 /// Many services' instructions as one text; a single one's stays as it is.

@@ -98,7 +98,7 @@ impl Recording {
     /// The call ended with an answer.
     pub(crate) fn answered(mut self, response: &Response) {
         let outcome = match response.verdict {
-            Verdict::Complete | Verdict::InputRequired => Outcome::Ok,
+            Verdict::Complete | Verdict::InputRequired | Verdict::Task => Outcome::Ok,
             Verdict::ToolError => Outcome::ToolError,
             Verdict::Error => Outcome::Error,
         };

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, request::Parts};
 use tokio::time::{Instant, timeout_at};
 use vaxel_core::{
@@ -29,12 +30,12 @@ use crate::{
     edge::{self, Client, Exchange, modern},
     gateway::Shared,
     interactions::{Binding, Parked, Resumed},
-    lists,
     pipeline::{Carrier, Context},
     record::{Arrival, Recording},
     respond::{self, Response},
     route::{Route, route},
     session::InFlight,
+    tasks,
     upstream::{Answer, Event, Events, Link, NowPlus, OnBehalf, Outbound},
     validate,
 };
@@ -53,7 +54,10 @@ pub(crate) struct Call {
 
 /// Answers a `tools/call`, `prompts/get`, `resources/read` or `completion/complete`.
 pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
-    let routed = route(&context.snapshot, &context.scope, &exchange.request);
+    let routed = match exchange.request.method() {
+        method if method.is_about_task() => tasks::route(&context, &exchange.request),
+        _ => route(&context.snapshot, &context.scope, &exchange.request),
+    };
     let authorized = routed.and_then(|route| authorize::check(&context.principal, route));
     let authorized = match authorized {
         Ok(authorized) => authorized,
@@ -161,12 +165,6 @@ impl Call {
     /// Sends `request`, the client's own or its retry.
     pub(crate) async fn ask(&self, request: &Request) -> Result<Answer, Failure> {
         let route = self.authorized.get();
-        // The id of a task means nothing on an endpoint of many services: it would not be found again.
-        let without_tasks = match &route.own_json {
-            Some(_) => request.without_extension(lists::TASKS),
-            None => None,
-        };
-        let request = without_tasks.as_ref().unwrap_or(request);
         let meta = self.exchange.client.meta(&self.shared.nobody);
         let param_headers = match (&route.mirrored, &self.exchange.client) {
             (Some(mirrored), _) => mirrored.mirror(request.arguments()),
@@ -242,9 +240,21 @@ impl Call {
     }
 
     pub(crate) fn answer(self, answered: &Answered) -> Response {
-        let response = answer::single(&self.exchange, self.reached.link.revision(), answered);
+        let response = answer::single(&self.exchange, answered.verdict, self.outward(answered));
         self.recording.answered(answered);
         response
+    }
+
+    /// An answer as the caller reads it.
+    pub(crate) fn outward(&self, answered: &Answered) -> Bytes {
+        let link = &self.reached.link;
+        let task = self.shared.task_ids.outward(
+            self.principal.proof,
+            (self.authorized.get().shard.id, link.id()),
+            (&self.exchange.request, answered),
+        );
+        let answered = task.as_ref().unwrap_or(answered);
+        answer::outward(&self.exchange, link.revision(), answered)
     }
 
     pub(crate) fn fail(self, failure: &Failure) -> Response {
@@ -277,7 +287,7 @@ pub(crate) async fn reach(
     let shard = &authorized.get().shard;
     let permit = admit::admit(shard, &shared.tunables.load(), shared.clock.now())?;
     let deadline = Instant::now_plus(permit.timeout);
-    let link = match shard.choose() {
+    let link = match shard.choose_for(authorized.get().instance) {
         Ok(link) => link.clone(),
         // Rare, and kept out of the state that every call carries.
         Err(_) if shard.is_starting() => Box::pin(started(shared, shard.id, deadline)).await?,

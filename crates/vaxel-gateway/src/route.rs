@@ -7,7 +7,7 @@ use vaxel_core::failure::{Failure, Kind};
 use vaxel_mcp::{headers::params::ParamHeaders, method::Method, request::Request};
 
 use crate::{
-    snapshot::{Offer, Shard, Snapshot},
+    snapshot::{Offer, Shard, Snapshot, json_string},
     validate::Schemas,
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct Route {
     pub(crate) own: Arc<str>,
     /// The same as JSON string, when the client calls it otherwise.
     pub(crate) own_json: Option<Box<str>>,
+    /// The instance that is meant, where not any can answer.
+    pub(crate) instance: Option<u64>,
     /// Arguments that headers mirror.
     pub(crate) mirrored: Option<Arc<ParamHeaders>>,
     /// What calls are checked against, where the service asks for it.
@@ -47,8 +49,18 @@ impl Route {
             shard: Arc::clone(shard),
             own: uri.into(),
             own_json: None,
+            instance: None,
             mirrored: None,
             schemas: None,
+        }
+    }
+
+    /// To a task of one instance, under the id that it has there.
+    pub(crate) fn to_task(shard: &Arc<Shard>, own: &str, instance: u64) -> Self {
+        Self {
+            own_json: Some(json_string(own)),
+            instance: Some(instance),
+            ..Self::to_uri(shard, own)
         }
     }
 
@@ -57,6 +69,7 @@ impl Route {
             shard: Arc::clone(shard),
             own: Arc::clone(&offer.own),
             own_json: renamed.then(|| offer.own_json.clone()),
+            instance: None,
             mirrored: offer.mirrored.clone(),
             schemas: offer.schemas.clone(),
         }

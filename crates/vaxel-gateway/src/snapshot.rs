@@ -325,6 +325,15 @@ impl Shard {
         same && asked && self.name == parts.name
     }
 
+    /// The instance that takes the next call: the one that is meant, while it is there.
+    pub(crate) fn choose_for(&self, instance: Option<u64>) -> Result<&Link, Failure> {
+        let is_meant = |link: &&Link| Some(link.id()) == instance && link.is_open();
+        match instance.and_then(|_| self.links.iter().find(is_meant)) {
+            Some(link) => Ok(link),
+            None => self.choose(),
+        }
+    }
+
     /// The instance that takes the next call.
     pub(crate) fn choose(&self) -> Result<&Link, Failure> {
         if let [only] = &self.links[..]
@@ -497,7 +506,7 @@ fn unnamed_offer(item: &Item) -> Offer {
     }
 }
 
-fn json_string(text: &str) -> Box<str> {
+pub(crate) fn json_string(text: &str) -> Box<str> {
     let mut quoted = Vec::with_capacity(text.len() + 2);
     meta::quote(&mut quoted, text);
     String::from_utf8_lossy(&quoted).into()

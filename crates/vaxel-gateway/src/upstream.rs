@@ -63,6 +63,8 @@ pub use builtin::{BuiltinError, BuiltinRequest, BuiltinServer};
 pub struct Link(Arc<Inner>);
 
 struct Inner {
+    /// Tells it from other instances.
+    id: u64,
     facts: ServerFacts,
     wire: Arc<Wire>,
     in_flight: AtomicU32,
@@ -225,6 +227,7 @@ impl Link {
     pub(crate) fn new(shared: &Shared, facts: ServerFacts, wire: Wire, ear: &Ear) -> Self {
         let wire = Arc::new(wire);
         Self(Arc::new(Inner {
+            id: u64::from_ne_bytes(vaxel_auth::random::bytes()),
             _listening: ear::listen(shared, &wire, &facts, ear),
             facts,
             wire,
@@ -261,6 +264,11 @@ impl Link {
             answers,
             client,
         }
+    }
+
+    /// Tells this instance from others, of this process and of others.
+    pub(crate) fn id(&self) -> u64 {
+        self.0.id
     }
 
     /// The era that is spoken on this link.

@@ -31,6 +31,12 @@ pub enum Method {
     Listen,
     /// `completion/complete`
     Complete,
+    /// `tasks/get` (extension of 2026-07-28).
+    TasksGet,
+    /// `tasks/update` (extension).
+    TasksUpdate,
+    /// `tasks/cancel` (extension).
+    TasksCancel,
     /// `logging/setLevel` (legacy).
     SetLevel,
     /// `sampling/createMessage`, asked by a legacy server.
@@ -80,6 +86,9 @@ const NAMES: &[(Method, &str)] = &[
     (Method::Unsubscribe, "resources/unsubscribe"),
     (Method::Listen, "subscriptions/listen"),
     (Method::Complete, "completion/complete"),
+    (Method::TasksGet, "tasks/get"),
+    (Method::TasksUpdate, "tasks/update"),
+    (Method::TasksCancel, "tasks/cancel"),
     (Method::SetLevel, "logging/setLevel"),
     (Method::CreateMessage, "sampling/createMessage"),
     (Method::RootsList, "roots/list"),
@@ -138,11 +147,17 @@ impl Method {
         )
     }
 
-    /// The member of `params` that says which tool, prompt or resource is meant, where one does.
+    /// Whether it asks about work that goes on after its call was answered (SEP-2663).
+    pub const fn is_about_task(self) -> bool {
+        matches!(self, Self::TasksGet | Self::TasksUpdate | Self::TasksCancel)
+    }
+
+    /// The member of `params` that says which tool, prompt, resource or task is meant, where one does.
     pub const fn addressed_by(self) -> Option<&'static str> {
         match self {
             Self::ToolsCall | Self::PromptsGet => Some("name"),
             Self::ResourcesRead | Self::Subscribe | Self::Unsubscribe => Some("uri"),
+            Self::TasksGet | Self::TasksUpdate | Self::TasksCancel => Some("taskId"),
             _ => None,
         }
     }

@@ -62,6 +62,8 @@ struct Params<'a> {
     name: Option<&'a RawValue>,
     #[serde(borrow, default)]
     uri: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "taskId")]
+    task: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "ref")]
     reference: Option<Reference<'a>>,
     #[serde(borrow, default)]
@@ -246,28 +248,6 @@ impl Request {
         Self::read(body.clone(), &envelope).map(|(request, _)| request)
     }
 
-    /// The same request without an extension among its client's capabilities; `None` when it declares
-    /// none of that name.
-    pub fn without_extension(&self, name: &str) -> Option<Self> {
-        if !self.meta()?.contains(name) {
-            return None;
-        }
-        let meta: &RawValue = serde_json::from_str(self.meta()?).ok()?;
-        let declared = self.capabilities()?;
-        let members = meta::members(declared.get())?;
-        let (_, extensions) = members.iter().rfind(|(key, _)| key == "extensions")?;
-        let fewer = meta::rewrite(Some(extensions), |key| key == name, &[]);
-        let declared = meta::rewrite(Some(declared), |_| false, &[("extensions", &fewer)]);
-        let set: &[(&str, &[u8])] = &[(meta::CLIENT_CAPABILITIES, &declared)];
-        let meta = meta::rewrite(Some(meta), |_| false, set);
-        let mut splice = Splice::new(&self.body);
-        splice.replace(self.meta.clone()?, &meta);
-        let body = splice.apply();
-        let envelope = Envelope::parse(&body).ok()?;
-        let (request, _) = Self::read(body.clone(), &envelope).ok()?;
-        Some(request)
-    }
-
     /// The client capabilities that a modern request declares, raw.
     pub fn capabilities(&self) -> Option<&RawValue> {
         let meta: RequestMeta<'_> = serde_json::from_str(self.meta()?).ok()?;
@@ -402,8 +382,11 @@ impl<'a> Params<'a> {
     fn key(&self, method: Method) -> Option<&'a RawValue> {
         match method {
             Method::Complete => self.reference.as_ref().and_then(|it| it.name.or(it.uri)),
-            method if method.addressed_by() == Some("uri") => self.uri,
-            _ => self.name,
+            method => match method.addressed_by() {
+                Some("uri") => self.uri,
+                Some("taskId") => self.task,
+                _ => self.name,
+            },
         }
     }
 }

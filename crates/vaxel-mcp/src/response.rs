@@ -30,6 +30,8 @@ pub enum Verdict {
     ToolError,
     /// The server needs input from the client first (2026-07-28).
     InputRequired,
+    /// A task was begun, whose result is asked for later (SEP-2663).
+    Task,
     /// A JSON-RPC error.
     Error,
 }
@@ -119,12 +121,11 @@ impl Response {
 
 impl ResultPeek<'_> {
     fn verdict(&self) -> Verdict {
-        if self.result_type.as_deref() == Some("input_required") {
-            Verdict::InputRequired
-        } else if self.is_error == Some(true) {
-            Verdict::ToolError
-        } else {
-            Verdict::Complete
+        match self.result_type.as_deref() {
+            Some("input_required") => Verdict::InputRequired,
+            Some("task") => Verdict::Task,
+            _ if self.is_error == Some(true) => Verdict::ToolError,
+            _ => Verdict::Complete,
         }
     }
 }

@@ -19,6 +19,7 @@ mod session_streams;
 mod starting;
 mod stdio_faults;
 mod streams;
+mod tasks;
 mod upstream_sessions;
 mod validation;
 mod websocket;

@@ -11,11 +11,20 @@ use crate::{
     revision::{Era, Revision},
 };
 
+/// The extension of 2026-07-28 by which work goes on after its call was answered (SEP-2663).
+pub const TASKS: &str = "io.modelcontextprotocol/tasks";
+
 /// The `capabilities` of a legacy client of `revision`, as a modern request declares them.
 pub fn client_to_modern(revision: Revision, capabilities: &RawValue) -> Vec<u8> {
     let declared = meta::members(capabilities.get()).unwrap_or_default();
     let mut set: Vec<(&str, &[u8])> = Vec::with_capacity(3);
     let mut dropped = vec!["tasks"];
+    // The extension's tasks are not those of 2025-11-25, and older clients know neither.
+    let extensions = declared.iter().find(|(name, _)| name == "extensions");
+    let extensions = extensions.map(|(_, all)| meta::rewrite(Some(all), |name| name == TASKS, &[]));
+    if let Some(extensions) = &extensions {
+        set.push(("extensions", extensions));
+    }
     for (name, value) in &declared {
         match &**name {
             // `listChanged` is gone.

@@ -165,16 +165,3 @@ fn a_retry_brings_answers_and_state_and_is_otherwise_the_same() {
     };
     assert_eq!(retry.retried(b"1", &without).unwrap().body(), first.body());
 }
-
-#[test]
-fn an_extension_is_left_out_and_nothing_else() {
-    let with = |extensions: &str| {
-        format!(
-            r#"{{"id":1,"method":"tools/call","params":{{"name":"a","_meta":{{"x":1.0,"io.modelcontextprotocol/clientCapabilities":{{"sampling":{{}},"extensions":{extensions}}}}}}}}}"#
-        )
-    };
-    let (request, _) = read(&with(r#"{"a/b":{"c":1.0},"a/tasks":{}}"#));
-    let fewer = request.without_extension("a/tasks").unwrap();
-    assert_eq!(fewer.body(), &with(r#"{"a/b":{"c":1.0}}"#));
-    assert!(fewer.without_extension("a/tasks").is_none());
-}

@@ -1,0 +1,121 @@
+//! Tasks of servers: work that goes on after its call was answered (SEP-2663), under an id by which its
+//! client asks for it.
+//!
+//! A server's own id means nothing on an endpoint of many services, and knowing one must not be enough
+//! to see another caller's work: clients get ids that are sealed to them and hold where the task is.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use vaxel_auth::seal::Sealer;
+use vaxel_core::{
+    failure::{Failure, Kind},
+    id::{Id, Service},
+    principal::Proof,
+};
+use vaxel_mcp::{
+    envelope::span,
+    meta,
+    request::Request,
+    response::{Response as Answered, Verdict},
+    splice::Splice,
+};
+
+use crate::{
+    pipeline::Context,
+    route::{Route, Scope},
+};
+
+/// Longest id that is looked at, bytes.
+const ID_MAX: usize = 8 << 10;
+
+/// Seals and opens ids of tasks.
+pub(crate) struct Tasks(Arc<Sealer>);
+
+/// What an id holds.
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    /// The service that works on it.
+    s: Id<Service>,
+    /// Its instance.
+    i: u64,
+    /// The server's own id.
+    t: Box<str>,
+}
+
+impl Tasks {
+    pub(crate) const fn new(sealer: Arc<Sealer>) -> Self {
+        Self(sealer)
+    }
+
+    /// What a server answered, with the task's id as its client knows it; `None` when the answer is
+    /// about no task, and can stay as it is.
+    pub(crate) fn outward(
+        &self,
+        proof: Proof,
+        (service, instance): (Id<Service>, u64),
+        (request, answered): (&Request, &Answered),
+    ) -> Option<Answered> {
+        let known = request.key().filter(|_| request.method().is_about_task());
+        if known.is_none() && answered.verdict != Verdict::Task {
+            return None;
+        }
+        let own = task_id(answered)?;
+        let id = if let Some(known) = known {
+            known.into_owned()
+        } else {
+            let claims = Claims {
+                s: service,
+                i: instance,
+                t: serde_json::from_str(own.get()).ok()?,
+            };
+            let plain = serde_json::to_vec(&claims).ok()?;
+            self.0.seal_text(&context_of(proof), &plain)
+        };
+        let mut quoted = Vec::with_capacity(id.len() + 2);
+        meta::quote(&mut quoted, &id);
+        let mut splice = Splice::new(answered.body());
+        splice.replace(span(answered.body(), own)?, &quoted);
+        Answered::read(splice.apply()).ok()
+    }
+
+    fn open(&self, proof: Proof, id: &str) -> Option<Claims> {
+        if id.len() > ID_MAX {
+            return None;
+        }
+        let plain = self.0.open_text(&context_of(proof), id).ok()?;
+        serde_json::from_slice(plain.expose()).ok()
+    }
+}
+
+/// Where a request about a task leads.
+pub(crate) fn route(context: &Context, request: &Request) -> Result<Route, Failure> {
+    let unknown = || Failure::new(Kind::Invalid, "There is no such task for this caller");
+    let id = request
+        .key()
+        .ok_or_else(|| Failure::new(Kind::Invalid, "`params.taskId` is missing or not a string"))?;
+    let proof = context.principal.proof;
+    let claims = context.shared.task_ids.open(proof, &id);
+    let claims = claims.ok_or_else(unknown)?;
+    let shard = match &context.scope {
+        Scope::All => context.snapshot.shard(claims.s),
+        Scope::Service(shard) => Some(shard).filter(|shard| shard.id == claims.s),
+    };
+    let shard = shard.ok_or_else(unknown)?;
+    Ok(Route::to_task(shard, &claims.t, claims.i))
+}
+
+fn context_of(proof: Proof) -> Vec<u8> {
+    format!("task of {proof:?}").into_bytes()
+}
+
+fn task_id(answered: &Answered) -> Option<&RawValue> {
+    #[derive(Deserialize)]
+    struct Task<'a> {
+        #[serde(borrow, rename = "taskId")]
+        id: &'a RawValue,
+    }
+    let task: Task<'_> = serde_json::from_str(answered.payload().ok()?.get()).ok()?;
+    Some(task.id).filter(|id| id.get().starts_with('"'))
+}
