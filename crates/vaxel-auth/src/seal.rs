@@ -5,6 +5,9 @@
 //! (whose value it is, say) are authenticated with the value, so that a sealed value that is moved
 //! somewhere else does not open. GCM-SIV because sealing happens in many processes over many years:
 //! should a nonce ever repeat, it reveals only that the same value was sealed twice.
+//!
+//! A sealed value says which key it was made with. Whoever replaces the root key keeps the one before it
+//! beside: the new one seals, and both open.
 
 use std::{
     fmt, fs,
@@ -95,6 +98,38 @@ impl RootKey {
     }
 }
 
+/// The root key of an installation, and the one that it replaced, which still opens what it sealed.
+#[derive(Debug)]
+pub struct RootKeys {
+    current: RootKey,
+    earlier: Option<RootKey>,
+}
+
+impl RootKeys {
+    /// The key at `path`, which is made when there is none, and the one at `path` with `.old` behind it,
+    /// when that is there.
+    ///
+    /// # Errors
+    /// As [`RootKey::load_or_create`], of either.
+    pub fn load_or_create(path: &Path) -> Result<Self, Error> {
+        let mut old = path.as_os_str().to_owned();
+        old.push(".old");
+        Ok(Self {
+            earlier: RootKey::load(Path::new(&old))?,
+            current: RootKey::load_or_create(path)?,
+        })
+    }
+
+    /// The sealer of `purpose`, as [`Sealer::new`], which opens what the earlier key sealed, too.
+    pub fn sealer(&self, purpose: &str) -> Sealer {
+        let earlier = self.earlier.as_ref();
+        Sealer {
+            earlier: earlier.map(|root| DataKey::derive(root, purpose)),
+            ..Sealer::new(&self.current, purpose)
+        }
+    }
+}
+
 impl fmt::Debug for RootKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RootKey")
@@ -145,15 +180,20 @@ impl Drop for Draft {
 
 /// Seals and opens values of one purpose.
 pub struct Sealer {
-    key: RandomizedNonceKey,
-    header: [u8; HEADER],
+    current: DataKey,
+    /// Opens, and seals nothing any more.
+    earlier: Option<DataKey>,
     purpose: Box<[u8]>,
 }
 
-impl Sealer {
-    /// The sealer of `purpose`, such as `service environment`. Values of one purpose do not open
-    /// under another.
-    pub fn new(root: &RootKey, purpose: &str) -> Self {
+/// The key of one purpose, and what values begin with that were sealed with it.
+struct DataKey {
+    key: RandomizedNonceKey,
+    header: [u8; HEADER],
+}
+
+impl DataKey {
+    fn derive(root: &RootKey, purpose: &str) -> Self {
         let mut key = Zeroizing::new([0; KEY]);
         derive(root, &[b"key:", purpose.as_bytes()], &mut *key);
         let mut header = [VERSION; HEADER];
@@ -161,8 +201,30 @@ impl Sealer {
         Self {
             key: RandomizedNonceKey::new(&AES_256_GCM_SIV, &*key).expect("the key has 32 bytes"),
             header,
+        }
+    }
+}
+
+impl Sealer {
+    /// The sealer of `purpose`, such as `service environment`. Values of one purpose do not open
+    /// under another.
+    pub fn new(root: &RootKey, purpose: &str) -> Self {
+        Self {
+            current: DataKey::derive(root, purpose),
+            earlier: None,
             purpose: purpose.as_bytes().into(),
         }
+    }
+
+    /// Whether there is a key that seals nothing any more.
+    pub const fn has_earlier(&self) -> bool {
+        self.earlier.is_some()
+    }
+
+    /// Whether a sealed value should be sealed anew, before the earlier key is thrown away.
+    pub fn is_outdated(&self, sealed: &[u8]) -> bool {
+        let earlier = self.earlier.as_ref();
+        earlier.is_some_and(|key| sealed.starts_with(&key.header))
     }
 
     /// Seals `plain`. Only [`Sealer::open`] with the same context opens it. 33 bytes longer than
@@ -170,12 +232,12 @@ impl Sealer {
     pub fn seal(&self, context: &[u8], plain: &[u8]) -> Vec<u8> {
         let mut body = Vec::with_capacity(plain.len() + TAG);
         body.extend_from_slice(plain);
-        let aad = Aad::from(self.associated(context));
-        let nonce = self
-            .key
+        let DataKey { key, header } = &self.current;
+        let aad = Aad::from(self.associated(*header, context));
+        let nonce = key
             .seal_in_place_append_tag(aad, &mut body)
             .expect("sealing fails only for values of many gigabytes");
-        [&self.header[..], nonce.as_ref(), &body].concat()
+        [&header[..], nonce.as_ref(), &body].concat()
     }
 
     /// Opens what [`Sealer::seal`] made with the same context.
@@ -191,13 +253,13 @@ impl Sealer {
         if header[0] != VERSION || body.len() < TAG {
             return Err(Error::Unsealable);
         }
-        if *header != self.header {
-            return Err(Error::OtherKey);
-        }
-        let aad = Aad::from(self.associated(context));
+        let earlier = self.earlier.iter();
+        let mut known = std::iter::once(&self.current).chain(earlier);
+        let key = known.find(|key| key.header == *header);
+        let DataKey { key, header } = key.ok_or(Error::OtherKey)?;
+        let aad = Aad::from(self.associated(*header, context));
         let mut body = Zeroizing::new(body.to_vec());
-        let length = self
-            .key
+        let length = key
             .open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut body)
             .map_err(|_| Error::Unsealable)?
             .len();
@@ -222,9 +284,9 @@ impl Sealer {
     }
 
     /// What is authenticated beside the value. The length keeps purpose and context apart.
-    fn associated(&self, context: &[u8]) -> Vec<u8> {
+    fn associated(&self, header: [u8; HEADER], context: &[u8]) -> Vec<u8> {
         let length = (self.purpose.len() as u64).to_be_bytes();
-        [&self.header[..], &length, &self.purpose, context].concat()
+        [&header[..], &length, &self.purpose, context].concat()
     }
 }
 

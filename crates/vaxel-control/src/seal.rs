@@ -8,8 +8,10 @@ use std::{
 
 use vaxel_auth::seal::Sealer;
 use vaxel_core::{
+    audit::AuditLine,
     failure::{Failure, Issue},
     id::{Id, SecretValue, Service},
+    principal::Principal,
     secret::Secret,
     service::{SecretRef, ServiceSpec, Source},
     time::Timestamp,
@@ -65,6 +67,28 @@ impl Vault {
         } else {
             Err(issues)
         }
+    }
+
+    /// Seals everything anew that an earlier root key sealed, so that this key can be thrown away.
+    /// Returns how many values that were.
+    pub(crate) async fn renew(&self, now: Timestamp) -> Result<usize, Failure> {
+        if !self.sealer.has_earlier() {
+            return Ok(0);
+        }
+        let mut outdated = self.store.all_secrets().await?;
+        outdated.retain(|row| self.sealer.is_outdated(&row.sealed));
+        for row in &mut outdated {
+            let context = context(row.id, row.service);
+            let plain = self.sealer.open(&context, &row.sealed)?;
+            row.sealed = self.sealer.seal(&context, plain.expose());
+        }
+        let renewed = outdated.len();
+        if renewed > 0 {
+            let target = ("root key", String::new(), String::new());
+            let audit = AuditLine::new(now, &Principal::system(), "secrets.reseal", target);
+            self.store.reseal(outdated, audit).await?;
+        }
+        Ok(renewed)
     }
 
     /// Every sensitive value of a stored `spec`, by its name, opened.

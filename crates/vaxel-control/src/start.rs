@@ -70,6 +70,13 @@ impl Control {
         let control = Self {
             inner: Arc::new(inner),
         };
+        let renewed = control.inner.context.vault.renew(control.now()).await?;
+        if renewed > 0 {
+            tracing::info!(
+                renewed,
+                "values that an earlier root key sealed were sealed anew"
+            );
+        }
         let admin_key = control.first_key().await?;
         control.publish_keys().await?;
         let known = control.load().await?;

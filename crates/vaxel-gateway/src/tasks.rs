@@ -57,13 +57,13 @@ impl Tasks {
         (service, instance): (Id<Service>, u64),
         (request, answered): (&Request, &Answered),
     ) -> Option<Answered> {
-        let known = request.key().filter(|_| request.method().is_about_task());
-        if known.is_none() && answered.verdict != Verdict::Task {
+        let is_known = request.method().is_about_task();
+        if !is_known && answered.verdict != Verdict::Task {
             return None;
         }
         let own = task_id(answered)?;
-        let id = if let Some(known) = known {
-            known.into_owned()
+        let id = if is_known {
+            request.key()?.into_owned()
         } else {
             let claims = Claims {
                 s: service,

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use tokio::{runtime::Runtime, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use vaxel_api::Api;
-use vaxel_auth::seal::{RootKey, Sealer};
+use vaxel_auth::seal::RootKeys;
 use vaxel_client::ADMIN_KEY;
 use vaxel_control::{Control, ProcessConfig, RecordsConfig, ServerFacts};
 use vaxel_core::time::Clock;
@@ -49,7 +49,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
     let url = config.server.public_url.clone();
     let url = url.unwrap_or_else(|| format!("http://{}", reachable(listen)));
     let store = Store::open(&config.store)?;
-    let root = RootKey::load_or_create(&config.data_dir.join("root.key"))?;
+    let roots = RootKeys::load_or_create(&config.data_dir.join("root.key"))?;
     let data_plane = data_plane(config.server.workers)?;
     let (records, record_queue) = mpsc::channel(config.records.queue);
     let mut registry = Registry::default();
@@ -58,7 +58,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
         vaxel_gateway::Deps {
             clock: clock.clone(),
             egress: Egress::new(config.egress.clone())?,
-            sealer: Sealer::new(&root, "legacy sessions"),
+            sealer: roots.sealer("legacy sessions"),
             records,
             runtime: data_plane.handle().clone(),
             tunables: config.tunables.clone(),
@@ -71,7 +71,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
         store,
         supervisor,
         gateway: gateway.clone(),
-        sealer: Sealer::new(&root, "service values"),
+        sealer: roots.sealer("service values"),
         records: record_queue,
     };
     let facts = ServerFacts {

@@ -6,10 +6,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
-use vaxel_auth::{
-    seal::{RootKey, Sealer},
-    web::WebRules,
-};
+use vaxel_auth::{seal::RootKeys, web::WebRules};
 use vaxel_control::{
     Change, Config, Control, Deps, Observed, ProcessConfig, RecordsConfig, ServerFacts, ServiceRef,
     ToolInput, ToolTarget,
@@ -49,14 +46,14 @@ pub(crate) async fn open_with(dir: &Path, change: impl FnOnce(&mut Config)) -> H
     let clock = Clock::system();
     let data = dir.join("data");
     let store = Store::open(&vaxel_store::Config::new(&data)).unwrap();
-    let root = RootKey::load_or_create(&data.join("root.key")).unwrap();
+    let roots = RootKeys::load_or_create(&data.join("root.key")).unwrap();
     let supervisor = Supervisor::without_cgroups(supervisor(&data), clock.clone());
     let web = WebRules::new("127.0.0.1:3010".parse().unwrap(), &[]).unwrap();
     let (sender, records) = mpsc::channel(1_024);
     let deps = vaxel_gateway::Deps {
         clock: clock.clone(),
         egress: Egress::new(vaxel_egress::Config::default()).unwrap(),
-        sealer: Sealer::new(&root, "sessions"),
+        sealer: roots.sealer("sessions"),
         records: sender,
         runtime: tokio::runtime::Handle::current(),
         tunables: vaxel_gateway::Tunables::new(web),
@@ -73,7 +70,7 @@ pub(crate) async fn open_with(dir: &Path, change: impl FnOnce(&mut Config)) -> H
         store,
         supervisor,
         gateway: gateway.clone(),
-        sealer: Sealer::new(&root, "service values"),
+        sealer: roots.sealer("service values"),
         records,
     };
     let (control, started) = Control::start(config, deps).await.unwrap();

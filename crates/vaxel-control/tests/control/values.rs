@@ -105,3 +105,29 @@ async fn a_reference_works_in_its_own_service_and_towards_its_own_host_only() {
     );
     home.control.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_root_key_is_not_needed_after_the_next_start() {
+    let folder = folder();
+    let home = open(folder.path()).await;
+    let mut draft = scripted("files", &["ok"]);
+    draft["spec"]["source"]["process"]["env"] = json!({ "TOKEN": PLANTED });
+    home.create(draft).await.unwrap();
+    home.wait_for("files", Lifecycle::Active).await;
+    home.control.stop().await;
+    drop(home);
+    let key = folder.path().join("data/root.key");
+    let old = folder.path().join("data/root.key.old");
+    std::fs::rename(&key, &old).unwrap();
+    // The start after the next one does without it.
+    for is_there in [true, false] {
+        let home = open(folder.path()).await;
+        home.wait_for("files", Lifecycle::Active).await;
+        let token = home.call("files__env", json!({ "name": "TOKEN" })).await;
+        assert_eq!(token.unwrap(), PLANTED);
+        home.control.stop().await;
+        if is_there {
+            std::fs::remove_file(&old).unwrap();
+        }
+    }
+}
