@@ -23,7 +23,10 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::{Instant, timeout_at},
 };
-use vaxel_core::failure::{Failure, Kind};
+use vaxel_core::{
+    failure::{Failure, Kind},
+    principal::Proof,
+};
 use vaxel_mcp::{
     envelope::{Envelope, Kind as MessageKind, span},
     error::METHOD_NOT_FOUND,
@@ -48,7 +51,7 @@ const OUTGOING: usize = 1_024;
 /// Notifications of one call waiting for its caller. When it is full the newest is dropped: progress
 /// and log lines may be lost, answers may not.
 const NOTES: usize = 64;
-/// For so long a question may still belong to a call that its caller has left: it is nobody's then.
+/// For so long a question may still belong to a call that its caller has left: nobody else hears it.
 const LINGER: Duration = Duration::from_secs(30);
 /// How long a subscription is waited for: it ends by being dropped.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365);
@@ -75,8 +78,8 @@ pub(crate) struct Channel {
 struct Calls {
     closed: Option<Arc<str>>,
     waiting: HashMap<u64, Waiter>,
-    /// When a call that the server may ask about was last left by its caller.
-    left: Option<Instant>,
+    /// When each caller last left a call that the server may ask about, within [`LINGER`].
+    left: HashMap<Proof, Instant>,
 }
 
 struct Waiter {
@@ -84,6 +87,9 @@ struct Waiter {
     notes: Option<Notes>,
     /// The server may ask something before it answers.
     may_ask: bool,
+    /// A stream of changes, which is no call of anybody.
+    listens: bool,
+    caller: Proof,
 }
 
 /// What comes first to a waiting call. Nearly all get their answer; only one that is asked something,
@@ -191,7 +197,22 @@ impl Channel {
         let streams = token.is_some() || out.wants_logs;
         let may_ask = era == Era::Legacy && out.request.method().may_ask();
         let turn = self.turn(may_ask, out.deadline).await?;
-        let mut events = self.wait_for(id, (streams, may_ask), token)?;
+        let (done, answer) = oneshot::channel();
+        let (notes, receiver) = streams.then(|| mpsc::channel(NOTES)).unzip();
+        let waiter = Waiter {
+            done,
+            notes: notes.map(|sender| Notes { sender, token }),
+            may_ask,
+            listens: out.request.method() == Method::Listen,
+            caller: out.on_behalf.proof,
+        };
+        let call = self.wait_for(id, waiter)?;
+        let mut events = ChannelEvents {
+            answer,
+            notes: receiver,
+            put_back: None,
+            call,
+        };
         events.call.turn = turn;
         if let Err(failure) = self.send(message) {
             self.calls.lock().waiting.remove(&id);
@@ -286,40 +307,17 @@ impl Channel {
     }
 
     /// Registers a waiter, unless the child is already gone.
-    fn wait_for(
-        self: &Arc<Self>,
-        id: u64,
-        (streams, may_ask): (bool, bool),
-        token: Option<Bytes>,
-    ) -> Result<ChannelEvents, Failure> {
-        let (done, answer) = oneshot::channel();
-        let (notes, receiver) = if streams {
-            let (sender, receiver) = mpsc::channel(NOTES);
-            (Some(Notes { sender, token }), Some(receiver))
-        } else {
-            (None, None)
-        };
+    fn wait_for(self: &Arc<Self>, id: u64, waiter: Waiter) -> Result<PendingCall, Failure> {
         let mut calls = self.calls.lock();
         if let Some(reason) = &calls.closed {
             return Err(self.lost(reason));
         }
-        let waiter = Waiter {
-            done,
-            notes,
-            may_ask,
-        };
         calls.waiting.insert(id, waiter);
         drop(calls);
-        let call = PendingCall {
+        Ok(PendingCall {
             id,
             shared: Arc::clone(self),
             turn: None,
-        };
-        Ok(ChannelEvents {
-            answer,
-            notes: receiver,
-            put_back: None,
-            call,
         })
     }
 
@@ -448,22 +446,19 @@ impl Channel {
     /// A log line says not whose it is: it is passed on when only one call is in flight.
     fn log(&self, message: &Bytes) {
         let calls = self.calls.lock();
-        if calls.waiting.len() != 1 {
+        let mut in_flight = calls.waiting.values().filter(|call| !call.listens);
+        let (Some(call), None) = (in_flight.next(), in_flight.next()) else {
             return;
-        }
-        let notes = calls
-            .waiting
-            .values()
-            .next()
-            .and_then(|waiter| waiter.notes.as_ref());
-        if let Some(notes) = notes {
+        };
+        if let Some(notes) = &call.notes {
             // A full queue loses log lines, by design.
             let _ = notes.sender.try_send(Event::Notification(message.clone()));
         }
     }
 
     /// A question goes to the one call that it can belong to. One that could be anybody's is refused,
-    /// and the server gets its calls one by one from then on.
+    /// and the server gets its calls one by one from then on. One that could still be about a call that
+    /// was left goes to nobody but whoever left it.
     fn asked(&self, envelope: &Envelope<'_>) {
         let question = Asked::read(envelope);
         let told = match question {
@@ -478,13 +473,16 @@ impl Channel {
 
     fn hand_over(&self, question: Box<Asked>) -> Result<(), ()> {
         let mut calls = self.calls.lock();
-        if calls.left.is_some_and(|left| left.elapsed() < LINGER) {
-            return Err(());
-        }
-        let mut candidates = calls.waiting.values_mut().filter(|call| call.may_ask);
+        let Calls { waiting, left, .. } = &mut *calls;
+        let mut candidates = waiting.values_mut().filter(|call| call.may_ask);
         let call = candidates.next().ok_or(())?;
         if candidates.next().is_some() {
             self.one_by_one.store(true, Ordering::Relaxed);
+            return Err(());
+        }
+        let lingers =
+            |(caller, at): (&Proof, &Instant)| *caller != call.caller && at.elapsed() < LINGER;
+        if left.iter().any(lingers) {
             return Err(());
         }
         let event = Event::Question(question);
@@ -582,8 +580,9 @@ impl Drop for PendingCall {
         let left = {
             let mut calls = self.shared.calls.lock();
             let left = calls.waiting.remove(&self.id);
-            if left.as_ref().is_some_and(|call| call.may_ask) {
-                calls.left = Some(Instant::now());
+            if let Some(call) = left.as_ref().filter(|call| call.may_ask) {
+                calls.left.retain(|_, at| at.elapsed() < LINGER);
+                calls.left.insert(call.caller, Instant::now());
             }
             left
         };

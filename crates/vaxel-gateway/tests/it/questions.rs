@@ -565,6 +565,44 @@ elif len(held) > 2:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_left_a_call_can_be_asked_again_and_nobody_else_hears_its_questions() {
+    let rig = Rig::start();
+    // Never answers the call that will be cancelled.
+    let script = Script::legacy(
+        r#"
+if params["arguments"].get("hold"):
+    note("notifications/progress", progressToken=token, progress=1)
+else:
+    say({"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": {"message": "m"}})
+    while True:
+        heard = hear()
+        if heard.get("id") == "q":
+            break
+    text(json.dumps([heard.get("result", {"refused": True})]))
+"#,
+    );
+    rig.add_stdio("sl", &script).await;
+    let [modern, legacy] = able(&rig).await;
+    let held = Message::call("sl__echo", r#"{"hold":true}"#).token("1");
+    let mut stream = modern.open(&held).await;
+    assert_eq!(next(&mut stream).await["method"], "notifications/progress");
+    drop(stream);
+    wait_for("the server to know of it", || {
+        let told = rig.told("sl");
+        told.iter()
+            .any(|line| line.contains("notifications/cancelled"))
+            .then_some(())
+    })
+    .await;
+    let other = Client::silent(rig.address, &rig.keys[1]).able(ABLE);
+    let other = other.opened("2025-11-25").await;
+    for (client, asked) in [(&modern, 1), (&legacy, 1), (&other, 0)] {
+        let (last, questions) = converse(client, call("sl", &[], false)).await;
+        assert_eq!(questions.len(), asked, "{last}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_older_client_is_asked_in_its_own_words_or_not_at_all() {
     let rig = Rig::start();
     let _servers = every_server(&rig).await;
