@@ -44,8 +44,8 @@ pub(crate) async fn dispatch(context: Context, exchange: Exchange) -> Response {
             lists::page(&context, &exchange)
         }
         Method::SetLevel => set_level(&exchange),
-        Method::Subscribe => watch_resource(&context, &exchange, true),
-        Method::Unsubscribe => watch_resource(&context, &exchange, false),
+        Method::Subscribe => watch_resource(&context, &exchange, true).await,
+        Method::Unsubscribe => watch_resource(&context, &exchange, false).await,
         Method::Listen => subscribe::listen(&context, &exchange),
         _ => return unknown_method(&exchange),
     };
@@ -96,7 +96,7 @@ fn own_result(exchange: &Exchange, result: &'static [u8]) -> Response {
     respond::shared_result(exchange.request.id(), Bytes::from_static(result))
 }
 
-fn watch_resource(
+async fn watch_resource(
     context: &Context,
     exchange: &Exchange,
     wanted: bool,
@@ -108,7 +108,7 @@ fn watch_resource(
         .request
         .key()
         .ok_or_else(|| Failure::new(Kind::Invalid, "`params.uri` is missing or not a string"))?;
-    subscribe::watch_resource(context, session, &uri, wanted)?;
+    subscribe::watch_resource(context, session, &uri, wanted).await?;
     Ok(own_result(exchange, b"{}"))
 }
 

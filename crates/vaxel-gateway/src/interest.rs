@@ -3,16 +3,27 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, watch};
+use tokio::{
+    sync::{broadcast, watch},
+    time::timeout,
+};
 use vaxel_core::id::{Id, Service};
 
 /// Updates that one stream may be behind. One that is further behind is told that everything it
 /// watches may have changed.
 const UPDATES: usize = 1_024;
+
+/// Longest that a client waits until its server knows what it watches. A change that comes before that
+/// is missed; a server that is slower than this must not hold up the client.
+const TAKE_NOTE: Duration = Duration::from_secs(2);
 
 /// The interests in all services.
 pub(crate) struct Interests {
@@ -32,6 +43,9 @@ pub(crate) struct Interest {
     service: Id<Service>,
     /// How many watch each URI.
     wanted: watch::Sender<BTreeMap<Arc<str>, u32>>,
+    /// What the server of each link that listens has taken note of.
+    noted: watch::Sender<HashMap<u64, BTreeSet<Arc<str>>>>,
+    next_listener: AtomicU64,
     updates: broadcast::Sender<Update>,
 }
 
@@ -57,6 +71,8 @@ impl Interests {
             Arc::new(Interest {
                 service,
                 wanted: watch::Sender::default(),
+                noted: watch::Sender::default(),
+                next_listener: AtomicU64::default(),
                 updates: self.updates.clone(),
             })
         });
@@ -87,9 +103,16 @@ impl Interest {
         }
     }
 
-    /// What is watched, and word of when that changes.
-    pub(crate) fn wanted(&self) -> Wanted {
-        Wanted(self.wanted.subscribe())
+    /// What is watched, and word of when that changes, for a link that listens to its server.
+    pub(crate) fn wanted(self: &Arc<Self>) -> Wanted {
+        let listener = self.next_listener.fetch_add(1, Ordering::Relaxed);
+        self.noted
+            .send_modify(|noted| drop(noted.insert(listener, BTreeSet::new())));
+        Wanted {
+            watched: self.wanted.subscribe(),
+            interest: Arc::clone(self),
+            listener,
+        }
     }
 
     /// The server says that a resource has changed.
@@ -110,20 +133,39 @@ impl Interest {
     }
 }
 
-/// What is watched of one service, as it changes.
-pub(crate) struct Wanted(watch::Receiver<BTreeMap<Arc<str>, u32>>);
+/// What is watched of one service, as it changes, and what of that its server knows.
+pub(crate) struct Wanted {
+    watched: watch::Receiver<BTreeMap<Arc<str>, u32>>,
+    interest: Arc<Interest>,
+    listener: u64,
+}
 
 impl Wanted {
     pub(crate) fn now(&mut self) -> BTreeSet<Arc<str>> {
-        self.0.borrow_and_update().keys().cloned().collect()
+        self.watched.borrow_and_update().keys().cloned().collect()
     }
 
     /// Resolves when there is something else to watch.
     pub(crate) async fn changed(&mut self) {
-        if self.0.changed().await.is_err() {
+        if self.watched.changed().await.is_err() {
             // Its service is gone, and with it whoever asks.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// The server has taken note that these are watched.
+    pub(crate) fn noted(&self, uris: BTreeSet<Arc<str>>) {
+        self.interest
+            .noted
+            .send_modify(|noted| drop(noted.insert(self.listener, uris)));
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.interest
+            .noted
+            .send_modify(|noted| drop(noted.remove(&self.listener)));
     }
 }
 
@@ -135,6 +177,17 @@ impl Watched {
 
     pub(crate) fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// Waits until every server that is listened to knows of this, or no longer than is bearable.
+    pub(crate) fn noted(&self) -> impl Future<Output = ()> + Send + use<> {
+        let uri = Arc::clone(&self.uri);
+        let mut noted = self.interest.noted.subscribe();
+        async move {
+            let known = noted.wait_for(|noted| noted.values().all(|uris| uris.contains(&uri)));
+            // A server that is late tells of later changes.
+            let _ = timeout(TAKE_NOTE, known).await;
+        }
     }
 }
 
@@ -169,9 +222,9 @@ mod tests {
         let two = interest.watch("a");
         assert_eq!(wanted.now().len(), 1);
         drop(one);
-        assert!(!wanted.0.has_changed().unwrap());
+        assert!(!wanted.watched.has_changed().unwrap());
         drop(two);
-        assert!(wanted.0.has_changed().unwrap());
+        assert!(wanted.watched.has_changed().unwrap());
         assert!(wanted.now().is_empty());
     }
 

@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde::Deserialize;
 use tokio::{
     sync::{
@@ -111,33 +112,34 @@ pub(crate) fn legacy_stream(context: &Context) -> Result<Response, Failure> {
         return Ok(rest);
     }
     let wanted = Wanted::ALL;
-    start(
-        context,
-        wanted,
-        Watching::Session(session.listen(scope_id(&context.scope))),
-        None,
-        Vec::new(),
-    )
+    let watching = Watching::Session(session.listen(scope_id(&context.scope)));
+    start(context, wanted, watching, None)
 }
 
-/// `resources/subscribe` and `resources/unsubscribe` of a session.
-pub(crate) fn watch_resource(
+/// `resources/subscribe` and `resources/unsubscribe` of a session. It is answered when the server knows,
+/// so that no change from then on is missed.
+pub(crate) async fn watch_resource(
     context: &Context,
     session: &Session,
     uri: &str,
     wanted: bool,
 ) -> Result<(), Failure> {
     crate::authorize::may_list(&context.principal)?;
-    let mut watched = session.watched.lock();
-    if !wanted {
-        watched.remove(uri);
-        return Ok(());
-    }
-    if watched.len() >= RESOURCES && !watched.contains_key(uri) {
-        return Err(too_many());
-    }
-    let one = watch(context, uri)?;
-    watched.insert(uri.into(), one);
+    let noted = {
+        let mut watched = session.watched.lock();
+        if !wanted {
+            watched.remove(uri);
+            return Ok(());
+        }
+        if watched.len() >= RESOURCES && !watched.contains_key(uri) {
+            return Err(too_many());
+        }
+        let one = watch(context, uri)?;
+        let noted = one.noted();
+        watched.insert(uri.into(), one);
+        noted
+    };
+    noted.await;
     Ok(())
 }
 
@@ -178,36 +180,28 @@ pub(crate) fn listen(context: &Context, exchange: &Exchange) -> Result<Response,
     let uris = wanted.resource_subscriptions.iter();
     let watched: Vec<Watched> = uris.filter_map(|uri| watch(context, uri).ok()).collect();
     let id = exchange.request.id().to_vec();
-    let first = vec![acknowledged(&id, wanted.lists, &watched)];
-    start(
-        context,
-        wanted.lists,
-        Watching::Stream(watched),
-        Some(id),
-        first,
-    )
+    let first = acknowledged(&id, wanted.lists, &watched);
+    let watching = Watching::Stream(watched);
+    start(context, wanted.lists, watching, Some((id, first)))
 }
 
 fn start(
     context: &Context,
     wanted: Wanted,
     watching: Watching,
-    subscription: Option<Vec<u8>>,
-    first: Vec<Bytes>,
+    subscription: Option<(Vec<u8>, Bytes)>,
 ) -> Result<Response, Failure> {
     crate::authorize::may_list(&context.principal)?;
     let place = context.shared.enter_stream()?;
     let (sender, receiver) = mpsc::channel(EVENTS);
-    for event in first {
-        // The channel is new and has room.
-        let _ = sender.try_send(sse::event(&event, None));
-    }
     // The head of the answer leaves with its first piece: without one it would wait.
     let _ = sender.try_send(sse::comment("listening"));
     let shared = &context.shared;
+    let (subscription, first) = subscription.unzip();
     let watcher = Watcher::new(shared, &context.scope, (wanted, watching), sender);
     let watcher = Watcher {
         subscription,
+        first,
         _place: Some(place),
         ..watcher
     };
@@ -259,6 +253,8 @@ struct Watcher {
     scope: Option<Id<Service>>,
     wanted: Wanted,
     subscription: Option<Vec<u8>>,
+    /// What is said as soon as the servers know what is watched.
+    first: Option<Bytes>,
     sender: mpsc::Sender<Bytes>,
 }
 
@@ -279,11 +275,19 @@ impl Watcher {
             scope: scope_id(scope),
             wanted,
             subscription: None,
+            first: None,
             sender,
         }
     }
 
     async fn run(mut self, shared: Arc<Shared>) {
+        if let Some(first) = self.first.take() {
+            if let Watching::Stream(watched) = &self.watching {
+                join_all(watched.iter().map(Watched::noted)).await;
+            }
+            // The channel is new and has room.
+            let _ = self.sender.try_send(sse::event(&first, None));
+        }
         let mut keep_alive = interval(KEEP_ALIVE);
         keep_alive.reset();
         loop {

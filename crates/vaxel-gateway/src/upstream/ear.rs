@@ -141,6 +141,7 @@ async fn subscribe(wire: &Wire, ear: &Ear, lost: &Notify) {
         for uri in told.difference(&now) {
             note_failure(tell(wire, Method::Unsubscribe, uri).await);
         }
+        wanted.noted(now.clone());
         told = now;
         tokio::select! {
             () = wanted.changed() => {}
@@ -173,21 +174,25 @@ fn note_failure(told: Result<(), Failure>) {
 /// is acknowledged, so that nothing falls between the two.
 async fn modern(wire: &Wire, ear: &Ear) {
     let mut wanted = ear.interest.wanted();
-    let (mut current, _) = open(wire, ear, wanted.now());
+    let mut current = open(wire, ear, wanted.now());
     loop {
         tokio::select! {
-            listened = &mut current => {
+            listened = &mut current.listening => {
                 if listened == Listened::NotOffered {
                     return;
                 }
                 current = again(wire, ear, &mut wanted).await;
             }
+            uris = acknowledged(&current.told, &mut current.uris) => wanted.noted(uris),
             () = wanted.changed() => {
-                let (mut next, acknowledged) = open(wire, ear, wanted.now());
+                let mut next = open(wire, ear, wanted.now());
                 let is_over = tokio::select! {
-                    () = acknowledged.notified() => false,
-                    _ = &mut current => false,
-                    _ = &mut next => true,
+                    uris = acknowledged(&next.told, &mut next.uris) => {
+                        wanted.noted(uris);
+                        false
+                    }
+                    _ = &mut current.listening => false,
+                    _ = &mut next.listening => true,
                 };
                 current = if is_over { again(wire, ear, &mut wanted).await } else { next };
             }
@@ -195,20 +200,36 @@ async fn modern(wire: &Wire, ear: &Ear) {
     }
 }
 
-type Listening<'a> = BoxFuture<'a, Listened>;
-
-fn open<'a>(
-    wire: &'a Wire,
-    ear: &'a Ear,
-    uris: BTreeSet<Arc<str>>,
-) -> (Listening<'a>, Arc<Notify>) {
-    let acknowledged = Arc::new(Notify::new());
-    let listening = wire.listen(uris, ear, Arc::clone(&acknowledged));
-    (Box::pin(listening), acknowledged)
+/// A stream of changes.
+struct Opened<'a> {
+    listening: BoxFuture<'a, Listened>,
+    told: Arc<Notify>,
+    /// What it is for, until that is acknowledged.
+    uris: Option<BTreeSet<Arc<str>>>,
 }
 
-async fn again<'a>(wire: &'a Wire, ear: &'a Ear, wanted: &mut Wanted) -> Listening<'a> {
+fn open<'a>(wire: &'a Wire, ear: &'a Ear, uris: BTreeSet<Arc<str>>) -> Opened<'a> {
+    let told = Arc::new(Notify::new());
+    Opened {
+        listening: Box::pin(wire.listen(uris.clone(), ear, Arc::clone(&told))),
+        told,
+        uris: Some(uris),
+    }
+}
+
+/// Resolves once, when the server has taken note of what a stream is for.
+async fn acknowledged(told: &Notify, uris: &mut Option<BTreeSet<Arc<str>>>) -> BTreeSet<Arc<str>> {
+    if uris.is_some() {
+        told.notified().await;
+    }
+    match uris.take() {
+        Some(uris) => uris,
+        None => std::future::pending().await,
+    }
+}
+
+async fn again<'a>(wire: &'a Wire, ear: &'a Ear, wanted: &mut Wanted) -> Opened<'a> {
     tokio::time::sleep(LISTEN_AGAIN).await;
     ear.missed();
-    open(wire, ear, wanted.now()).0
+    open(wire, ear, wanted.now())
 }
