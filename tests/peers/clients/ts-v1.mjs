@@ -1,41 +1,22 @@
-// The TypeScript SDK v1 as a client: sessions, over Streamable HTTP, HTTP+SSE of 2024-11-05 or a command's
-// stdio.
-// The request and the output are described in exchange.mjs.
-import {
-  capabilities,
-  environment,
-  exchange,
-  fillIn,
-  headers,
-  load,
-  readRequest,
-  sample,
-} from './exchange.mjs';
+// The TypeScript SDK v1 as a client: sessions, over Streamable HTTP, HTTP+SSE of 2024-11-05 or a
+// command's stdio. What it is asked and what it prints is described in things.mjs.
+import { SdkPeer } from './sdk.mjs';
+import { capabilities, environment, fillIn, headers, load, sample, serve } from './things.mjs';
 
 const { Client } = load('@modelcontextprotocol/sdk/client/index.js');
 const { StdioClientTransport } = load('@modelcontextprotocol/sdk/client/stdio.js');
 const { SSEClientTransport } = load('@modelcontextprotocol/sdk/client/sse.js');
 const { StreamableHTTPClientTransport } = load('@modelcontextprotocol/sdk/client/streamableHttp.js');
+const types = load('@modelcontextprotocol/sdk/types.js');
 
-const { CreateMessageRequestSchema, ElicitRequestSchema } = load('@modelcontextprotocol/sdk/types.js');
+const TOLD = [
+  types.ToolListChangedNotificationSchema,
+  types.ResourceListChangedNotificationSchema,
+  types.ResourceUpdatedNotificationSchema,
+  types.LoggingMessageNotificationSchema,
+];
 
-const request = readRequest();
-const client = new Client({ name: 'ts-v1', version: '1.0.0' }, { capabilities });
-client.setRequestHandler(ElicitRequestSchema, ({ params }) => fillIn(params));
-client.setRequestHandler(CreateMessageRequestSchema, ({ params }) => sample(params));
-
-// The transport learns the negotiated revision; the client itself does not show it.
-let protocol;
-function remember(transport) {
-  const inner = transport.setProtocolVersion?.bind(transport);
-  transport.setProtocolVersion = (version) => {
-    protocol = version;
-    inner?.(version);
-  };
-  return transport;
-}
-
-function transport() {
+function transport(request) {
   if (request.command) {
     const { command, args } = request;
     return new StdioClientTransport({ command, args, env: environment(request), stderr: 'inherit' });
@@ -47,13 +28,22 @@ function transport() {
   return new StreamableHTTPClientTransport(new URL(request.url), { requestInit });
 }
 
-await exchange(
-  'ts-v1',
-  request,
-  client,
-  async () => {
-    await client.connect(remember(transport()));
-    return protocol;
-  },
-  (params, options) => client.callTool(params, undefined, options),
-);
+await serve(async (request, heard) => {
+  const client = new Client({ name: 'ts-v1', version: '1.0.0' }, { capabilities });
+  client.setRequestHandler(types.ElicitRequestSchema, ({ params }) => fillIn(params));
+  client.setRequestHandler(types.CreateMessageRequestSchema, ({ params }) => sample(params));
+  for (const schema of TOLD) {
+    client.setNotificationHandler(schema, ({ method, params }) => heard.add(method, params));
+  }
+  const way = transport(request);
+  // The transport learns the negotiated revision; the client itself does not show it.
+  let protocol;
+  const inner = way.setProtocolVersion?.bind(way);
+  way.setProtocolVersion = (version) => {
+    protocol = version;
+    inner?.(version);
+  };
+  await client.connect(way);
+  const call = (params, options) => client.callTool(params, undefined, options);
+  return new SdkPeer(client, { protocol, isModern: false, call });
+});

@@ -1,33 +1,22 @@
-// The TypeScript SDK v2 as a client, in the era that the request (or PEER_ERA) names: `legacy`
-// (sessions), `modern` (2026-07-28 and nothing else) or `auto` (asks first, falls back).
-// The request and the output are described in exchange.mjs.
-import process from 'node:process';
-import {
-  capabilities,
-  environment,
-  exchange,
-  fillIn,
-  headers,
-  load,
-  readRequest,
-  sample,
-} from './exchange.mjs';
+// The TypeScript SDK v2 as a client, in the era that the request names: `legacy` (sessions), `modern`
+// (2026-07-28 and nothing else) or `auto` (asks first, falls back).
+// What it is asked and what it prints is described in things.mjs.
+import { SdkPeer } from './sdk.mjs';
+import { capabilities, environment, fillIn, headers, load, sample, serve } from './things.mjs';
 
 const { Client, StreamableHTTPClientTransport } = load('@modelcontextprotocol/client');
 const { StdioClientTransport } = load('@modelcontextprotocol/client/stdio');
 
-const MODES = { legacy: 'legacy', auto: 'auto', modern: { pin: '2026-07-28' } };
+const MODERN = '2026-07-28';
+const MODES = { legacy: 'legacy', auto: 'auto', modern: { pin: MODERN } };
+const TOLD = [
+  'notifications/tools/list_changed',
+  'notifications/resources/list_changed',
+  'notifications/resources/updated',
+  'notifications/message',
+];
 
-const request = readRequest();
-const era = request.era ?? process.env.PEER_ERA ?? 'auto';
-const client = new Client(
-  { name: `ts-v2-${era}`, version: '1.0.0' },
-  { capabilities, versionNegotiation: { mode: MODES[era] } },
-);
-client.setRequestHandler('elicitation/create', ({ params }) => fillIn(params));
-client.setRequestHandler('sampling/createMessage', ({ params }) => sample(params));
-
-function transport() {
+function transport(request) {
   if (request.command) {
     const { command, args } = request;
     return new StdioClientTransport({ command, args, env: environment(request), stderr: 'inherit' });
@@ -36,13 +25,16 @@ function transport() {
   return new StreamableHTTPClientTransport(new URL(request.url), { requestInit });
 }
 
-await exchange(
-  `ts-v2-${era}`,
-  request,
-  client,
-  async () => {
-    await client.connect(transport());
-    return client.getNegotiatedProtocolVersion();
-  },
-  (params, options) => client.callTool(params, options),
-);
+await serve(async (request, heard) => {
+  const info = { name: `ts-v2-${request.era}`, version: '1.0.0' };
+  const client = new Client(info, { capabilities, versionNegotiation: { mode: MODES[request.era] } });
+  client.setRequestHandler('elicitation/create', ({ params }) => fillIn(params));
+  client.setRequestHandler('sampling/createMessage', ({ params }) => sample(params));
+  for (const method of TOLD) {
+    client.setNotificationHandler(method, ({ params }) => heard.add(method, params));
+  }
+  await client.connect(transport(request));
+  const protocol = client.getNegotiatedProtocolVersion();
+  const call = (params, options) => client.callTool(params, options);
+  return new SdkPeer(client, { protocol, isModern: protocol === MODERN, call });
+});

@@ -34,6 +34,35 @@ async def slow(context: Context, steps: int = 3, pause_ms: int = 50) -> str:
     return f"done after {steps} steps"
 
 
+cancellations = []
+
+
+@server.tool
+async def wait(context: Context) -> str:
+    """Says how far it is until it is cancelled."""
+    try:
+        for step in range(600):
+            await context.report_progress(step, 600)
+            await anyio.sleep(0.1)
+    except anyio.get_cancelled_exc_class():
+        cancellations.append(context.request_id)
+        raise
+    return "nobody cancelled"
+
+
+@server.tool
+def cancelled() -> str:
+    """How many calls of `wait` were cancelled."""
+    return str(len(cancellations))
+
+
+@server.tool
+async def log(context: Context) -> str:
+    """Logs a message."""
+    await context.info("logged on purpose")
+    return "logged"
+
+
 @server.tool
 def fail(reason: str = "on purpose") -> str:
     """Fails with the reason that it is given."""

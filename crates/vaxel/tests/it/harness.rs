@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Longest wait for anything that happens by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -275,8 +275,3 @@ for line in sys.stdin:
         print(json.dumps({"jsonrpc": "2.0", "id": id,
                           "error": {"code": -32601, "message": "unknown"}}), flush=True)
 "#;
-
-/// A request for the programs in `tests/peers/clients`.
-pub(crate) fn plan(vaxel: &TestVaxel, calls: &Value) -> Value {
-    json!({"url": format!("{}/mcp", vaxel.url()), "key": vaxel.key(), "calls": calls})
-}

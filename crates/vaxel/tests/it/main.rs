@@ -10,6 +10,7 @@ mod doors;
 mod faults;
 mod first_run;
 mod fixture;
+mod matrix;
 mod peers;
 mod tidy;
 mod validation;
