@@ -23,6 +23,7 @@ mod runner;
 mod status;
 
 mod recorder; // facts on their way to the store
+mod sessions; // what clients set, on its way there and back
 mod metrics;
 mod demo;
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use vaxel_core::{
     call::CallRecord,
     id::{Id, Key},
+    session,
     time::{Clock, Timestamp},
 };
 use vaxel_gateway::Caller;
@@ -174,6 +175,11 @@ pub(crate) async fn sweep(
         delete_all("records of calls", calls, &stop).await;
         let changes = || store.trim_changes(before, SWEEP_STEP);
         delete_all("change events", changes, &stop).await;
+        let life = u64::try_from(session::LIFE.as_millis()).unwrap_or(u64::MAX);
+        let over = Timestamp::from_millis(clock.now().as_millis().saturating_sub(life));
+        if let Err(error) = store.forget_sessions(over).await {
+            tracing::warn!(%error, "what is kept of old sessions could not be deleted");
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     recorder::{self, Callers, RecordCounts},
     runner::{Context, eras::Eras},
     seal::Vault,
+    sessions,
     status::Board,
 };
 
@@ -77,6 +78,8 @@ impl Control {
                 "values that an earlier root key sealed were sealed anew"
             );
         }
+        let context = &control.inner.context;
+        sessions::restore(&context.store, &context.gateway).await?;
         let admin_key = control.first_key().await?;
         control.publish_keys().await?;
         let known = control.load().await?;
@@ -136,6 +139,10 @@ impl Control {
                 context.config.records,
                 stop,
             )
+        });
+        self.run("sessions", |stop| {
+            let (gateway, clock) = (context.gateway.clone(), context.clock.clone());
+            sessions::save(store.clone(), gateway, clock, stop)
         });
         self.run("recorder", |stop| {
             recorder::record(store.clone(), records, (stop, Arc::clone(&inner.records)))

@@ -54,6 +54,12 @@ impl<T> Id<T> {
         Uuid::from_slice(bytes).ok().map(Self::from_uuid)
     }
 
+    /// When it was made, to the millisecond.
+    pub fn created_at(&self) -> Timestamp {
+        let (seconds, nanos) = self.raw.get_timestamp().map_or((0, 0), |at| at.to_unix());
+        Timestamp::from_millis(seconds * 1_000 + u64::from(nanos / 1_000_000))
+    }
+
     /// The sixteen bytes, for contexts and keys.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.raw.as_bytes()
@@ -126,6 +132,7 @@ mod tests {
         let early: Id<Service> = Id::new(Timestamp::from_millis(1_000));
         let late: Id<Service> = Id::new(Timestamp::from_millis(2_000));
         assert!(early < late);
+        assert_eq!(late.created_at(), Timestamp::from_millis(2_000));
         assert_eq!(early.to_string().parse(), Ok(early));
         assert!("nonsense".parse::<Id<Service>>().is_err());
     }

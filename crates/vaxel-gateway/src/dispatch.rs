@@ -43,7 +43,7 @@ pub(crate) async fn dispatch(context: Context, exchange: Exchange) -> Response {
         Method::ToolsList | Method::PromptsList | Method::ResourcesList | Method::TemplatesList => {
             lists::page(&context, &exchange)
         }
-        Method::SetLevel => set_level(&exchange),
+        Method::SetLevel => set_level(&context, &exchange),
         Method::Subscribe => watch_resource(&context, &exchange, true).await,
         Method::Unsubscribe => watch_resource(&context, &exchange, false).await,
         Method::Listen => subscribe::listen(&context, &exchange),
@@ -112,7 +112,7 @@ async fn watch_resource(
     Ok(own_result(exchange, b"{}"))
 }
 
-fn set_level(exchange: &Exchange) -> Result<Response, Failure> {
+fn set_level(context: &Context, exchange: &Exchange) -> Result<Response, Failure> {
     #[derive(Deserialize)]
     struct Params {
         level: String,
@@ -130,6 +130,7 @@ fn set_level(exchange: &Exchange) -> Result<Response, Failure> {
         )
     })?;
     session.set_level(level);
+    context.shared.sessions.remember(session);
     Ok(own_result(exchange, b"{}"))
 }
 

@@ -26,6 +26,7 @@ use vaxel_core::{
     name::ServiceName,
     principal::Principal,
     service::{Limits, ToolFilter, Validate},
+    session::SessionState,
     time::Clock,
 };
 use vaxel_egress::Egress;
@@ -173,7 +174,7 @@ pub(crate) struct Shared {
     pub(crate) unguarded: Principal,
     pub(crate) sessions: Sessions,
     pub(crate) interactions: Interactions,
-    pub(crate) interests: Interests,
+    pub(crate) interests: Arc<Interests>,
     pub(crate) task_ids: Tasks,
     pub(crate) replayed: replay::Budget,
     /// Streams of clients of 2024-11-05.
@@ -198,8 +199,10 @@ impl Gateway {
     pub fn new(config: Config, deps: Deps, registry: &mut Registry) -> Self {
         let sealer = Arc::new(deps.sealer);
         let tasks = TaskTracker::new();
+        let interests = Arc::<Interests>::default();
         let sessions = Sessions::new(
             Arc::clone(&sealer),
+            Arc::clone(&interests),
             config.sessions_max,
             config.session_idle,
         );
@@ -219,7 +222,7 @@ impl Gateway {
             unguarded: Principal::unguarded(),
             sessions,
             interactions,
-            interests: Interests::default(),
+            interests,
             task_ids: Tasks::new(sealer),
             replayed: replay::Budget::default(),
             streams_of_2024: oldest::Streams::default(),
@@ -285,6 +288,28 @@ impl Gateway {
     pub fn withdraw(&self, id: Id<Service>) {
         self.shared.change(|old| old.without(id));
         self.shared.interests.forget(id);
+    }
+
+    /// Remembers what clients had set in their sessions when it was saved. To be called before
+    /// anything is served.
+    pub fn restore_sessions(&self, saved: Vec<SessionState>) {
+        self.shared.sessions.remembered.restore(saved);
+    }
+
+    /// Waits until clients have set something in their sessions that is not saved; takes it, the newest
+    /// state of each session once. An empty state is to be forgotten.
+    pub async fn changed_sessions(&self) -> Vec<SessionState> {
+        self.shared.sessions.remembered.changed().await
+    }
+
+    /// The same without waiting.
+    pub fn take_changed_sessions(&self) -> Vec<SessionState> {
+        self.shared.sessions.remembered.take()
+    }
+
+    /// These states could not be saved: they are handed over again.
+    pub fn sessions_not_saved(&self, states: &[SessionState]) {
+        self.shared.sessions.remembered.not_saved(states);
     }
 
     /// Replaces the keys that callers can show.

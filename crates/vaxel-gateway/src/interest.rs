@@ -189,6 +189,11 @@ impl Watched {
             let _ = timeout(TAKE_NOTE, known).await;
         }
     }
+
+    /// Whose resource it is.
+    pub(crate) fn service(&self) -> Id<Service> {
+        self.interest.service
+    }
 }
 
 impl Drop for Watched {

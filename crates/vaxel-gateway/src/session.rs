@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+pub(crate) mod remembered;
+
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,7 @@ use vaxel_core::{
     failure::{Failure, Kind},
     id::{self, Id, Service},
     principal::{Principal, Proof},
+    session::{LIFE, SessionState},
     time::Timestamp,
 };
 use vaxel_mcp::{
@@ -34,14 +37,16 @@ use vaxel_mcp::{
     revision::Revision,
 };
 
-use crate::{interest::Watched, replay::Replays};
+use self::remembered::Remembered;
+use crate::{
+    interest::{Interests, Watched},
+    replay::Replays,
+};
 
 /// Longest session id that is looked at, bytes.
 const TOKEN_MAX: usize = 8 << 10;
 /// Longest capabilities and client info that a session keeps, bytes each.
 const FACT_MAX: usize = 2 << 10;
-/// Ended ids that are remembered, so that their token does not open them again.
-const ENDED: usize = 10_000;
 
 /// One legacy session.
 pub(crate) struct Session {
@@ -92,6 +97,8 @@ pub(crate) struct Opening<'a> {
 /// All legacy sessions.
 pub(crate) struct Sessions {
     sealer: Arc<Sealer>,
+    interests: Arc<Interests>,
+    pub(crate) remembered: Remembered,
     open: Mutex<Open>,
     max: usize,
     idle: Duration,
@@ -100,15 +107,21 @@ pub(crate) struct Sessions {
 #[derive(Default)]
 struct Open {
     by_token: HashMap<Arc<str>, Arc<Session>>,
-    ended: std::collections::VecDeque<Arc<str>>,
 }
 
 const CONTEXT: &[u8] = b"legacy session";
 
 impl Sessions {
-    pub(crate) fn new(sealer: Arc<Sealer>, max: usize, idle: Duration) -> Self {
+    pub(crate) fn new(
+        sealer: Arc<Sealer>,
+        interests: Arc<Interests>,
+        max: usize,
+        idle: Duration,
+    ) -> Self {
         Self {
             sealer,
+            interests,
+            remembered: Remembered::default(),
             open: Mutex::default(),
             max,
             idle,
@@ -161,14 +174,46 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Ends a session; its calls in flight go on to their end.
+    /// Ends a session for ever; its calls in flight go on to their end.
     pub(crate) fn end(&self, token: &str) {
-        let mut open = self.open.lock();
-        open.by_token.remove(token);
-        if open.ended.len() >= ENDED {
-            open.ended.pop_front();
+        if let Some(id) = self.close(token) {
+            self.remembered.change(id, |state| {
+                *state = SessionState {
+                    ended: true,
+                    ..SessionState::new(id)
+                };
+            });
         }
-        open.ended.push_back(token.into());
+    }
+
+    /// Ends a session whose id nobody knows outside of this process.
+    pub(crate) fn forget(&self, token: &str) {
+        if let Some(id) = self.close(token) {
+            self.remembered
+                .change(id, |state| *state = SessionState::new(id));
+        }
+    }
+
+    fn close(&self, token: &str) -> Option<Id<id::Session>> {
+        let open = self.open.lock().by_token.remove(token);
+        let id = open.map(|session| session.id);
+        id.or_else(|| Some(self.claims(token)?.i))
+    }
+
+    /// Takes note of what the client has set in its session.
+    pub(crate) fn remember(&self, session: &Session) {
+        let level = session.meta.load().log_level;
+        let level = level.map(|level| level.as_json().trim_matches('"').into());
+        let watched = session.watched.lock();
+        let watched = watched
+            .values()
+            .map(|one| (one.service(), one.uri().into()));
+        let mut watched: Vec<_> = watched.collect();
+        watched.sort();
+        self.remembered.change(session.id, |state| {
+            state.level = level;
+            state.watched = watched;
+        });
     }
 
     /// How many are kept in memory.
@@ -179,6 +224,10 @@ impl Sessions {
     /// Forgets what was idle too long.
     pub(crate) fn sweep(&self, now: Timestamp) {
         let idle = self.idle;
+        let life = u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX);
+        let expired = now.as_millis().saturating_sub(life);
+        self.remembered
+            .forget_before(Timestamp::from_millis(expired));
         self.open.lock().by_token.retain(|_, session| {
             session.replays.sweep();
             now.since(Timestamp::from_millis(session.seen.load(Ordering::Relaxed))) < idle
@@ -187,14 +236,27 @@ impl Sessions {
 
     /// A token of an earlier process, or one that was idle.
     fn take_up(&self, token: &str, now: Timestamp) -> Option<Arc<Session>> {
-        if token.len() > TOKEN_MAX || self.open.lock().ended.iter().any(|ended| &**ended == token) {
+        let claims = self.claims(token)?;
+        let state = self.remembered.of(claims.i);
+        let is_over = state.as_ref().is_some_and(|state| state.ended);
+        if is_over || now.since(claims.i.created_at()) > LIFE {
+            return None;
+        }
+        let session = Session::of(&claims, now)?;
+        if let Some(state) = state {
+            session.restore(&state, &self.interests);
+        }
+        let session = Arc::new(session);
+        self.keep(token.into(), Arc::clone(&session), now);
+        Some(session)
+    }
+
+    fn claims(&self, token: &str) -> Option<Claims> {
+        if token.len() > TOKEN_MAX {
             return None;
         }
         let plain = self.sealer.open_text(CONTEXT, token).ok()?;
-        let claims: Claims = serde_json::from_slice(plain.expose()).ok()?;
-        let session = Arc::new(Session::of(&claims, now)?);
-        self.keep(token.into(), Arc::clone(&session), now);
-        Some(session)
+        serde_json::from_slice(plain.expose()).ok()
     }
 
     fn keep(&self, token: Arc<str>, session: Arc<Session>, now: Timestamp) {
@@ -241,6 +303,17 @@ impl Session {
             calls: Mutex::default(),
             seen: AtomicU64::new(now.as_millis()),
         })
+    }
+
+    /// Sets what the client had set in an earlier process, or before it was idle for long.
+    fn restore(&self, state: &SessionState, interests: &Interests) {
+        if let Some(level) = state.level.as_deref().and_then(Level::of) {
+            self.set_level(level);
+        }
+        let mut watched = self.watched.lock();
+        for (service, uri) in &state.watched {
+            watched.insert(uri.clone(), interests.of(*service).watch(uri));
+        }
     }
 
     /// Sets the least severe log message that this client wants.

@@ -125,22 +125,33 @@ pub(crate) async fn watch_resource(
     wanted: bool,
 ) -> Result<(), Failure> {
     crate::authorize::may_list(&context.principal)?;
-    let noted = {
-        let mut watched = session.watched.lock();
-        if !wanted {
-            watched.remove(uri);
-            return Ok(());
-        }
-        if watched.len() >= RESOURCES && !watched.contains_key(uri) {
-            return Err(too_many());
-        }
-        let one = watch(context, uri)?;
-        let noted = one.noted();
-        watched.insert(uri.into(), one);
-        noted
-    };
-    noted.await;
+    let noted = change_watched(context, session, uri, wanted)?;
+    context.shared.sessions.remember(session);
+    if let Some(noted) = noted {
+        noted.await;
+    }
     Ok(())
+}
+
+/// Changes what a session watches; what is returned waits until the server knows.
+fn change_watched(
+    context: &Context,
+    session: &Session,
+    uri: &str,
+    wanted: bool,
+) -> Result<Option<impl Future<Output = ()> + Send + use<>>, Failure> {
+    let mut watched = session.watched.lock();
+    if !wanted {
+        watched.remove(uri);
+        return Ok(None);
+    }
+    if watched.len() >= RESOURCES && !watched.contains_key(uri) {
+        return Err(too_many());
+    }
+    let one = watch(context, uri)?;
+    let noted = one.noted();
+    watched.insert(uri.into(), one);
+    Ok(Some(noted))
 }
 
 fn too_many() -> Failure {

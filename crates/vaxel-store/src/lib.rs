@@ -31,7 +31,6 @@ pub use key::KeyRow;
 pub use outbox::Event;
 pub use secret::SecretRow;
 pub use service::{RevisionRow, ServiceQuery};
-pub use session::SessionRow;
 pub use store::{Config, Stats, Store};
 
 #[cfg(test)]

@@ -51,6 +51,13 @@ CREATE TABLE sessions (
 );
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 ",
+    "
+DROP TABLE sessions;
+CREATE TABLE sessions (
+    id TEXT PRIMARY KEY, log_level TEXT, watched TEXT NOT NULL, ended BIGINT NOT NULL,
+    changed_at BIGINT NOT NULL
+);
+",
 ];
 
 /// Steps of `records.db`.

@@ -2,7 +2,8 @@
 //! token that needs no row; a row comes with the first thing that the client set.
 
 use vaxel_core::{
-    id::{Id, Key, Session},
+    id::{Id, Service},
+    session::SessionState,
     time::Timestamp,
 };
 
@@ -13,59 +14,54 @@ use crate::{
     store::Store,
 };
 
-/// What is kept of a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionRow {
-    /// Never changes.
-    pub id: Id<Session>,
-    /// Whose it is; none when authentication is off.
-    pub principal: Option<Id<Key>>,
-    /// MCP logging level, when the client set one.
-    pub log_level: Option<String>,
-    /// URIs of the resources whose updates it wants.
-    pub subscriptions: Vec<String>,
-    /// When the client ended it. An ended session stays ended.
-    pub ended_at: Option<Timestamp>,
-    /// Last used, to within some seconds.
-    pub seen_at: Timestamp,
-}
-
 static PUT: Stmt = Stmt::new(
-    "INSERT INTO sessions (id, principal, log_level, subscriptions, ended_at, seen_at) \
-     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET \
-     log_level = excluded.log_level, subscriptions = excluded.subscriptions, \
-     ended_at = coalesce(sessions.ended_at, excluded.ended_at), seen_at = excluded.seen_at",
+    "INSERT INTO sessions (id, log_level, watched, ended, changed_at) VALUES ($1, $2, $3, $4, $5) \
+     ON CONFLICT (id) DO UPDATE SET log_level = excluded.log_level, watched = excluded.watched, \
+     ended = excluded.ended, changed_at = excluded.changed_at",
 );
-static GET: Stmt = Stmt::new(
-    "SELECT id, principal, log_level, subscriptions, ended_at, seen_at FROM sessions WHERE id = $1",
-);
-static FORGET: Stmt = Stmt::new("DELETE FROM sessions WHERE seen_at < $1");
+static ALL: Stmt = Stmt::new("SELECT id, log_level, watched, ended FROM sessions ORDER BY id");
+static REMOVE: Stmt = Stmt::new("DELETE FROM sessions WHERE id = $1");
+static FORGET: Stmt = Stmt::new("DELETE FROM sessions WHERE changed_at < $1");
 
 impl Store {
-    /// Keeps a session in the place of what was kept of it before.
-    pub async fn put_session(&self, session: &SessionRow) -> Result<(), Error> {
-        let session = session.clone();
-        self.write("put_session", move |tx| {
-            let values: [Value<'_>; 6] = values![
-                session.id,
-                session.principal,
-                session.log_level.as_deref(),
-                to_json(&session.subscriptions)?,
-                session.ended_at,
-                session.seen_at,
-            ];
-            tx.execute(&PUT, &values).map(drop)
+    /// Keeps these states in the place of what was kept of their sessions; empty ones are forgotten.
+    pub async fn put_sessions(
+        &self,
+        states: Vec<SessionState>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.write("put_sessions", move |tx| {
+            for state in &states {
+                if state.is_empty() {
+                    tx.execute(&REMOVE, &values![state.id])?;
+                    continue;
+                }
+                let watched: Vec<(String, &str)> = state
+                    .watched
+                    .iter()
+                    .map(|(service, uri)| (service.to_string(), &**uri))
+                    .collect();
+                let values: [Value<'_>; 5] = values![
+                    state.id,
+                    state.level.as_deref(),
+                    to_json(&watched)?,
+                    state.ended,
+                    now,
+                ];
+                tx.execute(&PUT, &values)?;
+            }
+            Ok(())
         })
         .await
     }
 
-    /// What is kept of a session.
-    pub async fn session(&self, id: Id<Session>) -> Result<Option<SessionRow>, Error> {
-        self.read("session", move |tx| tx.find(&GET, &values![id], read))
+    /// What is kept of all sessions.
+    pub async fn sessions(&self) -> Result<Vec<SessionState>, Error> {
+        self.read("sessions", move |tx| tx.query(&ALL, &values![], read))
             .await
     }
 
-    /// Deletes what is kept of sessions last used before `before`; returns of how many.
+    /// Deletes what was last changed before `before`; returns of how many sessions.
     pub async fn forget_sessions(&self, before: Timestamp) -> Result<usize, Error> {
         self.write("forget_sessions", move |tx| {
             tx.execute(&FORGET, &values![before])
@@ -74,16 +70,15 @@ impl Store {
     }
 }
 
-fn read(row: &Row<'_>) -> Result<SessionRow, Error> {
-    Ok(SessionRow {
+fn read(row: &Row<'_>) -> Result<SessionState, Error> {
+    let watched: Vec<(Id<Service>, Box<str>)> = from_json("watched", &row.text(2)?)?;
+    Ok(SessionState {
         id: row.id(0)?,
-        principal: row.maybe_id(1)?,
-        log_level: row.maybe_text(2)?,
-        subscriptions: from_json("subscriptions", &row.text(3)?)?,
-        ended_at: row.maybe_time(4)?,
-        seen_at: row.time(5)?,
+        level: row.maybe_text(1)?.map(Into::into),
+        watched,
+        ended: row.truth(3)?,
     })
 }
 
 #[cfg(test)]
-pub(crate) static STATEMENTS: &[&Stmt] = &[&PUT, &GET, &FORGET];
+pub(crate) static STATEMENTS: &[&Stmt] = &[&PUT, &ALL, &REMOVE, &FORGET];

@@ -146,10 +146,6 @@ impl Row<'_> {
             .map_err(|error| Error::unreadable("time", error))?;
         Ok(millis.map(|millis| Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))))
     }
-    pub(crate) fn maybe_id<T>(&self, at: usize) -> Result<Option<Id<T>>, Error> {
-        let id = self.maybe_text(at)?.map(|text| text.parse()).transpose();
-        id.map_err(|error| Error::unreadable("id", error))
-    }
     pub(crate) fn id<T>(&self, at: usize) -> Result<Id<T>, Error> {
         self.text(at)?
             .parse()

@@ -156,7 +156,7 @@ impl Duplex {
     pub(super) fn end(&self, shared: &Shared) {
         self.answering.lock().abort_all();
         if let Some(session) = self.session.get().and_then(|id| id.to_str().ok()) {
-            shared.sessions.end(session);
+            shared.sessions.forget(session);
         }
     }
 

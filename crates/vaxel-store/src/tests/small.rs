@@ -6,11 +6,11 @@ use serde_json::{json, value::to_raw_value};
 use vaxel_core::{
     catalog::{Catalog, Item},
     id::Id,
+    session::SessionState,
 };
 
 use super::contract::contract;
 use crate::{
-    session::SessionRow,
     store::Store,
     tests::{NOW, line, service},
 };
@@ -21,7 +21,7 @@ contract!(
     audit_lines_are_paged_from_the_newest,
     a_catalog_takes_the_place_of_the_one_before,
     a_note_takes_the_place_of_the_one_before,
-    an_ended_session_stays_ended,
+    a_session_is_kept_as_it_was_last_and_forgotten_when_it_is_empty,
     a_fact_takes_the_place_of_the_one_before,
 );
 
@@ -129,31 +129,32 @@ async fn a_note_takes_the_place_of_the_one_before(store: &Store) {
     assert_eq!(store.demo_notes().await.unwrap(), ["a"]);
 }
 
-async fn an_ended_session_stays_ended(store: &Store) {
-    let mut session = SessionRow {
-        id: Id::new(NOW),
-        principal: Some(Id::new(NOW)),
-        log_level: Some("debug".to_owned()),
-        subscriptions: vec!["file:///a".to_owned()],
-        ended_at: None,
-        seen_at: NOW,
+async fn a_session_is_kept_as_it_was_last_and_forgotten_when_it_is_empty(store: &Store) {
+    let mut session = SessionState {
+        level: Some("debug".into()),
+        watched: vec![(Id::new(NOW), "file:///a".into())],
+        ..SessionState::new(Id::new(NOW))
     };
-    store.put_session(&session).await.unwrap();
-    let found = store.session(session.id).await.unwrap();
-    assert_eq!(found.as_ref(), Some(&session));
-    session.ended_at = Some(NOW);
-    store.put_session(&session).await.unwrap();
-    let late = SessionRow {
-        ended_at: None,
-        ..session.clone()
+    let ended = SessionState {
+        ended: true,
+        ..SessionState::new(Id::new(NOW))
     };
-    store.put_session(&late).await.unwrap();
-    let found = store.session(session.id).await.unwrap().unwrap();
-    assert_eq!(found.ended_at, Some(NOW));
-    assert_eq!(store.forget_sessions(NOW).await.unwrap(), 0);
+    let both = vec![session.clone(), ended.clone()];
+    store.put_sessions(both.clone(), NOW).await.unwrap();
+    assert_eq!(store.sessions().await.unwrap(), both);
+    session.level = None;
     let later = NOW.plus(Duration::from_secs(1));
+    store
+        .put_sessions(vec![session.clone()], later)
+        .await
+        .unwrap();
+    assert_eq!(store.sessions().await.unwrap(), [session.clone(), ended]);
+    assert_eq!(store.forget_sessions(NOW).await.unwrap(), 0);
     assert_eq!(store.forget_sessions(later).await.unwrap(), 1);
-    assert_eq!(store.session(session.id).await.unwrap(), None);
+    assert_eq!(store.sessions().await.unwrap(), [session.clone()]);
+    let empty = SessionState::new(session.id);
+    store.put_sessions(vec![empty], later).await.unwrap();
+    assert!(store.sessions().await.unwrap().is_empty());
 }
 
 async fn a_fact_takes_the_place_of_the_one_before(store: &Store) {

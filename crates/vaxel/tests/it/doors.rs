@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use crate::harness::{TestVaxel, wait_for};
 
 /// An answer, taken apart just enough.
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let text = self
             .body
             .lines()
@@ -27,7 +27,7 @@ impl Answer {
             .unwrap_or_else(|error| panic!("{error} in {}", self.body))
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
             key.eq_ignore_ascii_case(name).then_some(value.trim())
@@ -36,20 +36,26 @@ impl Answer {
 }
 
 /// A client that says exactly what it is told.
-struct Raw {
+pub(crate) struct Raw {
     address: String,
-    key: String,
+    pub(crate) key: String,
 }
 
 impl Raw {
-    fn of(vaxel: &TestVaxel) -> Self {
+    pub(crate) fn of(vaxel: &TestVaxel) -> Self {
         Self {
             address: vaxel.url().replace("http://", ""),
             key: vaxel.key(),
         }
     }
 
-    fn send(&self, verb: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub(crate) fn send(
+        &self,
+        verb: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let mut stream = self.open(verb, path, headers, body);
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -62,7 +68,13 @@ impl Raw {
         }
     }
 
-    fn open(&self, verb: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TcpStream {
+    pub(crate) fn open(
+        &self,
+        verb: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> TcpStream {
         let mut all = vec![
             ("host".to_owned(), self.address.clone()),
             ("authorization".to_owned(), format!("Bearer {}", self.key)),
@@ -106,7 +118,7 @@ impl Raw {
     }
 
     /// Opens a legacy session and returns its id.
-    fn session(&self, version: &str) -> (String, Value) {
+    pub(crate) fn session(&self, version: &str) -> (String, Value) {
         let params = json!({"protocolVersion": version, "capabilities": {},
                             "clientInfo": {"name": "raw", "version": "1"}});
         let message = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});

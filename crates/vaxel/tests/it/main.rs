@@ -12,5 +12,6 @@ mod first_run;
 mod fixture;
 mod matrix;
 mod peers;
+mod restart;
 mod tidy;
 mod validation;
