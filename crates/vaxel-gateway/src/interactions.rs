@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use vaxel_auth::seal::Sealer;
 use vaxel_core::{
     failure::{Failure, Kind},
@@ -38,13 +38,16 @@ const STATE_MAX: usize = 64 << 10;
 pub(crate) struct Interactions {
     sealer: Arc<Sealer>,
     clock: Clock,
-    parked: Arc<Mutex<HashMap<Id<id::Call>, Parked>>>,
+    parked: Arc<Mutex<Waiting>>,
     /// Calls that may wait, in all and per caller.
     limits: (usize, usize),
     /// How long a client may take to answer.
     patience: Duration,
     tasks: TaskTracker,
 }
+
+/// The calls that wait, each with what ends its waiting.
+type Waiting = HashMap<Id<id::Call>, (Parked, AbortOnDropHandle<()>)>;
 
 /// A call of a legacy server that waits for its client's answers. Dropped, it is called off.
 pub(crate) struct Parked {
@@ -143,18 +146,16 @@ impl Interactions {
         let id = Id::new(self.clock.now());
         let state = self.seal_claims(binding, None, Some(id))?;
         let result = ask(&parked.open, &state);
-        {
-            let mut all = self.parked.lock();
-            let (in_all, per_caller) = self.limits;
-            let of_caller = || all.values().filter(|one| one.proof == parked.proof).count();
-            if all.len() >= in_all || of_caller() >= per_caller {
-                let detail = "Too many calls wait for answers of their clients (calls.parked)";
-                return Err(Failure::new(Kind::Busy, detail).retry_after(10));
-            }
-            all.insert(id, parked);
+        let mut all = self.parked.lock();
+        let (in_all, per_caller) = self.limits;
+        let same = |(other, _): &&(Parked, _)| other.proof == parked.proof;
+        if all.len() >= in_all || all.values().filter(same).count() >= per_caller {
+            let detail = "Too many calls wait for answers of their clients (calls.parked)";
+            return Err(Failure::new(Kind::Busy, detail).retry_after(10));
         }
-        self.tasks
-            .spawn(expire(Arc::downgrade(&self.parked), id, self.patience));
+        let expiry = expire(Arc::downgrade(&self.parked), id, self.patience);
+        let expiry = AbortOnDropHandle::new(self.tasks.spawn(expiry));
+        all.insert(id, (parked, expiry));
         Ok(result)
     }
 
@@ -176,7 +177,7 @@ impl Interactions {
             _ if expired => Resumed::Gone,
             None => Resumed::Server(claims.s),
             Some(id) => match self.parked.lock().remove(&id) {
-                Some(parked) => Resumed::Parked(Box::new(parked)),
+                Some((parked, _)) => Resumed::Parked(Box::new(parked)),
                 None => Resumed::Gone,
             },
         })
@@ -206,11 +207,7 @@ impl Interactions {
 }
 
 /// A client that does not come back: its call is called off.
-async fn expire(
-    parked: Weak<Mutex<HashMap<Id<id::Call>, Parked>>>,
-    id: Id<id::Call>,
-    after: Duration,
-) {
+async fn expire(parked: Weak<Mutex<Waiting>>, id: Id<id::Call>, after: Duration) {
     tokio::time::sleep(after).await;
     let late = parked.upgrade().and_then(|all| all.lock().remove(&id));
     drop(late);

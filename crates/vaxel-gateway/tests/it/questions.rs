@@ -457,6 +457,23 @@ async fn a_call_that_waits_is_resumed_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_resumed_leaves_no_task_behind() {
+    let rig = Rig::start();
+    let _servers = every_server(&rig).await;
+    let client = rig.modern().able(ABLE);
+    converse(&client, call("hl", &[], false)).await;
+    let tasks = tokio::runtime::Handle::current().metrics();
+    let before = tasks.num_alive_tasks();
+    for _ in 0..100 {
+        converse(&client, call("hl", &[form("one")], false)).await;
+    }
+    wait_for("the tasks of a hundred calls to end", || {
+        (tasks.num_alive_tasks() < before + 50).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_client_never_comes_back_is_called_off() {
     let mut plan = crate::harness::Plan::default();
     plan.config.answer_wait = std::time::Duration::from_millis(50);
