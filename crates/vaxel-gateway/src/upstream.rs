@@ -42,6 +42,7 @@ pub(crate) mod ear;
 pub(crate) mod http_events;
 pub(crate) mod http_link;
 pub(crate) mod http_probe;
+mod left; // calls whose callers left
 mod legacy_call;
 mod session_stream;
 pub(crate) mod sse_dial;

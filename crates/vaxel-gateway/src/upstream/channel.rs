@@ -23,10 +23,7 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::{Instant, timeout_at},
 };
-use vaxel_core::{
-    failure::{Failure, Kind},
-    principal::Proof,
-};
+use vaxel_core::failure::{Failure, Kind};
 use vaxel_mcp::{
     envelope::{Envelope, Kind as MessageKind, span},
     error::METHOD_NOT_FOUND,
@@ -42,6 +39,7 @@ use vaxel_mcp::{
 use super::{
     Answer, Asked, Event, Events, NowPlus, OnBehalf, Outbound,
     ear::{Ear, Listened},
+    left::{self, Left},
     own_meta, own_request, read_initialize, read_own,
 };
 
@@ -51,8 +49,6 @@ const OUTGOING: usize = 1_024;
 /// Notifications of one call waiting for its caller. When it is full the newest is dropped: progress
 /// and log lines may be lost, answers may not.
 const NOTES: usize = 64;
-/// For so long a question may still belong to a call that its caller has left: nobody else hears it.
-const LINGER: Duration = Duration::from_secs(30);
 /// How long a subscription is waited for: it ends by being dropped.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
@@ -78,8 +74,7 @@ pub(crate) struct Channel {
 struct Calls {
     closed: Option<Arc<str>>,
     waiting: HashMap<u64, Waiter>,
-    /// When each caller last left a call that the server may ask about, within [`LINGER`].
-    left: HashMap<Proof, Instant>,
+    left: Left,
 }
 
 struct Waiter {
@@ -89,7 +84,6 @@ struct Waiter {
     may_ask: bool,
     /// A stream of changes, which is no call of anybody.
     listens: bool,
-    caller: Proof,
 }
 
 /// What comes first to a waiting call. Nearly all get their answer; only one that is asked something,
@@ -204,7 +198,6 @@ impl Channel {
             notes: notes.map(|sender| Notes { sender, token }),
             may_ask,
             listens: out.request.method() == Method::Listen,
-            caller: out.on_behalf.proof,
         };
         let call = self.wait_for(id, waiter)?;
         let mut events = ChannelEvents {
@@ -389,8 +382,15 @@ impl Channel {
     }
 
     fn answer(&self, id: Option<u64>, message: Bytes) {
-        let waiter = id.and_then(|id| self.calls.lock().waiting.remove(&id));
+        let (waiter, is_sign) = {
+            let mut calls = self.calls.lock();
+            let waiter = id.and_then(|id| calls.waiting.remove(&id));
+            (waiter, id.is_some_and(|id| calls.left.hear(id)))
+        };
         let Some(waiter) = waiter else {
+            if is_sign {
+                return;
+            }
             return (self.garbage)(
                 "an answer that nobody waits for (late, repeated or unknown id)",
             );
@@ -458,7 +458,7 @@ impl Channel {
 
     /// A question goes to the one call that it can belong to. One that could be anybody's is refused,
     /// and the server gets its calls one by one from then on. One that could still be about a call that
-    /// was left goes to nobody but whoever left it.
+    /// was left is nobody's.
     fn asked(&self, envelope: &Envelope<'_>) {
         let question = Asked::read(envelope);
         let told = match question {
@@ -473,16 +473,13 @@ impl Channel {
 
     fn hand_over(&self, question: Box<Asked>) -> Result<(), ()> {
         let mut calls = self.calls.lock();
-        let Calls { waiting, left, .. } = &mut *calls;
-        let mut candidates = waiting.values_mut().filter(|call| call.may_ask);
+        if calls.left.may_be_asked_about() {
+            return Err(());
+        }
+        let mut candidates = calls.waiting.values_mut().filter(|call| call.may_ask);
         let call = candidates.next().ok_or(())?;
         if candidates.next().is_some() {
             self.one_by_one.store(true, Ordering::Relaxed);
-            return Err(());
-        }
-        let lingers =
-            |(caller, at): (&Proof, &Instant)| *caller != call.caller && at.elapsed() < LINGER;
-        if left.iter().any(lingers) {
             return Err(());
         }
         let event = Event::Question(question);
@@ -577,22 +574,21 @@ struct PendingCall {
 
 impl Drop for PendingCall {
     fn drop(&mut self) {
+        let channel = &self.shared;
+        let sign = channel.next_id.fetch_add(1, Ordering::Relaxed);
         let left = {
-            let mut calls = self.shared.calls.lock();
+            let mut calls = channel.calls.lock();
             let left = calls.waiting.remove(&self.id);
-            if let Some(call) = left.as_ref().filter(|call| call.may_ask) {
-                calls.left.retain(|_, at| at.elapsed() < LINGER);
-                calls.left.insert(call.caller, Instant::now());
+            if left.as_ref().is_some_and(|call| call.may_ask) {
+                calls.left.note(sign);
             }
             left
         };
-        if left.is_some() {
-            let message = format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
-                self.id
-            );
-            // A child that cannot be told will be found out by its next answer.
-            let _ = self.shared.send(Bytes::from(message));
+        let Some(left) = left else { return };
+        // A child that cannot be told will be found out by its next answer.
+        let _ = channel.send(left::cancelled(self.id));
+        if left.may_ask {
+            let _ = channel.send(left::ask_for_sign(sign));
         }
     }
 }

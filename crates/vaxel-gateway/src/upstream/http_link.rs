@@ -47,6 +47,7 @@ use super::{
     ear::{Ear, Listened},
     http_events::{HttpEvents, Source},
     http_probe::{Address, probe_modern},
+    left,
     legacy_call::LegacyCall,
     session_stream::{Calls, SessionStream},
 };
@@ -59,6 +60,8 @@ const ENDED_AT_ONCE: usize = 32;
 const DOUBT_PAUSE: Duration = Duration::from_secs(10);
 /// Longest wait for a stream of changes to open.
 const OPEN_STREAM: Duration = Duration::from_secs(30);
+/// How long what a server said on the stream of a session may be on its way.
+const STREAM_FOLLOWS: Duration = Duration::from_millis(500);
 /// How long a polite end may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -319,6 +322,48 @@ impl HttpLink {
             }
         };
         stream.follow(body, self.0.response_max, Arc::clone(&slot.calls), tell);
+    }
+
+    /// An id for a request of Vaxel's own.
+    pub(super) fn next_id(&self) -> u64 {
+        self.0.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Tells the server that nobody waits for a request, and where it may ask about it on the stream of
+    /// the session, waits for a sign that it knows.
+    pub(super) fn call_off(
+        &self,
+        id: u64,
+        session: Option<HeaderValue>,
+        calls: Option<(Arc<Calls>, u64)>,
+    ) {
+        let Some((calls, sign)) = calls else {
+            return self.tell(left::cancelled(id), session);
+        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let link = self.clone();
+        let farewell = async move {
+            let deadline = Instant::now_plus(FAREWELL);
+            let session = session.as_ref();
+            let told = link.post_legacy(left::cancelled(id), session, deadline);
+            told.await?;
+            let asked = link.post_legacy(left::ask_for_sign(sign), session, deadline);
+            let reply = asked.await?;
+            reply.body.collect(link.0.response_max, deadline).await?;
+            // The stream is another connection: what was said on it before may come after.
+            tokio::time::sleep(STREAM_FOLLOWS).await;
+            calls.hear_sign(sign);
+            Ok::<_, Failure>(())
+        };
+        let shared = Arc::clone(&self.0);
+        let noted = async move {
+            if let Err(failure) = farewell.await {
+                tracing::debug!(service.name = %shared.name, %failure, "a call was not called off");
+            }
+        };
+        self.0.farewells.spawn_on(noted, &runtime);
     }
 
     /// Tells the server something that has no answer, as a task of its own: that nobody waits for a

@@ -111,11 +111,9 @@ impl LegacyCall {
 impl Drop for LegacyCall {
     fn drop(&mut self) {
         if self.in_flight {
-            let message = format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
-                self.id
-            );
-            self.link.tell(message.into(), self.session.take());
+            let sign = self.link.next_id();
+            let calls = self.heard.as_ref().map(|heard| (heard.leave(sign), sign));
+            self.link.call_off(self.id, self.session.take(), calls);
         }
     }
 }

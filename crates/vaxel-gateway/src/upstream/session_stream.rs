@@ -17,14 +17,20 @@ use vaxel_mcp::{
     method::Method,
 };
 
-use super::{Asked, Event, channel::answer_to_server};
+use super::{Asked, Event, channel::answer_to_server, left::Left};
 
 /// Events of one call that wait for it. When it is full they are lost, and questions refused.
 const EVENTS: usize = 32;
 
 /// The calls of one session that its server may ask about.
 #[derive(Default)]
-pub(super) struct Calls(Mutex<HashMap<u64, mpsc::Sender<Event>>>);
+pub(super) struct Calls(Mutex<InFlight>);
+
+#[derive(Default)]
+struct InFlight {
+    waiting: HashMap<u64, mpsc::Sender<Event>>,
+    left: Left,
+}
 
 /// What the stream of the session has for one call; until this is dropped.
 pub(super) struct Heard {
@@ -36,7 +42,7 @@ pub(super) struct Heard {
 impl Calls {
     pub(super) fn enter(self: &Arc<Self>, id: u64) -> Heard {
         let (sender, events) = mpsc::channel(EVENTS);
-        self.0.lock().insert(id, sender);
+        self.0.lock().waiting.insert(id, sender);
         Heard {
             events,
             calls: Arc::clone(self),
@@ -44,10 +50,18 @@ impl Calls {
         }
     }
 
+    /// The server has given a sign.
+    pub(super) fn hear_sign(&self, sign: u64) {
+        self.0.lock().left.hear(sign);
+    }
+
     /// Hands an event to the only call there is.
     fn hand_over(&self, event: Event) -> Result<(), ()> {
         let calls = self.0.lock();
-        let mut all = calls.values();
+        if calls.left.may_be_asked_about() {
+            return Err(());
+        }
+        let mut all = calls.waiting.values();
         match (all.next(), all.next()) {
             (Some(only), None) => only.try_send(event).map_err(drop),
             _ => Err(()),
@@ -63,11 +77,18 @@ impl Heard {
             None => std::future::pending().await,
         }
     }
+
+    /// Its caller does not wait for the end of the call. The sign with this id says that the server
+    /// knows.
+    pub(super) fn leave(&self, sign: u64) -> Arc<Calls> {
+        self.calls.0.lock().left.note(sign);
+        Arc::clone(&self.calls)
+    }
 }
 
 impl Drop for Heard {
     fn drop(&mut self) {
-        self.calls.0.lock().remove(&self.id);
+        self.calls.0.lock().waiting.remove(&self.id);
     }
 }
 

@@ -38,6 +38,9 @@ impl Aloof {
             let question = json!({"jsonrpc": "2.0", "id": id, "method": "elicitation/create",
                 "params": {"message": "m", "requestedSchema": {"type": "object"}}});
             calls.insert(id, (seen.json.clone(), sender));
+            if seen.json["params"]["arguments"]["quiet"] == true {
+                return Some(Reply::Live(receiver));
+            }
             let wants_both = seen.json["params"]["arguments"]["both"] == true;
             if !wants_both || calls.len() > 1 {
                 let stream = self.streams.lock()[session].clone();
@@ -48,6 +51,16 @@ impl Aloof {
             } else {
                 Reply::Live(receiver)
             });
+        }
+        if seen.method() == "notifications/cancelled" {
+            // It had already begun to ask; what comes of it is the answer to the last call.
+            let mut calls = self.calls.lock();
+            let last = calls[&format!("q{}", calls.len() - 1)].clone();
+            calls.insert("late".to_owned(), last);
+            let question = json!({"jsonrpc": "2.0", "id": "late", "method": "elicitation/create",
+                "params": {"message": "m", "requestedSchema": {"type": "object"}}});
+            let stream = self.streams.lock()[session].clone();
+            stream.try_send(question.to_string()).unwrap();
         }
         if seen.method().is_empty() {
             let calls = self.calls.lock();
@@ -158,6 +171,33 @@ async fn a_question_that_could_be_of_either_call_is_refused() {
     while calls.join_next().await.is_some() {}
     let outcomes = [rig.record().await.outcome, rig.record().await.outcome];
     assert!(outcomes.contains(&Outcome::Ok) && outcomes.contains(&Outcome::Cancelled));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_of_a_call_that_was_left_is_nobodys() {
+    let rig = Rig::start();
+    let upstream = start(&rig).await;
+    let client = rig.modern().able(ABLE);
+    let quiet = Message::call("up__echo", r#"{"quiet":true}"#);
+    let mut calls = tokio::task::JoinSet::new();
+    let (one, message) = (
+        client.clone(),
+        Message::call("up__echo", r#"{"quiet":true}"#),
+    );
+    calls.spawn(async move { one.say(&message).await });
+    wait_for("the first call", || {
+        (upstream.seen("tools/call").len() == 1).then_some(())
+    })
+    .await;
+    let (two, ()) = tokio::join!(client.say(&quiet), async {
+        wait_for("the second call", || {
+            (upstream.seen("tools/call").len() == 2).then_some(())
+        })
+        .await;
+        calls.shutdown().await;
+    });
+    let text = two.text;
+    assert!(text.contains("-32601"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
