@@ -459,8 +459,9 @@ impl Conversation {
     /// A legacy client's answer goes to the server, or to the others of its round.
     fn take(&mut self, key: &str, reply: Option<&Answered>) -> Result<(), Failure> {
         let place = self.open.iter().position(|one| *one.key == *key);
-        let Some((place, reply)) = place.zip(reply) else {
-            return Ok(());
+        let Some(place) = place else { return Ok(()) };
+        let Some(reply) = reply else {
+            return Err(unanswered("its client has ended its session"));
         };
         let question = self.open.remove(place);
         if self.open.is_empty() {

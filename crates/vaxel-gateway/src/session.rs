@@ -57,8 +57,9 @@ pub(crate) struct Session {
     pub(crate) meta: ArcSwap<ModernMeta>,
     /// Which questions of a server the client answers.
     pub(crate) answers: Answers,
-    /// Questions that the client was asked, and who waits for its answers.
-    questions: Mutex<HashMap<u64, oneshot::Sender<Response>>>,
+    /// Questions that the client was asked, and who waits for its answers; `None` when the session has
+    /// ended, so that there will be none.
+    questions: Mutex<Option<HashMap<u64, oneshot::Sender<Response>>>>,
     next_question: AtomicU64,
     /// Resources that the client watches, by URI.
     pub(crate) watched: Mutex<HashMap<Box<str>, Watched>>,
@@ -174,7 +175,8 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Ends a session for ever; its calls in flight go on to their end.
+    /// Ends a session for ever; its calls in flight go on to their end, except for those that wait for
+    /// its answers.
     pub(crate) fn end(&self, token: &str) {
         if let Some(id) = self.close(token) {
             self.remembered.change(id, |state| {
@@ -196,8 +198,11 @@ impl Sessions {
 
     fn close(&self, token: &str) -> Option<Id<id::Session>> {
         let open = self.open.lock().by_token.remove(token);
-        let id = open.map(|session| session.id);
-        id.or_else(|| Some(self.claims(token)?.i))
+        let Some(session) = open else {
+            return Some(self.claims(token)?.i);
+        };
+        session.questions.lock().take();
+        Some(session.id)
     }
 
     /// Takes note of what the client has set in its session.
@@ -294,7 +299,7 @@ impl Session {
             proof: claims.k.map_or(Proof::Unguarded, Proof::Key),
             meta: ArcSwap::from_pointee(meta),
             answers: Answers::of(revision, &claims.c),
-            questions: Mutex::default(),
+            questions: Mutex::new(Some(HashMap::new())),
             // An answer to a question of an earlier process must not meet a new one.
             next_question: AtomicU64::new(now.as_millis()),
             watched: Mutex::default(),
@@ -327,7 +332,9 @@ impl Session {
     pub(crate) fn ask(self: &Arc<Self>) -> OpenAnswer {
         let id = self.next_question.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
-        self.questions.lock().insert(id, sender);
+        if let Some(questions) = self.questions.lock().as_mut() {
+            questions.insert(id, sender);
+        }
         OpenAnswer {
             session: Arc::clone(self),
             id,
@@ -339,7 +346,7 @@ impl Session {
     pub(crate) fn answer(&self, response: Response) {
         let id = std::str::from_utf8(response.id()).ok();
         let id = id.and_then(|id| id.parse().ok());
-        let asked = id.and_then(|id: u64| self.questions.lock().remove(&id));
+        let asked = id.and_then(|id: u64| self.questions.lock().as_mut()?.remove(&id));
         if let Some(asked) = asked {
             // The call may have ended in this moment; then nobody needs the answer.
             let _ = asked.send(response);
@@ -384,7 +391,7 @@ pub(crate) struct OpenAnswer {
 }
 
 impl OpenAnswer {
-    /// Resolves with the client's answer.
+    /// Resolves with the client's answer; with nothing when its session has ended.
     pub(crate) async fn wait(mut self) -> Option<Response> {
         (&mut self.answer).await.ok()
     }
@@ -392,7 +399,9 @@ impl OpenAnswer {
 
 impl Drop for OpenAnswer {
     fn drop(&mut self) {
-        self.session.questions.lock().remove(&self.id);
+        if let Some(questions) = self.session.questions.lock().as_mut() {
+            questions.remove(&self.id);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     Client, Rig, Script, Upstream,
     client::{Message, Stream},
+    wait_for,
 };
 
 /// A client with its stream.
@@ -142,6 +143,29 @@ async fn a_stream_is_its_owners_alone_and_ends_with_its_connection() {
     tokio::time::timeout(crate::harness::PATIENCE, gone)
         .await
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_ends_with_the_stream_that_its_question_was_asked_on() {
+    let rig = Rig::start();
+    let script = Script::legacy(
+        r#"
+say({"jsonrpc": "2.0", "id": "q", "method": "sampling/createMessage", "params": {"messages": []}})
+"#,
+    );
+    let served = rig.add_stdio("up", &script).await;
+    let mut oldest = Oldest::connect(&rig, "/sse", r#"{"sampling":{}}"#).await;
+    let question = oldest.say(&Message::call("up__echo", "{}")).await;
+    assert_eq!(question["method"], "sampling/createMessage");
+    drop(oldest);
+    rig.idle(&served).await;
+    wait_for("the server to hear of it", || {
+        let told = rig.told("up");
+        let mut told = told.iter();
+        told.any(|line| line.contains("notifications/cancelled"))
+            .then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
