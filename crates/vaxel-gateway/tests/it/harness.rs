@@ -45,11 +45,13 @@ pub(crate) struct Rig {
     pub(crate) address: SocketAddr,
     /// Two callers' keys.
     pub(crate) keys: [String; 2],
+    /// What it counts.
+    pub(crate) registry: Registry,
     records: Mutex<mpsc::Receiver<CallRecord>>,
     children: Mutex<Vec<Child>>,
     pub(crate) files: tempfile::TempDir,
     stop: CancellationToken,
-    _serving: JoinSet<()>,
+    serving: JoinSet<()>,
 }
 
 /// What a rig is made of.
@@ -129,7 +131,8 @@ impl Rig {
             runtime: tokio::runtime::Handle::current(),
             tunables,
         };
-        let gateway = Gateway::new(plan.config.clone(), deps, &mut Registry::default());
+        let mut registry = Registry::default();
+        let gateway = Gateway::new(plan.config.clone(), deps, &mut registry);
         gateway.publish_keys(plan.callers.iter().map(entry).collect());
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
@@ -144,11 +147,12 @@ impl Rig {
             gateway,
             address,
             keys: plan.callers.each_ref().map(|(key, _)| key.clone()),
+            registry,
             records: Mutex::new(records),
             children: Mutex::default(),
             files: tempfile::tempdir().unwrap(),
             stop,
-            _serving: serving,
+            serving,
         }
     }
 
@@ -277,6 +281,14 @@ impl Rig {
             .lines()
             .map(str::to_owned)
             .collect()
+    }
+
+    /// Stops and waits until nothing is served any more.
+    pub(crate) async fn stopped(&mut self) {
+        self.stop();
+        let ending = async { while self.serving.join_next().await.is_some() {} };
+        let ended = tokio::time::timeout(PATIENCE, ending).await;
+        ended.expect("the gateway did not stop");
     }
 
     /// Waits until no call of this service is in flight.

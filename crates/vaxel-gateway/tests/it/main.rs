@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod bridge;
 mod doors;
 mod eras;
 mod http_faults;

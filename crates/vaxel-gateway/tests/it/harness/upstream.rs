@@ -95,7 +95,7 @@ struct Inner {
 pub(crate) struct Upstream {
     address: SocketAddr,
     inner: Arc<Inner>,
-    _accepting: JoinSet<()>,
+    accepting: JoinSet<()>,
 }
 
 impl Upstream {
@@ -123,26 +123,23 @@ impl Upstream {
             sessions: Mutex::default(),
             left: AtomicUsize::new(0),
         });
-        let serves = Arc::clone(&inner);
-        let mut accepting = JoinSet::new();
-        accepting.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let serves = Arc::clone(&serves);
-                let service = service_fn(move |request| answer(Arc::clone(&serves), request));
-                connections.spawn(async move {
-                    // Scripts end connections as they like.
-                    let _ = http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
         Self {
             address,
+            accepting: accept(listener, Arc::clone(&inner)),
             inner,
-            _accepting: accepting,
         }
+    }
+
+    /// Ends every connection and takes no more, as a process that dies does.
+    pub(crate) async fn die(&mut self) {
+        self.accepting.shutdown().await;
+        self.inner.sessions.lock().clear();
+    }
+
+    /// Is there again, at the same address.
+    pub(crate) async fn come_back(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.accepting = accept(listener, Arc::clone(&self.inner));
     }
 
     pub(crate) fn url(&self) -> Url {
@@ -167,6 +164,24 @@ impl Upstream {
     pub(crate) fn forget_sessions(&self) {
         self.inner.sessions.lock().clear();
     }
+}
+
+fn accept(listener: TcpListener, serves: Arc<Inner>) -> JoinSet<()> {
+    let mut accepting = JoinSet::new();
+    accepting.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let serves = Arc::clone(&serves);
+            let service = service_fn(move |request| answer(Arc::clone(&serves), request));
+            connections.spawn(async move {
+                // Scripts end connections as they like.
+                let _ = http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+            });
+        }
+    });
+    accepting
 }
 
 /// Counts when it is dropped before its answer was complete.
