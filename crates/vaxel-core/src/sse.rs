@@ -183,6 +183,9 @@ impl Decoder {
             return None;
         }
         while let Some(line) = self.line() {
+            let Ok(line) = line else {
+                return Some(Err(self.fail()));
+            };
             if line.is_empty() {
                 if let Some(event) = self.dispatch() {
                     return Some(Ok(event));
@@ -194,10 +197,8 @@ impl Decoder {
                 return Some(Err(self.fail()));
             }
         }
-        if self.buffer.len() + self.data.len() > self.limit.saturating_add(64) {
-            return Some(Err(self.fail()));
-        }
-        None
+        let is_over = self.is_over(self.buffer.len());
+        is_over.then(|| Err(self.fail()))
     }
 
     /// The id that a reconnect names in `Last-Event-ID`; empty when the server gave none. An event
@@ -223,6 +224,11 @@ impl Decoder {
         self.id = None;
     }
 
+    /// Whether a line so long, whole or not, is too much; the same whatever the chunks.
+    fn is_over(&self, line: usize) -> bool {
+        line + self.data.len() > self.limit.saturating_add(64)
+    }
+
     fn fail(&mut self) -> TooLong {
         self.failed = true;
         self.buffer = BytesMut::new();
@@ -230,8 +236,8 @@ impl Decoder {
         TooLong { limit: self.limit }
     }
 
-    /// The next line without its end, which is LF, CR or CRLF.
-    fn line(&mut self) -> Option<Bytes> {
+    /// The next line without its end, which is LF, CR or CRLF; an error when it is too long.
+    fn line(&mut self) -> Option<Result<Bytes, ()>> {
         if self.after_return && !self.buffer.is_empty() {
             self.after_return = false;
             if self.buffer[0] == b'\n' {
@@ -243,6 +249,9 @@ impl Decoder {
             self.scanned = self.buffer.len();
             return None;
         };
+        if self.is_over(at) {
+            return Some(Err(()));
+        }
         self.scanned = 0;
         self.after_return = self.buffer[at] == b'\r';
         let mut line = self.buffer.split_to(at).freeze();
@@ -250,7 +259,7 @@ impl Decoder {
         if !std::mem::replace(&mut self.begun, true) && line.starts_with(b"\xEF\xBB\xBF") {
             line.advance(3);
         }
-        Some(line)
+        Some(Ok(line))
     }
 
     fn field(&mut self, mut line: Bytes) {

@@ -55,6 +55,18 @@ fn an_event_of_many_short_lines_is_cut_off_too() {
 }
 
 #[test]
+fn a_line_that_is_too_long_is_so_whatever_the_chunks() {
+    for line in [": comment ", "id: ", "event: ", "data: "] {
+        let mut flood = line.as_bytes().to_vec();
+        flood.extend_from_slice(&[b'x'; 200]);
+        flood.extend_from_slice(b"\n\n");
+        let bytes: Vec<&[u8]> = flood.chunks(1).collect();
+        assert_eq!(decode(100, &[&flood]), [Err(TooLong { limit: 100 })]);
+        assert_eq!(decode(100, &bytes), [Err(TooLong { limit: 100 })]);
+    }
+}
+
+#[test]
 fn an_event_of_exactly_the_limit_is_read() {
     let message = [b'x'; 100];
     let whole = event(&message, None);
