@@ -58,7 +58,7 @@ impl<'a> Envelope<'a> {
                 "a JSON-RPC batch, which this server does not take",
             ));
         }
-        serde_json::from_slice(message).map_err(|error| {
+        serde_json::from_str(text(message)?).map_err(|error| {
             if error.is_data() {
                 Malformed::Message("expected one object with id, method, params, result or error")
             } else {
@@ -76,6 +76,12 @@ impl<'a> Envelope<'a> {
             (None, _) => Kind::Invalid,
         }
     }
+}
+
+/// A message as text. A part that is only skipped over would otherwise keep bytes that are none, and
+/// whoever reads it next may fall over them.
+pub(crate) fn text(message: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(message).map_err(|_| Malformed::Json("it is not UTF-8".to_owned()))
 }
 
 /// Where `part`, a slice of `whole`, stands in it.
@@ -127,6 +133,17 @@ mod tests {
             kind(r#"{"id":1,"id":2}"#),
             Err(Malformed::Message(_))
         ));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused_wherever_they_stand() {
+        for message in [
+            &b"{\"method\":\"x\",\"odd\":\"\xff\"}"[..],
+            b"{\"method\":\"x\",\"params\":{\"a\":\"\xff\"}}",
+            b"{\"method\":\"x\",\"\xff\":1}",
+        ] {
+            assert!(matches!(Envelope::parse(message), Err(Malformed::Json(_))));
+        }
     }
 
     #[test]

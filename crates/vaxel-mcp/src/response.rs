@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    envelope::{Malformed, span},
+    envelope::{Malformed, span, text},
     meta,
     splice::Splice,
 };
@@ -69,8 +69,8 @@ impl Response {
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err(Malformed::Message("expected one object"));
         }
-        let peek: Peek<'_> =
-            serde_json::from_slice(&body).map_err(|error| Malformed::Json(error.to_string()))?;
+        let peek: Peek<'_> = serde_json::from_str(text(&body)?)
+            .map_err(|error| Malformed::Json(error.to_string()))?;
         let verdict = match (&peek.result, peek.error) {
             (_, Some(_)) => Verdict::Error,
             (Some(result), None) => result.verdict(),
@@ -196,6 +196,8 @@ mod tests {
             Verdict::InputRequired
         );
         assert!(Response::read(Bytes::from_static(b"{\"id\":1}")).is_err());
+        let no_text = b"{\"id\":1,\"result\":{\"text\":\"\xff\"}}";
+        assert!(Response::read(Bytes::from_static(no_text)).is_err());
     }
 
     #[test]
