@@ -117,6 +117,11 @@ impl Ledger {
                 job.got.insert(name.clone(), answer.clone());
             }
         }
+        let place = (server, session.to_owned(), job.id.to_string());
+        if self.cancelled_early.contains(&place) {
+            job.outlet = None;
+            job.lost = Some("cancelled before it came");
+        }
         self.jobs.push(job);
         self.go(self.jobs.len() - 1, false);
     }
@@ -317,8 +322,12 @@ impl Ledger {
                 job.outlet = None;
                 job.lost = Some("cancelled");
             }
-            // It had ended already, or was cancelled before it was heard of.
-            Some(_) | None => {}
+            Some(_) => {}
+            // Two posts may overtake each other.
+            None => {
+                let early = (server, session.to_owned(), id.to_string());
+                self.cancelled_early.insert(early);
+            }
         }
     }
 

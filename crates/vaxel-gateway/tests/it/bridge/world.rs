@@ -99,6 +99,8 @@ pub(super) struct Ledger {
     pub(super) sessions: HashMap<(usize, String), Option<usize>>,
     pub(super) session_streams: HashMap<(usize, String), tokio::sync::mpsc::Sender<String>>,
     pub(super) sessions_opened: usize,
+    /// What was cancelled before its server heard of it: server, session and id.
+    pub(super) cancelled_early: HashSet<(usize, String, String)>,
     /// Answers that were sent by somebody else, and by whom.
     pub(super) stolen: HashMap<String, usize>,
     /// Servers of which a call may fail without a reason of its own.
