@@ -4,7 +4,7 @@
 use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -25,6 +25,8 @@ pub struct Request {
     /// Name of a method that we do not know.
     other: Option<Box<str>>,
     params: Option<Range<usize>>,
+    /// Where `params` stands that is `null`, which means the same as none.
+    null_params: Option<Range<usize>>,
     key: Option<Range<usize>>,
     meta: Option<Range<usize>>,
     progress_token: Option<Range<usize>>,
@@ -72,7 +74,8 @@ struct Params<'a> {
     responses: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "requestState")]
     state: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "_meta")]
+    /// `null` too: its place is needed.
+    #[serde(borrow, default, rename = "_meta", deserialize_with = "present")]
     meta: Option<&'a RawValue>,
 }
 
@@ -134,6 +137,7 @@ impl Request {
             other: (method == Method::Other)
                 .then(|| envelope.method.as_deref().unwrap_or_default().into()),
             params: None,
+            null_params: None,
             key: None,
             meta: None,
             progress_token: None,
@@ -154,9 +158,14 @@ impl Request {
             request.meta = params.meta.and_then(place);
             request.arguments = params.arguments.and_then(place);
             request.is_retry = params.responses.is_some() || params.state.is_some();
-            if let Some(meta) = params.meta {
-                let meta: RequestMeta<'_> = serde_json::from_str(meta.get())
-                    .map_err(|_| Malformed::Message("`_meta` is not what the revision allows"))?;
+            if let Some(meta) = params.meta.filter(|meta| meta.get() != "null") {
+                const SHAPE: Malformed =
+                    Malformed::Message("`_meta` is not what the revision allows");
+                // serde would read an array as a struct, member by member.
+                if !meta.get().starts_with('{') {
+                    return Err(SHAPE);
+                }
+                let meta: RequestMeta<'_> = serde_json::from_str(meta.get()).map_err(|_| SHAPE)?;
                 request.progress_token = meta.progress_token.and_then(place);
                 claims.log_level = meta.log_level.as_deref().and_then(Level::of);
                 claims.trace_id = meta.traceparent.as_deref().and_then(trace_id);
@@ -165,6 +174,8 @@ impl Request {
                     .is_some_and(|raw| raw.get().starts_with('{'));
                 claims.version = meta.protocol_version.map(Cow::into_owned);
             }
+        } else {
+            request.null_params = null_params(&body);
         }
         request.body = body;
         Ok((request, claims))
@@ -362,11 +373,15 @@ impl Request {
                 text,
             };
         }
-        text.extend_from_slice(br#","params":{"_meta":"#);
+        if self.null_params.is_none() {
+            text.extend_from_slice(br#","params":"#);
+        }
+        text.extend_from_slice(br#"{"_meta":"#);
         text.extend_from_slice(&meta);
         text.push(b'}');
+        let range = self.null_params.clone();
         NewMeta {
-            range: self.id.end..self.id.end,
+            range: range.unwrap_or(self.id.end..self.id.end),
             text,
         }
     }
@@ -389,6 +404,20 @@ impl<'a> Params<'a> {
             },
         }
     }
+}
+
+/// A member that is there, whatever its value.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// Where `params` stands in a message whose envelope has none.
+fn null_params(body: &[u8]) -> Option<Range<usize>> {
+    let members = meta::members(std::str::from_utf8(body).ok()?)?;
+    let (_, value) = members.iter().find(|(key, _)| key == "params")?;
+    span(body, value)
 }
 
 struct NewMeta {

@@ -97,6 +97,31 @@ fn a_legacy_session_speaks_for_its_requests() {
 }
 
 #[test]
+fn null_is_the_same_as_nothing_and_is_not_left_beside_what_is_said() {
+    let session = session();
+    let told = |text: &str| {
+        forward(
+            text,
+            &Forward {
+                meta: MetaChange::Add(&session),
+                ..KEEP
+            },
+        )
+    };
+    let said = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"c"}}"#;
+    assert_eq!(
+        told(r#"{"id":1,"method":"tools/call","params":{"_meta":null,"name":"b"}}"#),
+        format!(r#"{{"id":1,"method":"tools/call","params":{{{said},"name":"b"}}}}"#)
+    );
+    assert_eq!(
+        told(r#"{"id":1,"params": null,"method":"tools/list"}"#),
+        format!(r#"{{"id":1,"params": {{{said}}},"method":"tools/list"}}"#)
+    );
+    let text = r#"{"id":1,"method":"tools/call","params":{"_meta":null}}"#;
+    assert_eq!(forward(text, &KEEP), text);
+}
+
+#[test]
 fn reserved_keys_never_reach_a_legacy_upstream() {
     let text = r#"{"id":1,"method":"tools/call","params":{"name":"b","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"progressToken":"p","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}}}"#;
     let told = forward(
@@ -133,6 +158,7 @@ fn requests_that_cannot_be_answered_are_refused() {
         r#"{"id":1.5,"method":"x"}"#,
         r#"{"id":1,"method":"x","params":[1]}"#,
         r#"{"id":1,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":5}}}"#,
+        r#"{"id":1,"method":"x","params":{"_meta":["2026-07-28",{}]}}"#,
     ] {
         let body = Bytes::copy_from_slice(text.as_bytes());
         let envelope = Envelope::parse(&body).unwrap();
