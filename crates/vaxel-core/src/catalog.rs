@@ -22,6 +22,9 @@ pub struct Catalog {
     /// What the server tells models about itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
+    /// For how long the server stands by all of this, and to whom it may be shown.
+    #[serde(default)]
+    pub cache: CacheHint,
     /// In the server's order.
     pub tools: Vec<Item>,
     /// In the server's order.
@@ -30,6 +33,31 @@ pub struct Catalog {
     pub resources: Vec<Item>,
     /// In the server's order; the key is the URI template.
     pub templates: Vec<Item>,
+}
+
+/// What may be done with an answer instead of asking again (MCP 2026-07-28, Caching). By default nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct CacheHint {
+    /// How long it may be kept, milliseconds.
+    pub ttl_ms: u64,
+    /// Everyone may be shown it, whoever asked.
+    pub is_public: bool,
+}
+
+impl CacheHint {
+    /// Of nothing, which never changes.
+    pub const UNBOUNDED: Self = Self {
+        ttl_ms: u64::MAX,
+        is_public: true,
+    };
+
+    /// What may be done with what consists of both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            ttl_ms: self.ttl_ms.min(other.ttl_ms),
+            is_public: self.is_public && other.is_public,
+        }
+    }
 }
 
 /// One definition.

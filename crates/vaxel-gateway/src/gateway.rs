@@ -176,6 +176,7 @@ pub(crate) struct Shared {
     pub(crate) interactions: Interactions,
     pub(crate) interests: Arc<Interests>,
     pub(crate) task_ids: Tasks,
+    pub(crate) sealer: Arc<Sealer>,
     pub(crate) replayed: replay::Budget,
     /// Streams of clients of 2024-11-05.
     pub(crate) streams_of_2024: oldest::Streams,
@@ -223,7 +224,8 @@ impl Gateway {
             sessions,
             interactions,
             interests,
-            task_ids: Tasks::new(sealer),
+            task_ids: Tasks::new(Arc::clone(&sealer)),
+            sealer,
             replayed: replay::Budget::default(),
             streams_of_2024: oldest::Streams::default(),
             nobody: ArcSwap::from_pointee(upstream::own_meta()),

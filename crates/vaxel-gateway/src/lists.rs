@@ -8,6 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use vaxel_core::{
+    catalog::CacheHint,
     failure::{Failure, Kind},
     id::{Id, Service},
 };
@@ -32,8 +33,13 @@ use crate::{
 
 /// Pages kept per snapshot; further ones are made anew each time.
 const PAGES: usize = 512;
-/// How long a client may keep a list, milliseconds. Clients that listen hear of changes at once.
+/// How long a client may keep a list at most, milliseconds: an operator may change what is offered at
+/// any time. Clients that listen hear of changes at once.
 const TTL_MS: u64 = 5_000;
+/// The same in the steps in which it runs out, so that pages can be shared.
+const TTL_STEP_MS: u64 = 1_000;
+/// Longest cursor that is looked at, bytes.
+const CURSOR_MAX: usize = 200;
 
 /// Ready list results of one snapshot.
 #[derive(Default)]
@@ -45,6 +51,7 @@ struct PageKey {
     method: Method,
     revision: Revision,
     offset: usize,
+    cache: CacheHint,
 }
 
 /// `tools/list`, `prompts/list`, `resources/list`, `resources/templates/list`.
@@ -57,6 +64,7 @@ pub(crate) fn page(context: &Context, exchange: &Exchange) -> Result<Response, F
         method,
         revision: exchange.client.revision(),
         offset: offset(context, exchange)?,
+        cache: cache_hint(context),
     };
     let pages = &context.snapshot.pages;
     let known = pages.0.lock().get(&key).cloned();
@@ -83,14 +91,28 @@ fn offset(context: &Context, exchange: &Exchange) -> Result<usize, Failure> {
     let Some(cursor) = params.ok_or_else(invalid)?.cursor else {
         return Ok(0);
     };
-    let cursor = Cursor::decode(&cursor).map_err(|_| invalid())?;
-    let digest = digest(context, exchange.request.method());
-    let current = cursor.generation == digest && cursor.filter == filter(&context.scope);
-    if current {
-        usize::try_from(cursor.offset).map_err(|_| invalid())
-    } else {
-        Err(invalid())
+    if cursor.len() > CURSOR_MAX {
+        return Err(invalid());
     }
+    let method = exchange.request.method();
+    let binding = cursor_binding(&context.scope, method);
+    let opened = context.shared.sealer.open_text(&binding, &cursor);
+    let opened = opened.map_err(|_| invalid())?;
+    let cursor = Cursor::of_bytes(opened.expose()).ok_or_else(invalid)?;
+    if cursor.generation != digest(context, method) {
+        return Err(invalid());
+    }
+    usize::try_from(cursor.offset).map_err(|_| invalid())
+}
+
+/// A cursor belongs to one list of one endpoint.
+fn cursor_binding(scope: &Scope, method: Method) -> Vec<u8> {
+    let mut binding = format!("cursor of {}", method.as_str()).into_bytes();
+    if let Some(id) = scope_id(scope) {
+        binding.push(b' ');
+        binding.extend_from_slice(id.as_bytes());
+    }
+    binding
 }
 
 fn digest(context: &Context, method: Method) -> u64 {
@@ -103,15 +125,6 @@ fn digest(context: &Context, method: Method) -> u64 {
         Method::PromptsList => digests.prompts,
         _ => digests.resources,
     }
-}
-
-/// A cursor belongs to one endpoint.
-fn filter(scope: &Scope) -> u64 {
-    scope_id(scope).map_or(0, |id| {
-        id.as_bytes()
-            .iter()
-            .fold(1, |sum: u64, byte| sum.rotate_left(5) ^ u64::from(*byte))
-    })
 }
 
 fn scope_id(scope: &Scope) -> Option<Id<Service>> {
@@ -127,12 +140,12 @@ fn build(context: &Context, key: PageKey) -> Bytes {
     let page: Vec<&Offer> = offers.by_ref().take(size).collect();
     let more = offers.next().is_some();
     let next = more.then(|| {
-        Cursor {
+        let cursor = Cursor {
             generation: digest(context, key.method),
             offset: (key.offset + size) as u64,
-            filter: filter(&context.scope),
-        }
-        .encode()
+        };
+        let binding = cursor_binding(&context.scope, key.method);
+        (context.shared.sealer).seal_text(&binding, &cursor.to_bytes())
     });
     let federated = context.scope.is_federated();
     let items: Vec<_> = page
@@ -146,10 +159,26 @@ fn build(context: &Context, key: PageKey) -> Bytes {
         &ListPage {
             revision: key.revision,
             next_cursor: next.as_deref(),
-            ttl_ms: TTL_MS,
+            cache: key.cache,
             server_info: Some(&about),
         },
     )
+}
+
+/// What clients may do with a list: the least that its contributors allow, for as long as they still
+/// allow it. A legacy service allows nothing. With keys, what there is depends on who asks, so that it
+/// is never for everyone.
+fn cache_hint(context: &Context) -> CacheHint {
+    let now = context.shared.clock.now();
+    let hint = match &context.scope {
+        Scope::All => context.snapshot.cache_hint(now),
+        Scope::Service(shard) => shard.cache_hint(now),
+    };
+    let ttl_ms = hint.ttl_ms.min(TTL_MS);
+    CacheHint {
+        ttl_ms: ttl_ms - ttl_ms % TTL_STEP_MS,
+        is_public: hint.is_public && !context.shared.config.auth,
+    }
 }
 
 fn list_kind(method: Method) -> ListKind {
@@ -196,7 +225,9 @@ fn of(offers: &Offers, method: Method) -> &[Offer] {
 /// `server/discover`.
 pub(crate) fn discover(context: &Context, exchange: &Exchange) -> Result<Response, Failure> {
     authorize::may_list(&context.principal)?;
-    let result = hello::discover_result(&introduction(context, Era::Modern));
+    let mut introduction = introduction(context, Era::Modern);
+    introduction.cache = cache_hint(context);
+    let result = hello::discover_result(&introduction);
     Ok(respond::shared_result(exchange.request.id(), result))
 }
 
@@ -242,7 +273,7 @@ fn introduction(context: &Context, era: Era) -> Introduction {
         },
         extensions,
         instructions: instructions_text(&instructions),
-        ttl_ms: TTL_MS,
+        cache: CacheHint::default(),
     }
 }
 

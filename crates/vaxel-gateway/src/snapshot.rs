@@ -18,11 +18,12 @@ use imbl::{HashMap as Shared, OrdMap};
 use serde_json::value::RawValue;
 use vaxel_core::{
     balance::{self, Candidate},
-    catalog::{Catalog, Item},
+    catalog::{CacheHint, Catalog, Item},
     failure::{Failure, Kind},
     id::{Id, Service},
     name::ServiceName,
     service::{Limits, ToolFilter, Validate},
+    time::Timestamp,
 };
 use vaxel_mcp::{definition, headers::params::ParamHeaders, hello::Offered, meta, names};
 
@@ -264,6 +265,12 @@ impl Snapshot {
         self.shards.remove(&shard.name);
     }
 
+    /// What clients may do with a list of all services.
+    pub(crate) fn cache_hint(&self, now: Timestamp) -> CacheHint {
+        let hints = self.shards.values().map(|shard| shard.cache_hint(now));
+        hints.fold(CacheHint::UNBOUNDED, CacheHint::and)
+    }
+
     pub(crate) fn shard(&self, id: Id<Service>) -> Option<&Arc<Shard>> {
         self.shards.get(self.names.get(&id)?)
     }
@@ -312,6 +319,19 @@ impl Shard {
             concurrency: parts.limits.concurrency,
             meter,
             turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// What clients may do with its lists, as far as the server still stands by what it said.
+    pub(crate) fn cache_hint(&self, now: Timestamp) -> CacheHint {
+        let Some(catalog) = &self.catalog else {
+            return CacheHint::default();
+        };
+        let age = now.since(catalog.fetched_at);
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        CacheHint {
+            ttl_ms: catalog.cache.ttl_ms.saturating_sub(age),
+            ..catalog.cache
         }
     }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
+use vaxel_core::catalog::CacheHint;
 
 use crate::{
     meta,
@@ -42,8 +43,8 @@ pub struct ListPage<'a> {
     pub revision: Revision,
     /// Where the list goes on; absent at its end.
     pub next_cursor: Option<&'a str>,
-    /// How long a modern client may keep it, milliseconds.
-    pub ttl_ms: u64,
+    /// What a modern client may do with it.
+    pub cache: CacheHint,
     /// Who says so, for modern clients; an object.
     pub server_info: Option<&'a RawValue>,
 }
@@ -73,8 +74,13 @@ pub fn list_result<'a>(
     }
     if page.revision.era() == Era::Modern {
         meta::member(&mut out, "resultType", b"\"complete\"");
-        meta::member(&mut out, "ttlMs", page.ttl_ms.to_string().as_bytes());
-        meta::member(&mut out, "cacheScope", b"\"private\"");
+        meta::member(&mut out, "ttlMs", page.cache.ttl_ms.to_string().as_bytes());
+        let scope: &[u8] = if page.cache.is_public {
+            b"\"public\""
+        } else {
+            b"\"private\""
+        };
+        meta::member(&mut out, "cacheScope", scope);
         if let Some(info) = page.server_info {
             let about = meta::rewrite(
                 None,
@@ -131,7 +137,10 @@ mod tests {
             let page = ListPage {
                 revision,
                 next_cursor: Some("x"),
-                ttl_ms: 9,
+                cache: CacheHint {
+                    ttl_ms: 9,
+                    is_public: false,
+                },
                 server_info: None,
             };
             let list = list_result(ListKind::Tools, items.iter().copied(), &page);
@@ -153,7 +162,10 @@ mod tests {
             let page = ListPage {
                 revision: Revision::V2024_11_05,
                 next_cursor: None,
-                ttl_ms: 0,
+                cache: CacheHint {
+                    ttl_ms: 0,
+                    is_public: true,
+                },
                 server_info: None,
             };
             let list = list_result(kind, std::iter::empty(), &page);
@@ -204,7 +216,7 @@ mod tests {
             let page = ListPage {
                 revision,
                 next_cursor: cursor.as_deref(),
-                ttl_ms: 7,
+                cache: CacheHint { ttl_ms: 7, is_public: false },
                 server_info: Some(&info),
             };
             let list = list_result(ListKind::Tools, items.iter().map(Vec::as_slice), &page);

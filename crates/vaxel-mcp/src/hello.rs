@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use vaxel_core::catalog::CacheHint;
 
 use crate::{
     handshake::capabilities::Answers,
@@ -132,8 +133,8 @@ pub struct Introduction {
     pub extensions: BTreeMap<Box<str>, Box<RawValue>>,
     /// For models.
     pub instructions: Option<String>,
-    /// How long a modern client may keep the introduction, milliseconds.
-    pub ttl_ms: u64,
+    /// What a modern client may do with the introduction.
+    pub cache: CacheHint,
 }
 
 /// Which areas the services behind an endpoint have.
@@ -282,9 +283,14 @@ pub fn discover_result(introduction: &Introduction) -> Bytes {
     meta::member(
         &mut result,
         "ttlMs",
-        introduction.ttl_ms.to_string().as_bytes(),
+        introduction.cache.ttl_ms.to_string().as_bytes(),
     );
-    meta::member(&mut result, "cacheScope", b"\"private\"");
+    let scope: &[u8] = if introduction.cache.is_public {
+        b"\"public\""
+    } else {
+        b"\"private\""
+    };
+    meta::member(&mut result, "cacheScope", scope);
     meta::member(&mut result, "_meta", &about);
     result.push(b'}');
     result.into()
@@ -318,7 +324,10 @@ mod tests {
             offers: Offered::of(&capabilities),
             extensions: BTreeMap::new(),
             instructions: Some("use \"it\"".to_owned()),
-            ttl_ms: 5,
+            cache: CacheHint {
+                ttl_ms: 5,
+                is_public: false,
+            },
         };
         let legacy = initialize_result(Revision::V2025_06_18, &introduction);
         assert_eq!(

@@ -37,6 +37,7 @@ fn catalog(clock: &Clock) -> Catalog {
         capabilities: to_raw_value(&json!({ "tools": {} })).unwrap(),
         server_info: to_raw_value(&json!({ "name": "x", "version": "1" })).unwrap(),
         instructions: None,
+        cache: vaxel_core::catalog::CacheHint::default(),
         tools: (0..TOOLS).map(item).collect(),
         prompts: Vec::new(),
         resources: Vec::new(),

@@ -87,6 +87,7 @@ fn parts(put: &Put) -> Parts {
         capabilities: nothing(),
         server_info: nothing(),
         instructions: None,
+        cache: vaxel_core::catalog::CacheHint::default(),
         tools: items("name", "t", &put.tools),
         prompts: items("name", "p", &put.prompts),
         resources: items("uri", "file:///r", &put.resources),

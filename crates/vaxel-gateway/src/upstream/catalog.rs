@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use vaxel_core::{
-    catalog::{Catalog, Item},
+    catalog::{CacheHint, Catalog, Item},
     failure::{Failure, Kind},
     time::Clock,
 };
@@ -25,20 +25,50 @@ pub(super) async fn fetch(link: &Link, items_max: usize) -> Result<Catalog, Fail
         if offered {
             list(link, method, items_max).await
         } else {
-            Ok(Vec::new())
+            Ok(List::default())
         }
     };
+    let tools = list(offered.tools.is_some(), Method::ToolsList).await?;
+    let prompts = list(offered.prompts.is_some(), Method::PromptsList).await?;
+    let resources = list(offered.resources.is_some(), Method::ResourcesList).await?;
+    let templates = list(offered.resources.is_some(), Method::TemplatesList).await?;
+    let lists = [&tools, &prompts, &resources, &templates];
+    let read = lists.into_iter().filter_map(|list| list.cache);
     Ok(Catalog {
         fetched_at: Clock::system().now(),
         revision: facts.revision.as_str().to_owned(),
-        tools: list(offered.tools.is_some(), Method::ToolsList).await?,
-        prompts: list(offered.prompts.is_some(), Method::PromptsList).await?,
-        resources: list(offered.resources.is_some(), Method::ResourcesList).await?,
-        templates: list(offered.resources.is_some(), Method::TemplatesList).await?,
+        cache: read.reduce(CacheHint::and).unwrap_or_default(),
+        tools: tools.items,
+        prompts: prompts.items,
+        resources: resources.items,
+        templates: templates.items,
         capabilities: facts.capabilities.clone(),
         server_info: facts.server_info.clone(),
         instructions: facts.instructions.clone(),
     })
+}
+
+/// One list, whole.
+#[derive(Default)]
+struct List {
+    items: Vec<Item>,
+    /// What may be done with it; none when it was not read.
+    cache: Option<CacheHint>,
+}
+
+impl List {
+    fn add(&mut self, page: Page) {
+        let hint = CacheHint {
+            ttl_ms: page.ttl_ms.unwrap_or_default(),
+            is_public: page.is_public,
+        };
+        self.cache = Some(self.cache.map_or(hint, |so_far| so_far.and(hint)));
+        let items = page.items.into_iter().map(|(key, definition)| Item {
+            key: key.into(),
+            definition: Arc::from(definition),
+        });
+        self.items.extend(items);
+    }
 }
 
 /// Which lists a server says it has.
@@ -58,8 +88,8 @@ impl<'a> Offered<'a> {
     }
 }
 
-async fn list(link: &Link, method: Method, items_max: usize) -> Result<Vec<Item>, Failure> {
-    let mut items = Vec::new();
+async fn list(link: &Link, method: Method, items_max: usize) -> Result<List, Failure> {
+    let mut list = List::default();
     let mut cursor: Option<String> = None;
     for _ in 0..PAGES {
         let mut params = vec![b'{'];
@@ -73,24 +103,22 @@ async fn list(link: &Link, method: Method, items_max: usize) -> Result<Vec<Item>
         let page = match answered.payload() {
             Ok(result) => Page::read(method, result),
             // Servers announce lists that they then do not have.
-            Err(error) if is_unknown_method(error) => return Ok(items),
+            Err(error) if is_unknown_method(error) => return Ok(list),
             Err(error) => {
                 let said: String = error.get().chars().take(200).collect();
                 return Err(broken(method, &said));
             }
         };
-        let page = page.map_err(|error| broken(method, &error.to_string()))?;
-        items.extend(page.items.into_iter().map(|(key, definition)| Item {
-            key: key.into(),
-            definition: Arc::from(definition),
-        }));
-        if items.len() > items_max {
+        let mut page = page.map_err(|error| broken(method, &error.to_string()))?;
+        let next = page.next_cursor.take();
+        list.add(page);
+        if list.items.len() > items_max {
             let said = format!("it has more than {items_max} entries (upstream.catalog_items)");
             return Err(broken(method, &said));
         }
-        match page.next_cursor {
+        match next {
             Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
-            _ => return Ok(items),
+            _ => return Ok(list),
         }
     }
     Err(broken(method, "it has no end"))

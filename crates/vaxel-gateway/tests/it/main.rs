@@ -5,6 +5,7 @@
 mod harness;
 
 mod bridge;
+mod cache_hints;
 mod doors;
 mod eras;
 mod http_faults;

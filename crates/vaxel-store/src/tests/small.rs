@@ -92,6 +92,7 @@ fn catalog(tool: &str) -> Catalog {
         capabilities: raw(json!({})),
         server_info: raw(json!({ "name": "x" })),
         instructions: None,
+        cache: vaxel_core::catalog::CacheHint::default(),
         tools: vec![Item {
             key: tool.into(),
             definition: raw(json!({ "name": tool, "kept": [1.0, null] })).into(),
