@@ -15,8 +15,8 @@ pub struct SessionState {
     pub id: Id<Session>,
     /// Least severe log message wanted, by its MCP name.
     pub level: Option<Box<str>>,
-    /// Resources that the client watches: of which service, and by which URI.
-    pub watched: Vec<(Id<Service>, Box<str>)>,
+    /// Resources that the client watches: of which service, by which URI, and what the client calls it.
+    pub watched: Vec<(Id<Service>, Box<str>, Box<str>)>,
     /// The client ended it. It stays ended.
     pub ended: bool,
 }

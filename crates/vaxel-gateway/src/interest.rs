@@ -53,6 +53,8 @@ pub(crate) struct Interest {
 pub(crate) struct Watched {
     interest: Arc<Interest>,
     uri: Arc<str>,
+    /// What the client calls it.
+    known_as: Arc<str>,
 }
 
 impl Default for Interests {
@@ -90,8 +92,14 @@ impl Interests {
 }
 
 impl Interest {
-    pub(crate) fn watch(self: &Arc<Self>, uri: &str) -> Watched {
-        let uri: Arc<str> = uri.into();
+    /// A client watches the resource `uri`, which it knows as `known_as`.
+    pub(crate) fn watch(self: &Arc<Self>, uri: &str, known_as: &str) -> Watched {
+        let known_as: Arc<str> = known_as.into();
+        let uri = if *uri == *known_as {
+            Arc::clone(&known_as)
+        } else {
+            uri.into()
+        };
         self.wanted.send_if_modified(|wanted| {
             let count = wanted.entry(Arc::clone(&uri)).or_default();
             *count += 1;
@@ -100,6 +108,7 @@ impl Interest {
         Watched {
             interest: Arc::clone(self),
             uri,
+            known_as,
         }
     }
 
@@ -175,8 +184,14 @@ impl Watched {
         self.interest.service == update.service && *self.uri == *update.uri
     }
 
+    /// What its service calls it.
     pub(crate) fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// What its client calls it.
+    pub(crate) fn known_as(&self) -> &str {
+        &self.known_as
     }
 
     /// Waits until every server that is listened to knows of this, or no longer than is bearable.
@@ -223,8 +238,8 @@ mod tests {
         let interests = Interests::default();
         let interest = interests.of(Id::new(Clock::system().now()));
         let mut wanted = interest.wanted();
-        let one = interest.watch("a");
-        let two = interest.watch("a");
+        let one = interest.watch("a", "a");
+        let two = interest.watch("a", "a");
         assert_eq!(wanted.now().len(), 1);
         drop(one);
         assert!(!wanted.watched.has_changed().unwrap());
@@ -239,7 +254,7 @@ mod tests {
         let now = Clock::system().now();
         let (here, there) = (interests.of(Id::new(now)), interests.of(Id::new(now)));
         let mut updates = interests.updates();
-        let watched = here.watch("a");
+        let watched = here.watch("a", "a");
         there.updated("a");
         here.updated("b");
         here.updated("a");

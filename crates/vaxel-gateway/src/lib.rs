@@ -16,6 +16,7 @@ mod dispatch;
 mod lists;
 mod route;
 mod authorize;
+mod addresses; // what resources are called where there are many services
 mod tasks; // work that goes on after its call
 mod admit;
 mod breaker;

@@ -2,7 +2,7 @@
 //!
 //! A page is put together once per snapshot and then shared: its bytes go out without being copied.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,6 +11,7 @@ use vaxel_core::{
     catalog::CacheHint,
     failure::{Failure, Kind},
     id::{Id, Service},
+    name::ServiceName,
 };
 use vaxel_mcp::{
     cursor::Cursor,
@@ -23,12 +24,12 @@ use vaxel_mcp::{
 };
 
 use crate::{
-    authorize,
+    addresses, authorize,
     edge::Exchange,
     pipeline::Context,
     respond::{self, Response},
     route::Scope,
-    snapshot::{Offer, Offers, Shard},
+    snapshot::{Offer, Offers, Shard, Snapshot},
 };
 
 /// Pages kept per snapshot; further ones are made anew each time.
@@ -136,8 +137,9 @@ fn scope_id(scope: &Scope) -> Option<Id<Service>> {
 
 fn build(context: &Context, key: PageKey) -> Bytes {
     let size = context.shared.config.page_size;
-    let mut offers = all(context, key.method).skip(key.offset);
-    let page: Vec<&Offer> = offers.by_ref().take(size).collect();
+    let all = all(context, key.method);
+    let mut offers = all.iter().skip(key.offset);
+    let page: Vec<&Entry<'_>> = offers.by_ref().take(size).collect();
     let more = offers.next().is_some();
     let next = more.then(|| {
         let cursor = Cursor {
@@ -147,10 +149,10 @@ fn build(context: &Context, key: PageKey) -> Bytes {
         let binding = cursor_binding(&context.scope, key.method);
         (context.shared.sealer).seal_text(&binding, &cursor.to_bytes())
     });
-    let federated = context.scope.is_federated();
-    let items: Vec<_> = page
+    let definitions: Vec<Cow<'_, [u8]>> = page.iter().map(|entry| entry.outward(key)).collect();
+    let items: Vec<_> = definitions
         .iter()
-        .map(|offer| definition::for_revision(offer.outward(federated), key.revision))
+        .map(|definition| definition::for_revision(definition, key.revision))
         .collect();
     let about = hello::implementation(context.shared.config.version);
     federation::list_result(
@@ -190,27 +192,61 @@ fn list_kind(method: Method) -> ListKind {
     }
 }
 
-fn all(context: &Context, method: Method) -> Box<dyn Iterator<Item = &Offer> + '_> {
-    match &context.scope {
-        Scope::Service(shard) => Box::new(of(&shard.offers, method).iter()),
-        Scope::All => {
-            let shards = context.snapshot.shards.values();
-            let snapshot = &context.snapshot;
-            Box::new(
-                shards
-                    .flat_map(move |shard| {
-                        of(&shard.offers, method)
-                            .iter()
-                            .map(move |offer| (shard, offer))
-                    })
-                    .filter(move |(shard, offer)| {
-                        method != Method::ResourcesList
-                            || snapshot.owns_resource(shard.id, &offer.own)
-                    })
-                    .map(|(_, offer)| offer),
-            )
+/// One entry of a list.
+struct Entry<'a> {
+    offer: &'a Offer,
+    /// Its service, when an older one has its address.
+    prefix: Option<&'a ServiceName>,
+    /// Its service, when the address of its app may be such a one.
+    app_of: Option<(&'a Snapshot, &'a Shard)>,
+}
+
+impl<'a> Entry<'a> {
+    /// The definition as this list shows it.
+    fn outward(&self, list: PageKey) -> Cow<'a, [u8]> {
+        let Some(service) = self.prefix else {
+            let definition = self.offer.outward(list.scope.is_none());
+            return match self.app_of {
+                Some((snapshot, shard)) => addresses::of_app(snapshot, shard, definition),
+                None => Cow::Borrowed(definition),
+            };
+        };
+        let address = federation::prefixed_uri(service.as_str(), &self.offer.own);
+        let definition = &self.offer.definition;
+        Cow::Owned(definition::readdressed(definition, list.method, &address))
+    }
+}
+
+fn all(context: &Context, method: Method) -> Vec<Entry<'_>> {
+    let plain = |offer| Entry {
+        offer,
+        prefix: None,
+        app_of: None,
+    };
+    let snapshot = &context.snapshot;
+    let shards = match &context.scope {
+        Scope::Service(shard) => return of(&shard.offers, method).iter().map(plain).collect(),
+        Scope::All => snapshot.shards.values(),
+    };
+    let owner = |offer: &Offer| match method {
+        Method::ResourcesList => snapshot.owner_of(&offer.own),
+        Method::TemplatesList => snapshot.owner_of_template(&offer.own),
+        _ => None,
+    };
+    let mut entries = Vec::new();
+    for shard in shards {
+        let shares = method == Method::ToolsList && snapshot.has_prefixed(shard.id);
+        let app_of = shares.then_some((&**snapshot, &**shard));
+        for offer in of(&shard.offers, method) {
+            let is_taken = owner(offer).is_some_and(|owner| owner.id != shard.id);
+            entries.push(Entry {
+                offer,
+                prefix: is_taken.then_some(&shard.name),
+                app_of,
+            });
         }
     }
+    entries
 }
 
 fn of(offers: &Offers, method: Method) -> &[Offer] {

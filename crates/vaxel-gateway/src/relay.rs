@@ -23,6 +23,7 @@ use vaxel_mcp::{
 };
 
 use crate::{
+    addresses,
     admit::{self, Permit},
     answer,
     authorize::{self, Authorized},
@@ -254,6 +255,12 @@ impl Call {
             (&self.exchange.request, answered),
         );
         let answered = task.as_ref().unwrap_or(answered);
+        let (route, method) = (self.authorized.get(), self.exchange.request.method());
+        let may_differ = route.shares_addresses || method == Method::ResourcesRead;
+        let known = may_differ
+            .then(|| addresses::outward(&self.shared.snapshot.load(), (route, method), answered));
+        let known = known.flatten();
+        let answered = known.as_ref().unwrap_or(answered);
         answer::outward(&self.exchange, link.revision(), answered)
     }
 

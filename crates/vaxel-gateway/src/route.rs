@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use vaxel_core::failure::{Failure, Kind};
-use vaxel_mcp::{headers::params::ParamHeaders, method::Method, request::Request};
+use vaxel_mcp::{federation, headers::params::ParamHeaders, method::Method, request::Request};
 
 use crate::{
     snapshot::{Offer, Shard, Snapshot, json_string},
@@ -36,6 +36,8 @@ pub(crate) struct Route {
     pub(crate) own_json: Option<Box<str>>,
     /// The instance that is meant, where not any can answer.
     pub(crate) instance: Option<u64>,
+    /// Some of the service's resources are known to the client under a prefix.
+    pub(crate) shares_addresses: bool,
     /// Arguments that headers mirror.
     pub(crate) mirrored: Option<Arc<ParamHeaders>>,
     /// What calls are checked against, where the service asks for it.
@@ -50,8 +52,17 @@ impl Route {
             own: uri.into(),
             own_json: None,
             instance: None,
+            shares_addresses: false,
             mirrored: None,
             schemas: None,
+        }
+    }
+
+    /// To a resource that its client knows under another address than its service.
+    fn to_prefixed(shard: &Arc<Shard>, own: &str) -> Self {
+        Self {
+            own_json: Some(json_string(own)),
+            ..Self::to_uri(shard, own)
         }
     }
 
@@ -64,12 +75,20 @@ impl Route {
         }
     }
 
+    fn federated(snapshot: &Snapshot, shard: &Arc<Shard>, offer: &Offer) -> Self {
+        Self {
+            shares_addresses: snapshot.has_prefixed(shard.id),
+            ..Self::to(shard, offer, true)
+        }
+    }
+
     pub(crate) fn to(shard: &Arc<Shard>, offer: &Offer, renamed: bool) -> Self {
         Self {
             shard: Arc::clone(shard),
             own: Arc::clone(&offer.own),
             own_json: renamed.then(|| offer.own_json.clone()),
             instance: None,
+            shares_addresses: false,
             mirrored: offer.mirrored.clone(),
             schemas: offer.schemas.clone(),
         }
@@ -109,7 +128,7 @@ fn tool(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failure
     let found = match scope {
         Scope::All => snapshot
             .tool(name)
-            .map(|(shard, offer)| Route::to(shard, offer, true)),
+            .map(|(shard, offer)| Route::federated(snapshot, shard, offer)),
         Scope::Service(shard) => shard
             .offers
             .tool(name)
@@ -131,7 +150,7 @@ fn prompt(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failu
     let found = match scope {
         Scope::All => snapshot
             .prompt(name)
-            .map(|(shard, offer)| Route::to(shard, offer, true)),
+            .map(|(shard, offer)| Route::federated(snapshot, shard, offer)),
         Scope::Service(shard) => shard
             .offers
             .prompt(name)
@@ -145,20 +164,32 @@ fn prompt(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failu
     })
 }
 
-/// Resources keep their URIs. On a single service every URI goes through: servers serve resources
-/// that they do not list.
+/// Resources keep their URIs, but for those that an older service offers, too: they have a prefix that
+/// names their service. On a single service every URI goes through: servers serve resources that they
+/// do not list.
 pub(crate) fn resource(snapshot: &Snapshot, scope: &Scope, uri: &str) -> Result<Route, Failure> {
-    let shard = match scope {
-        Scope::All => snapshot.resource(uri),
-        Scope::Service(shard) => Some(shard),
-    };
-    let shard = shard.ok_or_else(|| {
+    if let Scope::Service(shard) = scope {
+        return Ok(Route::to_uri(shard, uri));
+    }
+    if let Some(shard) = snapshot.owner_of(uri) {
+        return Ok(Route::to_uri(shard, uri));
+    }
+    if let Some(route) = prefixed(snapshot, uri) {
+        return Ok(route);
+    }
+    let shard = snapshot.with_template_for(uri).ok_or_else(|| {
         Failure::new(
             Kind::UnknownResource,
             format!("Unknown resource: {}", short(uri)),
         )
     })?;
     Ok(Route::to_uri(shard, uri))
+}
+
+fn prefixed(snapshot: &Snapshot, uri: &str) -> Option<Route> {
+    let (service, own) = federation::unprefixed_uri(uri)?;
+    let shard = snapshot.shards.get(service)?;
+    Some(Route::to_prefixed(shard, &own))
 }
 
 /// `completion/complete` names what it completes in `params.ref`; only prompts are renamed.
@@ -188,9 +219,8 @@ fn completion(snapshot: &Snapshot, scope: &Scope, request: &Request) -> Result<R
 
 /// A completion may name a resource or the template itself.
 fn template(snapshot: &Snapshot, scope: &Scope, uri: &str) -> Result<Route, Failure> {
-    let listed = |shard: &&Arc<Shard>| shard.offers.templates.iter().any(|one| &*one.own == uri);
     if let Scope::All = scope
-        && let Some(shard) = snapshot.shards.values().find(listed)
+        && let Some(shard) = snapshot.owner_of_template(uri)
     {
         return Ok(Route::to_uri(shard, uri));
     }

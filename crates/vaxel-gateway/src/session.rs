@@ -212,7 +212,7 @@ impl Sessions {
         let watched = session.watched.lock();
         let watched = watched
             .values()
-            .map(|one| (one.service(), one.uri().into()));
+            .map(|one| (one.service(), one.uri().into(), one.known_as().into()));
         let mut watched: Vec<_> = watched.collect();
         watched.sort();
         self.remembered.change(session.id, |state| {
@@ -316,8 +316,9 @@ impl Session {
             self.set_level(level);
         }
         let mut watched = self.watched.lock();
-        for (service, uri) in &state.watched {
-            watched.insert(uri.clone(), interests.of(*service).watch(uri));
+        for (service, uri, known_as) in &state.watched {
+            let one = interests.of(*service).watch(uri, known_as);
+            watched.insert(known_as.clone(), one);
         }
     }
 

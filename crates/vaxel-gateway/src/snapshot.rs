@@ -46,6 +46,8 @@ pub(crate) struct Snapshot {
     /// The services that offer a URI, the one that answers for it first: the oldest, so that the
     /// order in which services were reached decides nothing.
     resources: Shared<Arc<str>, Arc<[Id<Service>]>>,
+    /// How many of a service's URIs an older one offers, too.
+    prefixed: Shared<Id<Service>, usize>,
     /// Sums of the shards' digests: they differ when a list of all services differs.
     pub(crate) digests: Digests,
     /// List pages that were asked for; empty in a new snapshot.
@@ -228,7 +230,7 @@ impl Snapshot {
             if let Err(place) = owners.binary_search(&shard.id) {
                 owners.insert(place, shard.id);
             }
-            self.resources.insert(Arc::clone(&offer.own), owners.into());
+            self.set_owners(&offer.own, owners);
         }
         self.digests = self.digests.plus(shard.offers.digests);
         self.names.insert(shard.id, shard.name.clone());
@@ -254,11 +256,7 @@ impl Snapshot {
                 .into_iter()
                 .flat_map(|owners| owners.iter());
             let others: Vec<Id<Service>> = owners.copied().filter(|id| *id != shard.id).collect();
-            if others.is_empty() {
-                self.resources.remove(&offer.own);
-            } else {
-                self.resources.insert(Arc::clone(&offer.own), others.into());
-            }
+            self.set_owners(&offer.own, others);
         }
         self.digests = self.digests.minus(shard.offers.digests);
         self.names.remove(&shard.id);
@@ -269,6 +267,33 @@ impl Snapshot {
     pub(crate) fn cache_hint(&self, now: Timestamp) -> CacheHint {
         let hints = self.shards.values().map(|shard| shard.cache_hint(now));
         hints.fold(CacheHint::UNBOUNDED, CacheHint::and)
+    }
+
+    /// Writes down who offers a URI, the oldest first: all others have it under a prefix.
+    fn set_owners(&mut self, uri: &Arc<str>, owners: Vec<Id<Service>>) {
+        let before = self.resources.get(uri).cloned();
+        let before = before.iter().flat_map(|owners| owners.iter().skip(1));
+        for id in before {
+            let left = self.prefixed.get(id).map_or(0, |count| count - 1);
+            if left == 0 {
+                self.prefixed.remove(id);
+            } else {
+                self.prefixed.insert(*id, left);
+            }
+        }
+        for id in owners.iter().skip(1) {
+            *self.prefixed.entry(*id).or_insert(0) += 1;
+        }
+        if owners.is_empty() {
+            self.resources.remove(uri);
+        } else {
+            self.resources.insert(Arc::clone(uri), owners.into());
+        }
+    }
+
+    /// Whether some URIs of a service are known to clients under a prefix.
+    pub(crate) fn has_prefixed(&self, service: Id<Service>) -> bool {
+        self.prefixed.contains_key(&service)
     }
 
     pub(crate) fn shard(&self, id: Id<Service>) -> Option<&Arc<Shard>> {
@@ -289,20 +314,34 @@ impl Snapshot {
         Some((shard, shard.offers.prompts.get(slot.index as usize)?))
     }
 
-    /// Whether this service is the one that answers for a listed URI.
-    pub(crate) fn owns_resource(&self, service: Id<Service>, uri: &str) -> bool {
-        self.resources.get(uri).and_then(|owners| owners.first()) == Some(&service)
+    /// The service that answers for a listed URI: the oldest that lists it.
+    pub(crate) fn owner_of(&self, uri: &str) -> Option<&Arc<Shard>> {
+        let owners = self.resources.get(uri)?;
+        self.shard(*owners.first()?)
     }
 
-    /// The service that answers for a resource: the one that lists it, else the first whose
-    /// template it fits.
-    pub(crate) fn resource(&self, uri: &str) -> Option<&Arc<Shard>> {
-        if let Some(id) = self.resources.get(uri).and_then(|owners| owners.first()) {
-            return self.shard(*id);
-        }
+    /// The oldest service with this template.
+    pub(crate) fn owner_of_template(&self, template: &str) -> Option<&Arc<Shard>> {
+        let has = |shard: &&Arc<Shard>| {
+            shard
+                .offers
+                .templates
+                .iter()
+                .any(|one| *one.own == *template)
+        };
         self.shards
             .values()
-            .find(|shard| shard.offers.has_template_for(uri))
+            .filter(has)
+            .min_by_key(|shard| shard.id)
+    }
+
+    /// The oldest service with a template that a URI fits.
+    pub(crate) fn with_template_for(&self, uri: &str) -> Option<&Arc<Shard>> {
+        let fits = |shard: &&Arc<Shard>| shard.offers.has_template_for(uri);
+        self.shards
+            .values()
+            .filter(fits)
+            .min_by_key(|shard| shard.id)
     }
 }
 

@@ -92,7 +92,7 @@ impl Watching {
     /// The resources that an update is about; of all of them when it is not known.
     fn concerned(&self, update: Option<&Update>) -> Vec<String> {
         let concerns = |one: &&Watched| update.is_none_or(|update| one.is(update));
-        let uri = |one: &Watched| one.uri().to_owned();
+        let uri = |one: &Watched| one.known_as().to_owned();
         match self {
             Self::Session(listener) => {
                 let watched = listener.session().watched.lock();
@@ -169,7 +169,7 @@ fn watch(context: &Context, uri: &str) -> Result<Watched, Failure> {
         return Err(Failure::new(Kind::Unsupported, detail));
     }
     let interest = context.shared.interests.of(route.shard.id);
-    Ok(interest.watch(uri))
+    Ok(interest.watch(&route.own, uri))
 }
 
 /// `subscriptions/listen`.
@@ -392,7 +392,7 @@ fn acknowledged(id: &[u8], wanted: Wanted, watched: &[Watched]) -> Bytes {
         }
     }
     if !watched.is_empty() {
-        let uris: Vec<&str> = watched.iter().map(Watched::uri).collect();
+        let uris: Vec<&str> = watched.iter().map(Watched::known_as).collect();
         let uris = serde_json::to_vec(&uris).unwrap_or_default();
         meta::member(&mut granted, "resourceSubscriptions", &uris);
     }

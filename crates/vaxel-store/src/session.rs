@@ -1,11 +1,7 @@
 //! Sessions of legacy clients: what a restart must not forget. The session id itself is a sealed
 //! token that needs no row; a row comes with the first thing that the client set.
 
-use vaxel_core::{
-    id::{Id, Service},
-    session::SessionState,
-    time::Timestamp,
-};
+use vaxel_core::{session::SessionState, time::Timestamp};
 
 use crate::{
     error::Error,
@@ -36,15 +32,10 @@ impl Store {
                     tx.execute(&REMOVE, &values![state.id])?;
                     continue;
                 }
-                let watched: Vec<(String, &str)> = state
-                    .watched
-                    .iter()
-                    .map(|(service, uri)| (service.to_string(), &**uri))
-                    .collect();
                 let values: [Value<'_>; 5] = values![
                     state.id,
                     state.level.as_deref(),
-                    to_json(&watched)?,
+                    to_json(&state.watched)?,
                     state.ended,
                     now,
                 ];
@@ -71,11 +62,10 @@ impl Store {
 }
 
 fn read(row: &Row<'_>) -> Result<SessionState, Error> {
-    let watched: Vec<(Id<Service>, Box<str>)> = from_json("watched", &row.text(2)?)?;
     Ok(SessionState {
         id: row.id(0)?,
         level: row.maybe_text(1)?.map(Into::into),
-        watched,
+        watched: from_json("watched", &row.text(2)?)?,
         ended: row.truth(3)?,
     })
 }

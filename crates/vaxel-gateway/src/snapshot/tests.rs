@@ -165,11 +165,13 @@ fn seen(snapshot: &Snapshot) -> Vec<String> {
         }
     }
     for uri in [0, 1, 2, 3].map(|number| format!("file:///r{number}")) {
-        let owner = snapshot.resource(&uri).map(|shard| shard.id);
-        let owners = (0..4).filter(|service| snapshot.owns_resource(id(*service), &uri));
-        all.push(format!("{uri}: {owner:?} {:?}", owners.collect::<Vec<_>>()));
+        let owner = snapshot.owner_of(&uri).map(|shard| shard.id);
+        let shares = (0..4).filter(|service| snapshot.has_prefixed(id(*service)));
+        all.push(format!("{uri}: {owner:?} {:?}", shares.collect::<Vec<_>>()));
     }
-    let made = snapshot.resource("made:///a/0").map(|shard| shard.id);
+    let made = snapshot
+        .with_template_for("made:///a/0")
+        .map(|shard| shard.id);
     all.push(format!("made: {made:?}"));
     for service in 0..4 {
         let name = snapshot.shard(id(service)).map(|shard| shard.name.clone());
@@ -210,8 +212,7 @@ proptest! {
                 prop_assert_eq!(&*offer.exposed, expected);
             }
             for offer in &shard.offers.resources {
-                let owner = snapshot.resource(&offer.own).unwrap();
-                prop_assert!(snapshot.owns_resource(owner.id, &offer.own));
+                let owner = snapshot.owner_of(&offer.own).unwrap();
                 prop_assert!(owner.id <= shard.id, "the oldest answers");
             }
         }

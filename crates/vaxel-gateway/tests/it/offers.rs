@@ -107,8 +107,11 @@ async fn a_resource_is_read_where_it_is_listed_or_fits_a_template() {
         let list = client.say(&Message::new("resources/list", "")).await.json();
         assert_eq!(
             list["result"]["resources"],
-            json!([{"uri": "note://one", "name": "one", "vendor": 1.0}]),
-            "one URI has one owner"
+            json!([
+                {"uri": "note://one", "name": "one", "vendor": 1.0},
+                {"uri": "vaxel://old/note://one", "name": "one", "vendor": 1.0},
+            ]),
+            "one URI has one owner, and everyone's resource an address"
         );
         for uri in ["note://one", "note://7/text"] {
             let message = Message::new("resources/read", &format!(r#""uri":"{uri}""#));

@@ -194,6 +194,37 @@ async fn a_modern_server_is_listened_to_anew_when_more_is_watched() {
     hears(&mut one, "note://one").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_that_another_service_has_too_is_told_of_under_its_prefix() {
+    let rig = Rig::start();
+    let mut servers = Vec::new();
+    for name in ["first", "second"] {
+        let telling = Arc::new(Telling::default());
+        let hears_it = Arc::clone(&telling);
+        let server = Upstream::modern(move |seen| hears_it.hear(seen, true)).await;
+        rig.add_http(name, &server).await;
+        servers.push((telling, server));
+    }
+    let prefixed = "vaxel://second/note://one";
+    let (client, mut one) = watching(&rig, &[prefixed, "note://two"]).await;
+    let mut two = listening(&rig, &[prefixed]).await;
+    let updated = "notifications/resources/updated";
+    let said =
+        |server: usize, key: &str, uri: &str| servers[server].0.say(key, updated, &about(uri));
+    assert!(said(1, r#"["note://one"]"#, "note://one"));
+    assert!(said(0, r#"["note://two"]"#, "note://two"));
+    hears(&mut two, prefixed).await;
+    let mut heard = Vec::new();
+    for _ in 0..2 {
+        let one = one.event().await.unwrap();
+        heard.push(one["params"]["uri"].as_str().unwrap().to_owned());
+    }
+    heard.sort();
+    assert_eq!(heard, ["note://two", prefixed]);
+    let leave = Message::new("resources/unsubscribe", &format!(r#""uri":"{prefixed}""#));
+    assert_eq!(client.say(&leave).await.status, 200);
+}
+
 /// Tells of a change whenever its tool is called.
 const CHILD: &str = r#"
 note("notifications/resources/updated", uri="note://one")

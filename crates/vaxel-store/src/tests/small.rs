@@ -133,7 +133,11 @@ async fn a_note_takes_the_place_of_the_one_before(store: &Store) {
 async fn a_session_is_kept_as_it_was_last_and_forgotten_when_it_is_empty(store: &Store) {
     let mut session = SessionState {
         level: Some("debug".into()),
-        watched: vec![(Id::new(NOW), "file:///a".into())],
+        watched: vec![(
+            Id::new(NOW),
+            "file:///a".into(),
+            "vaxel://b/file:///a".into(),
+        )],
         ..SessionState::new(Id::new(NOW))
     };
     let ended = SessionState {
