@@ -207,17 +207,16 @@ impl Sessions {
 
     /// Takes note of what the client has set in its session.
     pub(crate) fn remember(&self, session: &Session) {
-        let level = session.meta.load().log_level;
-        let level = level.map(|level| level.as_json().trim_matches('"').into());
-        let watched = session.watched.lock();
-        let watched = watched
-            .values()
-            .map(|one| (one.service(), one.uri().into(), one.known_as().into()));
-        let mut watched: Vec<_> = watched.collect();
-        watched.sort();
+        // Looked at in there: of two changes at once the later note must not be of the earlier one.
         self.remembered.change(session.id, |state| {
-            state.level = level;
-            state.watched = watched;
+            let level = session.meta.load().log_level;
+            let watched = session.watched.lock();
+            let watched = watched
+                .values()
+                .map(|one| (one.service(), one.uri().into(), one.known_as().into()));
+            state.level = level.map(|level| level.as_json().trim_matches('"').into());
+            state.watched = watched.collect();
+            state.watched.sort();
         });
     }
 
@@ -235,6 +234,10 @@ impl Sessions {
             .forget_before(Timestamp::from_millis(expired));
         self.open.lock().by_token.retain(|_, session| {
             session.replays.sweep();
+            // A stream or a call is at work in it.
+            if Arc::strong_count(session) > 1 {
+                return true;
+            }
             now.since(Timestamp::from_millis(session.seen.load(Ordering::Relaxed))) < idle
         });
     }
@@ -251,8 +254,16 @@ impl Sessions {
         if let Some(state) = state {
             session.restore(&state, &self.interests);
         }
-        let session = Arc::new(session);
-        self.keep(token.into(), Arc::clone(&session), now);
+        let session = self.keep(token.into(), Arc::new(session), now);
+        // It may have been ended while it was taken up.
+        let is_over = self
+            .remembered
+            .of(claims.i)
+            .is_some_and(|state| state.ended);
+        if is_over {
+            self.close(token);
+            return None;
+        }
         Some(session)
     }
 
@@ -264,7 +275,9 @@ impl Sessions {
         serde_json::from_slice(plain.expose()).ok()
     }
 
-    fn keep(&self, token: Arc<str>, session: Arc<Session>, now: Timestamp) {
+    /// Keeps a session; the one that is returned is the one that is kept, when two requests came with
+    /// the same id at once.
+    fn keep(&self, token: Arc<str>, session: Arc<Session>, now: Timestamp) -> Arc<Session> {
         if self.len() >= self.max {
             self.sweep(now);
         }
@@ -280,7 +293,7 @@ impl Sessions {
                 open.by_token.remove(&oldest);
             }
         }
-        open.by_token.insert(token, session);
+        Arc::clone(open.by_token.entry(token).or_insert(session))
     }
 }
 
@@ -464,3 +477,6 @@ fn unknown() -> Failure {
         "This session is not known here or has ended: initialize a new one",
     )
 }
+
+#[cfg(test)]
+mod tests;
