@@ -140,9 +140,10 @@ async fn a_session_is_kept_as_it_was_last_and_forgotten_when_it_is_empty(store: 
         )],
         ..SessionState::new(Id::new(NOW))
     };
+    let next = NOW.plus(Duration::from_millis(1));
     let ended = SessionState {
         ended: true,
-        ..SessionState::new(Id::new(NOW))
+        ..SessionState::new(Id::new(next))
     };
     let both = vec![session.clone(), ended.clone()];
     store.put_sessions(both.clone(), NOW).await.unwrap();
