@@ -329,7 +329,11 @@ impl Channel {
                 ),
             )
             .retry_after(1),
-            mpsc::error::TrySendError::Closed(_) => self.lost("it takes no more messages"),
+            mpsc::error::TrySendError::Closed(_) => {
+                // Whoever stopped writing has said why.
+                let reason = self.calls.lock().closed.clone();
+                self.lost(reason.as_deref().unwrap_or("it takes no more messages"))
+            }
         })
     }
 
