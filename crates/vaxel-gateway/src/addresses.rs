@@ -46,14 +46,15 @@ struct Place<'a> {
     uri: Option<&'a RawValue>,
 }
 
-/// An answer with the addresses that its client knows; `None` when it can stay as it is.
+/// An answer with the addresses that its client knows, by what its call was decided on; `None` when it
+/// can stay as it is.
 pub(crate) fn outward(
-    snapshot: &Snapshot,
+    snapshot: Option<&Snapshot>,
     (route, method): (&Route, Method),
     answered: &Answered,
 ) -> Option<Answered> {
     let was_prefixed = method == Method::ResourcesRead && route.own_json.is_some();
-    if !was_prefixed && !route.shares_addresses {
+    if !was_prefixed && snapshot.is_none() {
         return None;
     }
     let shown: Shown<'_> = serde_json::from_str(answered.payload().ok()?.get()).ok()?;
@@ -68,7 +69,8 @@ pub(crate) fn outward(
     let mut changes: Vec<(Range<usize>, Vec<u8>)> = Vec::new();
     for uri in in_blocks.flatten().chain(read.flatten()) {
         let own: Cow<'_, str> = serde_json::from_str(uri.get()).ok()?;
-        if was_prefixed || is_taken(snapshot, &route.shard, &own) {
+        let is_taken = |snapshot| is_taken(snapshot, &route.shard, &own);
+        if was_prefixed || snapshot.is_some_and(is_taken) {
             let address = federation::prefixed_uri(route.shard.name.as_str(), &own);
             changes.push((span(body, uri)?, quoted(&address)));
         }

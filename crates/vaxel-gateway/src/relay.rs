@@ -36,6 +36,7 @@ use crate::{
     respond::{self, Response},
     route::{Route, route},
     session::InFlight,
+    snapshot::Snapshot,
     tasks,
     upstream::{Answer, Event, Events, Link, NowPlus, OnBehalf, Outbound},
     validate,
@@ -48,6 +49,8 @@ pub(crate) struct Call {
     head: Parts,
     pub(crate) exchange: Exchange,
     authorized: Authorized<Route>,
+    /// What its addresses were decided on, where they may differ from those that the service knows.
+    addresses: Option<Arc<Snapshot>>,
     pub(crate) reached: Reached,
     pub(crate) recording: Recording,
     pub(crate) cancel: Option<InFlight>,
@@ -87,7 +90,9 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         }
     };
     recording.reached(reached.link.revision().as_str());
+    let shares_addresses = authorized.get().shares_addresses;
     let mut call = Call {
+        addresses: shares_addresses.then_some(context.snapshot),
         shared: context.shared,
         principal: context.principal,
         head: context.head,
@@ -256,10 +261,8 @@ impl Call {
         );
         let answered = task.as_ref().unwrap_or(answered);
         let (route, method) = (self.authorized.get(), self.exchange.request.method());
-        let may_differ = route.shares_addresses || method == Method::ResourcesRead;
-        let known = may_differ
-            .then(|| addresses::outward(&self.shared.snapshot.load(), (route, method), answered));
-        let known = known.flatten();
+        let snapshot = self.addresses.as_deref();
+        let known = addresses::outward(snapshot, (route, method), answered);
         let answered = known.as_ref().unwrap_or(answered);
         answer::outward(&self.exchange, link.revision(), answered)
     }

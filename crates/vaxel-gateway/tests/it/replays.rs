@@ -5,7 +5,11 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::harness::{Client, Plan, Reply, Rig, Seen, Upstream, client::Message, wait_for};
+use crate::harness::{
+    Client, Plan, Reply, Rig, Seen, Upstream,
+    client::{Message, Stream},
+    wait_for,
+};
 
 /// A server whose one call says what the test sends.
 async fn held() -> (mpsc::Sender<String>, Upstream) {
@@ -32,8 +36,19 @@ fn call() -> Message {
         .id("\"the call\"")
 }
 
+/// The stream of a call whose server has told of progress.
+async fn begun(client: &Client, server: &mpsc::Sender<String>, upstream: &Upstream) -> Stream {
+    let call = call();
+    let started = async {
+        wait_for("the call", || upstream.seen("tools/call").pop()).await;
+        server.send(progress(upstream, 1)).await.unwrap();
+    };
+    let (stream, ()) = tokio::join!(client.open(&call), started);
+    stream
+}
+
 /// The stream of the call, after this event.
-async fn resume(client: &Client, last_event: &str) -> crate::harness::client::Stream {
+async fn resume(client: &Client, last_event: &str) -> Stream {
     let client = client.clone().with("last-event-id", last_event);
     client.send(Method::GET, "").await
 }
@@ -111,13 +126,7 @@ async fn an_answer_that_came_while_nobody_was_there_is_kept() {
     let (server, upstream) = held().await;
     rig.add_http("old", &upstream).await;
     let client = rig.legacy().await;
-    let call = call();
-    let opening = client.open(&call);
-    let started = async {
-        wait_for("the call", || upstream.seen("tools/call").pop()).await;
-        server.send(progress(&upstream, 1)).await.unwrap();
-    };
-    let (mut first, ()) = tokio::join!(opening, started);
+    let mut first = begun(&client, &server, &upstream).await;
     let (_, id) = first.event_with_id().await;
     drop(first);
     let seen = upstream.seen("tools/call").remove(0);
@@ -136,13 +145,7 @@ async fn a_stream_that_is_not_known_any_more_leads_to_a_clear_error() {
     let (server, upstream) = held().await;
     rig.add_http("old", &upstream).await;
     let client = rig.legacy().await;
-    let call = call();
-    let opening = client.open(&call);
-    let started = async {
-        wait_for("the call", || upstream.seen("tools/call").pop()).await;
-        server.send(progress(&upstream, 1)).await.unwrap();
-    };
-    let (mut first, ()) = tokio::join!(opening, started);
+    let mut first = begun(&client, &server, &upstream).await;
     let (_, id) = first.event_with_id().await;
     // Another process takes over, as after a restart.
     let later = Rig::start_with(&plan);
@@ -170,13 +173,7 @@ async fn clients_of_older_revisions_get_ids_and_no_empty_event() {
     let client = Client::silent(rig.address, &rig.keys[0])
         .opened("2025-06-18")
         .await;
-    let call = call();
-    let opening = client.open(&call);
-    let started = async {
-        wait_for("the call", || upstream.seen("tools/call").pop()).await;
-        server.send(progress(&upstream, 1)).await.unwrap();
-    };
-    let (mut first, ()) = tokio::join!(opening, started);
+    let mut first = begun(&client, &server, &upstream).await;
     let (told, id) = first.event_with_id().await;
     assert_eq!(told["params"]["progress"], 1);
     assert!(id.is_some());
