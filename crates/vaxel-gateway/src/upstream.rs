@@ -347,7 +347,8 @@ impl Link {
 
     /// Everything the server offers now: all pages of all its lists.
     pub async fn catalog(&self) -> Result<Catalog, Failure> {
-        catalog::fetch(self, self.0.items_max).await
+        // On the heap while it lasts: whoever watches a server waits most of the time.
+        Box::pin(catalog::fetch(self, self.0.items_max)).await
     }
 
     /// Asks for a sign of life: `ping` (legacy) or `server/discover` (modern). Returns how long the
@@ -358,7 +359,7 @@ impl Link {
             Era::Modern => Method::Discover,
         };
         let started = Instant::now_plus(Duration::ZERO);
-        self.ask(method, b"{}", within).await?;
+        Box::pin(self.ask(method, b"{}", within)).await?;
         Ok(started.elapsed())
     }
 

@@ -99,7 +99,8 @@ impl Instance {
         while !self.stop.is_cancelled() {
             self.tell(News::Starting { restarts }).await;
             let begun = self.context.clock.instant();
-            let end = match self.open().await {
+            // On the heap while it lasts: an instance that is open waits for hours, and there are many.
+            let end = match Box::pin(self.open()).await {
                 Ok(open) => self.attend(open).await,
                 Err(end) => end,
             };

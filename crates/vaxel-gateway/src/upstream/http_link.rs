@@ -550,7 +550,7 @@ impl HttpLink {
                 () = tokio::time::sleep(recheck.every) => {}
             }
             let address = &self.0.address;
-            let found = probe_modern(address, EraChoice::Auto, recheck.wait).await;
+            let found = Box::pin(probe_modern(address, EraChoice::Auto, recheck.wait)).await;
             match (self.0.era, found.map(|facts| facts.is_some())) {
                 (Era::Legacy, Ok(true)) => return "it speaks MCP 2026-07-28 now".to_owned(),
                 (Era::Modern, Ok(false)) => {
