@@ -89,9 +89,9 @@ pub(crate) fn outward(
 pub(crate) fn of_app<'a>(
     snapshot: &Snapshot,
     shard: &Shard,
-    definition: &'a [u8],
+    definition: Cow<'a, [u8]>,
 ) -> Cow<'a, [u8]> {
-    with_app(snapshot, shard, definition).map_or(Cow::Borrowed(definition), Cow::Owned)
+    with_app(snapshot, shard, &definition).map_or(definition, Cow::Owned)
 }
 
 fn with_app(snapshot: &Snapshot, shard: &Shard, definition: &[u8]) -> Option<Vec<u8>> {

@@ -195,6 +195,8 @@ fn list_kind(method: Method) -> ListKind {
 /// One entry of a list.
 struct Entry<'a> {
     offer: &'a Offer,
+    /// Its service, where its name says so.
+    named: Option<&'a ServiceName>,
     /// Its service, when an older one has its address.
     prefix: Option<&'a ServiceName>,
     /// Its service, when the address of its app may be such a one.
@@ -205,10 +207,13 @@ impl<'a> Entry<'a> {
     /// The definition as this list shows it.
     fn outward(&self, list: PageKey) -> Cow<'a, [u8]> {
         let Some(service) = self.prefix else {
-            let definition = self.offer.outward(list.scope.is_none());
+            let definition = match self.named {
+                Some(service) => self.offer.federated(service),
+                None => Cow::Borrowed(self.offer.definition.get().as_bytes()),
+            };
             return match self.app_of {
                 Some((snapshot, shard)) => addresses::of_app(snapshot, shard, definition),
-                None => Cow::Borrowed(definition),
+                None => definition,
             };
         };
         let address = federation::prefixed_uri(service.as_str(), &self.offer.own);
@@ -220,6 +225,7 @@ impl<'a> Entry<'a> {
 fn all(context: &Context, method: Method) -> Vec<Entry<'_>> {
     let plain = |offer| Entry {
         offer,
+        named: None,
         prefix: None,
         app_of: None,
     };
@@ -241,6 +247,7 @@ fn all(context: &Context, method: Method) -> Vec<Entry<'_>> {
             let is_taken = owner(offer).is_some_and(|owner| owner.id != shard.id);
             entries.push(Entry {
                 offer,
+                named: Some(&shard.name),
                 prefix: is_taken.then_some(&shard.name),
                 app_of,
             });

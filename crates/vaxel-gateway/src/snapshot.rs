@@ -5,6 +5,7 @@
 //! the same from nothing and is the oracle of the tests.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     hash::{BuildHasher, Hasher},
     sync::{
@@ -99,8 +100,6 @@ pub(crate) struct Offer {
     pub(crate) exposed: Arc<str>,
     /// As the service defines it.
     pub(crate) definition: Arc<RawValue>,
-    /// Under its exposed name; absent when the two are the same.
-    pub(crate) federated: Option<Box<[u8]>>,
     /// Arguments that headers mirror; nearly no tool has any.
     pub(crate) mirrored: Option<Arc<ParamHeaders>>,
     /// What calls are checked against, where the service asks for it.
@@ -108,12 +107,16 @@ pub(crate) struct Offer {
 }
 
 impl Offer {
-    /// The definition for a federated or a single-service list.
-    pub(crate) fn outward(&self, federated: bool) -> &[u8] {
-        match &self.federated {
-            Some(bytes) if federated => bytes,
-            _ => self.definition.get().as_bytes(),
+    /// The definition under the exposed name. Made for each list, which is kept as a whole: a copy here
+    /// would stay in memory for every tool there is.
+    pub(crate) fn federated(&self, service: &ServiceName) -> Cow<'_, [u8]> {
+        if self.exposed == self.own {
+            return Cow::Borrowed(self.definition.get().as_bytes());
         }
+        let full = format!("{service}__{}", self.own);
+        let altered = *self.exposed != *full;
+        let full = altered.then_some(full.as_str());
+        Cow::Owned(definition::renamed(&self.definition, &self.exposed, full))
     }
 }
 
@@ -538,15 +541,11 @@ fn tool_offer(item: &Item, service: &ServiceName, name_max: usize) -> Option<Off
 
 fn named_offer(item: &Item, service: &ServiceName, name_max: usize) -> Offer {
     let exposed = names::exposed(service.as_str(), &item.key, name_max);
-    let full = format!("{service}__{}", item.key);
-    let full = exposed.altered.then_some(full.as_str());
-    let federated = definition::renamed(&item.definition, &exposed.name, full);
     Offer {
         own: Arc::clone(&item.key),
         own_json: json_string(&item.key),
         exposed: exposed.name.into(),
         definition: Arc::clone(&item.definition),
-        federated: Some(federated.into_boxed_slice()),
         mirrored: None,
         schemas: None,
     }
@@ -559,7 +558,6 @@ fn unnamed_offer(item: &Item) -> Offer {
         own_json: json_string(&item.key),
         exposed: Arc::clone(&item.key),
         definition: Arc::clone(&item.definition),
-        federated: None,
         mirrored: None,
         schemas: None,
     }
