@@ -67,6 +67,7 @@ mod tests {
             spec: ServiceSpec::new(Source::Builtin(Builtin::Demo)),
             created_at: at,
             updated_at: at,
+            activated_at: None,
             deleted_at: None,
         }
     }

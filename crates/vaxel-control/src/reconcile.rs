@@ -245,7 +245,7 @@ impl Reconciler {
             links: Vec::new(),
             unavailable: Some(Unavailable::Because(stopped(&resource.name))),
         });
-        let mut status = ServiceStatus::new(Lifecycle::Inactive, self.context.clock.now());
+        let mut status = ServiceStatus::new(resting(resource), self.context.clock.now());
         status.health = Health::Stopped;
         let seen = Seen {
             name: resource.name.clone(),
@@ -293,5 +293,13 @@ impl Reconciler {
                 signals.changed(id);
             }
         });
+    }
+}
+
+/// The state of a service that should not run.
+pub(crate) const fn resting(resource: &ServiceResource) -> Lifecycle {
+    match resource.activated_at {
+        Some(_) => Lifecycle::Inactive,
+        None => Lifecycle::Draft,
     }
 }

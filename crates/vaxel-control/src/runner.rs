@@ -4,14 +4,16 @@
 //! [`Wanted`]) with its instances, and publishes after every difference. A fault in here harms this
 //! service only; the reconciler starts the task again.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::{Id as TaskId, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use vaxel_core::{catalog::Catalog, lifecycle::Lifecycle, service::ServiceResource, time::Clock};
+use vaxel_core::{
+    catalog::Catalog, failure::Issue, lifecycle::Lifecycle, service::ServiceResource, time::Clock,
+};
 use vaxel_gateway::{Gateway, ServiceEntry};
 use vaxel_supervisor::Supervisor;
 
@@ -28,7 +30,7 @@ mod crew;
 pub(crate) mod eras;
 mod instance;
 mod offer;
-mod path;
+pub(crate) mod preflight;
 mod report;
 mod target;
 
@@ -71,6 +73,8 @@ pub(crate) struct Runner {
     wanted: watch::Receiver<Wanted>,
     current: Wanted,
     crew: Crew,
+    /// The newest generation is being checked.
+    checks: JoinSet<Vec<Issue>>,
     tasks: JoinSet<()>,
     seats: HashMap<TaskId, Seat>,
     reports: mpsc::Sender<Report>,
@@ -88,12 +92,13 @@ impl Runner {
         let current = wanted.borrow_and_update().clone();
         let (reports, inbox) = mpsc::channel(REPORTS);
         let mut crew = Crew::new(&current.resource, catalog, context.clock.now());
-        crew.move_to(Lifecycle::Deploying, context.clock.now());
+        crew.move_to(Lifecycle::Validating, context.clock.now());
         let mut runner = Self {
             context,
             wanted,
             current,
             crew,
+            checks: JoinSet::new(),
             tasks: JoinSet::new(),
             seats: HashMap::new(),
             reports,
@@ -105,10 +110,11 @@ impl Runner {
 
     /// Runs until the service is not wanted any more and nothing of it runs.
     pub(crate) async fn run(mut self) {
-        self.deploy();
+        self.prepare(Duration::ZERO);
         self.publish();
         loop {
             tokio::select! {
+                Some(Ok(issues)) = self.checks.join_next() => self.checked(issues),
                 Some(report) = self.inbox.recv() => self.note(report).await,
                 Some(ended) = self.tasks.join_next_with_id() => self.seat_left(ended),
                 changed = self.wanted.changed() => {
@@ -133,18 +139,44 @@ impl Runner {
             self.crew.renew(self.context.clock.now());
             self.crew.dismiss_all();
             if self.crew.is_empty() {
-                self.deploy();
+                self.prepare(Duration::ZERO);
             }
         } else if action == Action::Replace {
             self.crew.renew(self.context.clock.now());
+            self.prepare(Duration::ZERO);
+        }
+        self.publish();
+    }
+
+    /// Checks what is wanted, after a while; what comes of it is [`Self::checked`].
+    fn prepare(&mut self, after: Duration) {
+        let (context, resource) = (
+            Arc::clone(&self.context),
+            Arc::clone(&self.current.resource),
+        );
+        // A check of something that is not wanted any more is of no use.
+        self.checks = JoinSet::new();
+        self.checks.spawn(async move {
+            tokio::time::sleep(after).await;
+            preflight::problems(&context, &resource).await
+        });
+    }
+
+    /// What the check found: the new generation is started, or the service is in error and checked
+    /// again later, since what is missing may come.
+    fn checked(&mut self, issues: Vec<Issue>) {
+        if issues.is_empty() {
             self.deploy();
+        } else {
+            self.crew.refuse(issues, self.context.clock.now());
+            self.prepare(self.context.config.process.backoff.max);
         }
         self.publish();
     }
 
     /// Starts a new generation of instances beside what runs.
     fn deploy(&mut self) {
-        let generation = self.crew.next_generation();
+        let generation = self.crew.next_generation(self.context.clock.now());
         for replica in 0..self.current.resource.spec.replicas.max(1) {
             self.start(
                 Seat {
@@ -209,7 +241,7 @@ impl Runner {
             tracing::error!(service.name = %self.current.resource.name, %error, "an instance's task broke; it is started again");
             self.start(seat, 1);
         } else if self.crew.is_empty() {
-            self.deploy();
+            self.prepare(Duration::ZERO);
         }
         self.publish();
     }
@@ -217,6 +249,7 @@ impl Runner {
     /// Ends every instance; nothing of the service runs afterwards.
     async fn dissolve(&mut self) {
         self.current = self.wanted.borrow_and_update().clone();
+        self.checks = JoinSet::new();
         self.crew
             .move_to(Lifecycle::Deactivating, self.context.clock.now());
         self.crew.dismiss_all();

@@ -60,6 +60,7 @@ impl Control {
             spec,
             created_at: now,
             updated_at: now,
+            activated_at: enabled.then_some(now),
             deleted_at: None,
         };
         let mut audit = self.audit(caller, "service.create", &resource);
@@ -111,6 +112,7 @@ impl Control {
             environment,
             spec,
             updated_at: now,
+            activated_at: old.activated_at.or(enabled.then_some(now)),
             ..old.clone()
         };
         let mut audit = self.audit(caller, "service.update", &next);
@@ -167,8 +169,10 @@ impl Control {
         if old.enabled == enabled {
             return Ok(Outcome::Service(Box::new(self.observe(old).await)));
         }
+        let now = self.now();
         let next = ServiceResource {
             enabled,
+            activated_at: old.activated_at.or(enabled.then_some(now)),
             ..self.touched(&old)
         };
         let action = if enabled {

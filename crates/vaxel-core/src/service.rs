@@ -45,6 +45,8 @@ pub struct ServiceResource {
     pub created_at: Timestamp,
     /// Last written.
     pub updated_at: Timestamp,
+    /// First switched on. A service that never was is a draft.
+    pub activated_at: Option<Timestamp>,
     /// Set while it is in the archive.
     pub deleted_at: Option<Timestamp>,
 }

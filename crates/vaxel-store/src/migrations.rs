@@ -58,6 +58,10 @@ CREATE TABLE sessions (
     changed_at BIGINT NOT NULL
 );
 ",
+    "
+ALTER TABLE services ADD COLUMN activated_at BIGINT;
+UPDATE services SET activated_at = created_at WHERE enabled = 1;
+",
 ];
 
 /// Steps of `records.db`.

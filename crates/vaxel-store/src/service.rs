@@ -50,7 +50,7 @@ macro_rules! columns {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, version, revision, enabled, tags, environment, owner, spec, \
-             created_at, updated_at, deleted_at FROM services ",
+             created_at, updated_at, deleted_at, activated_at FROM services ",
             $rest
         )
     };
@@ -73,13 +73,13 @@ static PAGE: Stmt = Stmt::new(columns!(
 static VERSIONS: Stmt = Stmt::new("SELECT id, version FROM services WHERE deleted_at IS NULL");
 static INSERT: Stmt = Stmt::new(
     "INSERT INTO services (id, name, version, revision, enabled, tags, environment, owner, source, \
-     spec, search, created_at, updated_at, deleted_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+     spec, search, created_at, updated_at, deleted_at, activated_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
 );
 static UPDATE: Stmt = Stmt::new(
     "UPDATE services SET name = $2, version = $3, revision = $4, enabled = $5, tags = $6, \
      environment = $7, owner = $8, source = $9, spec = $10, search = $11, created_at = $12, \
-     updated_at = $13, deleted_at = $14 WHERE id = $1 AND version = $15",
+     updated_at = $13, deleted_at = $14, activated_at = $15 WHERE id = $1 AND version = $16",
 );
 static ADD_REVISION: Stmt = Stmt::new(
     "INSERT INTO revisions (service, revision, spec, author, created_at) \
@@ -298,7 +298,7 @@ fn add_revision(
     tx.execute(&ADD_REVISION, &values).map(drop)
 }
 
-fn row_values<'a>(service: &'a ServiceResource, spec: &'a str) -> Result<[Value<'a>; 14], Error> {
+fn row_values<'a>(service: &'a ServiceResource, spec: &'a str) -> Result<[Value<'a>; 15], Error> {
     let description = service.spec.description.as_deref().unwrap_or_default();
     let search = format!("{} {description} {}", service.name, service.spec.source);
     let search = searchable(&search);
@@ -317,6 +317,7 @@ fn row_values<'a>(service: &'a ServiceResource, spec: &'a str) -> Result<[Value<
         service.created_at,
         service.updated_at,
         service.deleted_at,
+        service.activated_at,
     ])
 }
 
@@ -337,6 +338,7 @@ fn read(row: &Row<'_>) -> Result<ServiceResource, Error> {
         created_at: row.time(9)?,
         updated_at: row.time(10)?,
         deleted_at: row.maybe_time(11)?,
+        activated_at: row.maybe_time(12)?,
     })
 }
 

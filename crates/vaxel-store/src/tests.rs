@@ -66,6 +66,7 @@ fn service(name: &str) -> ServiceResource {
         spec: draft.spec,
         created_at: NOW,
         updated_at: NOW,
+        activated_at: None,
         deleted_at: None,
     }
 }

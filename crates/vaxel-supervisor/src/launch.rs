@@ -59,7 +59,7 @@ pub(crate) async fn launch(inner: &Inner, order: &Order) -> Result<Launched, Err
         view(inner).await
     };
     let cgroup = inner.cgroups.create(order.limits);
-    let start_order = describe(inner, order, &cgroup, view);
+    let start_order = describe(inner, order, Some(&cgroup), view);
     let (mut shim, shim_pid, pipes) = start(inner, &name).inspect_err(|_| cgroup.remove())?;
     let after = inner.config.start_timeout;
     let introduced = timeout(after, introduce(&listener, &mut shim, start_order)).await;
@@ -81,6 +81,16 @@ pub(crate) async fn launch(inner: &Inner, order: &Order) -> Result<Launched, Err
             Err(error)
         }
     }
+}
+
+/// Why the process of `order` cannot be started, as far as can be seen without starting it.
+pub(crate) fn problems(inner: &Inner, order: &Order) -> Vec<Error> {
+    let order = describe(inner, order, None, None);
+    let refused = |refusal| refused(order.program.clone(), refusal);
+    shim::start::problems(&order)
+        .into_iter()
+        .map(refused)
+        .collect()
 }
 
 fn listen(name: &str) -> io::Result<UnixListener> {
@@ -212,7 +222,12 @@ fn ended_early(status: &io::Result<ExitStatus>) -> Error {
     )
 }
 
-fn describe(inner: &Inner, order: &Order, cgroup: &Cgroup, view: Option<View>) -> StartOrder {
+fn describe(
+    inner: &Inner,
+    order: &Order,
+    cgroup: Option<&Cgroup>,
+    view: Option<View>,
+) -> StartOrder {
     let own = order.env.iter().map(|(name, value)| (name, value.expose()));
     let env = inner.config.base_env.iter().chain(own);
     StartOrder {
@@ -229,8 +244,8 @@ fn describe(inner: &Inner, order: &Order, cgroup: &Cgroup, view: Option<View>) -
             paths: order.hidden.clone(),
             view,
         },
-        join: cgroup.join(),
-        leave: cgroup.leave(),
+        join: cgroup.map(Cgroup::join).unwrap_or_default(),
+        leave: cgroup.map(Cgroup::leave).unwrap_or_default(),
     }
 }
 

@@ -12,7 +12,7 @@
 
 mod program;
 mod reap;
-mod start;
+pub(crate) mod start;
 
 use std::{
     fs,

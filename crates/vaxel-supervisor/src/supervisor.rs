@@ -121,6 +121,12 @@ impl Supervisor {
         }
     }
 
+    /// What would keep the process of `order` from starting, as far as can be seen without starting it:
+    /// every problem, not only the first. Looks at the file system, so not for threads that must not wait.
+    pub fn check(&self, order: &Order) -> Vec<Error> {
+        crate::launch::problems(&self.inner, order)
+    }
+
     /// Starts a process and returns when it runs. Dropping the future ends what was started.
     pub async fn spawn(&self, order: Order) -> Result<Process, Error> {
         if self.inner.stopped.is_cancelled() {

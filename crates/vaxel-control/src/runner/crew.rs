@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
     catalog::Catalog,
+    failure::Issue,
     lifecycle::Lifecycle,
     name::ServiceName,
     service::{ServiceResource, ToolFilter},
@@ -18,7 +19,6 @@ use vaxel_supervisor::ProcessHandle;
 
 use super::{
     offer::{same_offer, server_name},
-    path::lifecycle_path,
     report::{News, Seat},
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Crew {
     filter: ToolFilter,
     generation: u32,
     members: BTreeMap<Seat, Member>,
+    /// Why the newest generation was not even started, as a sentence.
+    refusal: Option<String>,
     catalog: Option<Arc<Catalog>>,
     status: ServiceStatus,
     /// What the data plane sees differs from what it was told last.
@@ -65,6 +67,7 @@ impl Crew {
             filter: resource.spec.tools.clone(),
             generation: 0,
             members: BTreeMap::new(),
+            refusal: None,
             catalog,
             status: ServiceStatus::new(Lifecycle::Draft, now),
             changed: true,
@@ -78,9 +81,24 @@ impl Crew {
         self.changed = true;
     }
 
-    pub(super) const fn next_generation(&mut self) -> u32 {
+    /// The number of a new generation. Older ones that serve do so until it does; the others leave.
+    pub(super) fn next_generation(&mut self, now: Timestamp) -> u32 {
         self.generation += 1;
+        self.refusal = None;
+        for old in self.members.values_mut().filter(|one| one.link.is_none()) {
+            old.dismiss();
+        }
+        if self.status.lifecycle != Lifecycle::Updating {
+            self.move_to(Lifecycle::Deploying, now);
+        }
         self.generation
+    }
+
+    /// What is wanted cannot be started, for all these reasons. What runs goes on.
+    pub(super) fn refuse(&mut self, issues: Vec<Issue>, now: Timestamp) {
+        let sentences: Vec<String> = issues.into_iter().map(|issue| issue.message).collect();
+        self.refusal = Some(sentences.join("; "));
+        self.move_to(Lifecycle::Error, now);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -193,25 +211,29 @@ impl Crew {
         }
     }
 
-    /// Draws the conclusions from what was noted: who leaves, and which state the service is in.
+    /// Draws the conclusions from what was noted: who leaves, and which state the service is in. An old
+    /// generation serves until every member of the newest one has been tried and one of them serves.
     pub(super) fn settle(&mut self, now: Timestamp) {
         let newest = self.generation;
-        let current = |seat: &Seat| seat.generation == newest;
-        let members = || {
-            self.members
-                .iter()
-                .filter(|(seat, one)| current(seat) && !one.dismissed)
-        };
-        let serving = members().any(|(_, one)| one.link.is_some());
-        let tried = members().any(|(_, one)| one.tried);
-        let hopeless = members().count() > 0 && members().all(|(_, one)| one.hopeless);
-        if tried {
-            for (_, old) in self.members.iter_mut().filter(|(seat, _)| !current(seat)) {
+        let current: Vec<&Member> = self
+            .members
+            .iter()
+            .filter(|(seat, one)| seat.generation == newest && !one.dismissed)
+            .map(|(_, one)| one)
+            .collect();
+        let serves = current.iter().any(|one| one.link.is_some());
+        let hopeless = !current.is_empty() && current.iter().all(|one| one.hopeless);
+        if serves && current.iter().all(|one| one.tried) {
+            for (_, old) in self
+                .members
+                .iter_mut()
+                .filter(|(seat, _)| seat.generation != newest)
+            {
                 self.changed |= old.link.is_some();
                 old.dismiss();
             }
         }
-        if !self.is_asleep() && serving {
+        if !self.is_asleep() && serves && self.refusal.is_none() {
             self.move_to(Lifecycle::Active, now);
         } else if !self.is_asleep() && hopeless {
             self.move_to(Lifecycle::Error, now);
@@ -223,7 +245,7 @@ impl Crew {
     pub(super) fn renew(&mut self, now: Timestamp) {
         match self.status.lifecycle {
             Lifecycle::Active => self.move_to(Lifecycle::Updating, now),
-            Lifecycle::Error => self.move_to(Lifecycle::Deploying, now),
+            Lifecycle::Error => self.move_to(Lifecycle::Validating, now),
             Lifecycle::Draft
             | Lifecycle::Validating
             | Lifecycle::Deploying
@@ -235,11 +257,7 @@ impl Crew {
 
     /// Moves along the arrows of the diagram to `next`, by the shortest way.
     pub(super) fn move_to(&mut self, next: Lifecycle, now: Timestamp) {
-        for step in lifecycle_path(self.status.lifecycle, next) {
-            debug_assert!(
-                self.status.lifecycle.can_become(step),
-                "the path follows the arrows"
-            );
+        for step in self.status.lifecycle.path(next).unwrap_or_default() {
             tracing::info!(
                 service.name = %self.name, from = self.status.lifecycle.as_str(),
                 to = step.as_str(), "the service changed its state"
@@ -254,6 +272,7 @@ impl Crew {
         let asleep = self.is_asleep();
         self.status.health = match (asleep, active) {
             (true, _) => Health::Stopped,
+            (false, 0) if self.refusal.is_some() => Health::Error,
             (false, 0) => Health::Starting,
             (false, _) => Health::of_all(self.active().map(|one| one.status.health)),
         };
@@ -261,8 +280,10 @@ impl Crew {
             .active()
             .filter(|one| one.status.health != Health::Healthy)
             .find_map(|one| one.status.last_error.clone());
+        let reason = self.refusal.clone().or(reason);
         let status = &mut self.status;
-        status.reason = reason.filter(|_| status.health != Health::Healthy && !asleep);
+        let worth_it = status.health != Health::Healthy || status.lifecycle == Lifecycle::Error;
+        status.reason = reason.filter(|_| worth_it && !asleep);
         status.stale = serving == 0 && self.catalog.is_some();
         if let Some(catalog) = &self.catalog {
             let visible = catalog
@@ -318,14 +339,15 @@ impl Crew {
             .is_none_or(|last| !same_offer(last, catalog))
     }
 
-    /// The connections of the newest generation that has any.
+    /// The connections of one generation: of the oldest that has any, since it has all its members yet.
+    /// It leaves with [`Self::settle`] once the next one is complete.
     pub(super) fn links(&self) -> Vec<Link> {
         let open = |(seat, one): (&Seat, &Member)| Some((seat.generation, one.link.clone()?));
         let links: Vec<(u32, Link)> = self.members.iter().filter_map(open).collect();
-        let newest = links.iter().map(|(generation, _)| *generation).max();
+        let oldest = links.iter().map(|(generation, _)| *generation).min();
         links
             .into_iter()
-            .filter(|(generation, _)| Some(*generation) == newest)
+            .filter(|(generation, _)| Some(*generation) == oldest)
             .map(|(_, link)| link)
             .collect()
     }

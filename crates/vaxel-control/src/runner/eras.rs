@@ -93,6 +93,7 @@ mod tests {
             spec: draft.spec,
             created_at: now,
             updated_at: now,
+            activated_at: None,
             deleted_at: None,
         }
     }

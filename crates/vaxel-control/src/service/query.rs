@@ -16,6 +16,7 @@ use crate::{
     change::ServiceRef,
     control::{Control, conflict},
     query::{HealthReport, List, Observed, Page, ServiceFilter},
+    reconcile::resting,
 };
 
 /// Longest wait of [`Control::health`].
@@ -101,7 +102,7 @@ impl Control {
         current
             && matches!(
                 state,
-                Lifecycle::Active | Lifecycle::Error | Lifecycle::Inactive
+                Lifecycle::Active | Lifecycle::Error | Lifecycle::Inactive | Lifecycle::Draft
             )
     }
 
@@ -170,7 +171,7 @@ impl Control {
         seen.unwrap_or_else(|| {
             let asleep = resource.deleted_at.is_some() || !resource.enabled;
             let state = if asleep {
-                Lifecycle::Inactive
+                resting(resource)
             } else {
                 Lifecycle::Draft
             };

@@ -71,6 +71,7 @@ async fn a_thousand_stored_services_are_listed_as_soon_as_the_start_returns() {
             spec: ServiceSpec::new(source.clone()),
             created_at: now,
             updated_at: now,
+            activated_at: None,
             deleted_at: None,
         };
         let (store, catalog) = (&store, &catalog);

@@ -85,6 +85,22 @@ fn spawn(
     Ok((pid, report))
 }
 
+/// Why an order cannot be started, as far as can be seen from outside: every problem, not the first.
+pub(crate) fn problems(order: &StartOrder) -> Vec<Refusal> {
+    let home = order.env.get("HOME").map(String::as_str);
+    let (cwd, bad_cwd) = match enter(order.cwd.as_deref(), home) {
+        Ok(cwd) => (cwd, None),
+        Err(refusal) => (PathBuf::from("/"), Some(refusal)),
+    };
+    // A path below a directory that is not there is not there either.
+    let hidden =
+        bad_cwd.is_some() && order.program.contains('/') && !order.program.starts_with('/');
+    let path = order.env.get("PATH").map(String::as_str);
+    let bad_program = program::find(&order.program, path, &cwd).err();
+    let bad_program = bad_program.filter(|_| !hidden);
+    bad_program.into_iter().chain(bad_cwd).collect()
+}
+
 /// The working directory, checked and without symbolic links.
 fn enter(cwd: Option<&Path>, home: Option<&str>) -> Result<PathBuf, Refusal> {
     let Some(cwd) = cwd else {
