@@ -135,14 +135,14 @@ impl Runner {
         let action = plan(Some(&wanted.resource), Some(&self.current.resource));
         self.current = wanted;
         self.crew.rename(&self.current.resource);
+        if restart || action == Action::Replace {
+            self.crew.renew(self.context.clock.now());
+        }
         if restart {
-            self.crew.renew(self.context.clock.now());
             self.crew.dismiss_all();
-            if self.crew.is_empty() {
-                self.prepare(Duration::ZERO);
-            }
-        } else if action == Action::Replace {
-            self.crew.renew(self.context.clock.now());
+        }
+        // After a restart nothing begins before everything has ended: see `seat_left`.
+        if action == Action::Replace || (restart && self.crew.is_empty()) {
             self.prepare(Duration::ZERO);
         }
         self.publish();
@@ -240,7 +240,7 @@ impl Runner {
         if let Some(error) = fault.filter(|_| wanted) {
             tracing::error!(service.name = %self.current.resource.name, %error, "an instance's task broke; it is started again");
             self.start(seat, 1);
-        } else if self.crew.is_empty() {
+        } else if self.crew.is_empty() && self.checks.is_empty() {
             self.prepare(Duration::ZERO);
         }
         self.publish();

@@ -27,12 +27,21 @@ pub(super) struct Crew {
     filter: ToolFilter,
     generation: u32,
     members: BTreeMap<Seat, Member>,
-    /// Why the newest generation was not even started, as a sentence.
-    refusal: Option<String>,
+    check: Check,
     catalog: Option<Arc<Catalog>>,
     status: ServiceStatus,
     /// What the data plane sees differs from what it was told last.
     changed: bool,
+}
+
+/// What the check of what is wanted found; it comes before every new generation.
+enum Check {
+    /// Nothing yet.
+    Pending,
+    /// It can be started, and was.
+    Passed,
+    /// It cannot, for these reasons.
+    Refused(String),
 }
 
 struct Member {
@@ -67,7 +76,7 @@ impl Crew {
             filter: resource.spec.tools.clone(),
             generation: 0,
             members: BTreeMap::new(),
-            refusal: None,
+            check: Check::Pending,
             catalog,
             status: ServiceStatus::new(Lifecycle::Draft, now),
             changed: true,
@@ -84,7 +93,7 @@ impl Crew {
     /// The number of a new generation. Older ones that serve do so until it does; the others leave.
     pub(super) fn next_generation(&mut self, now: Timestamp) -> u32 {
         self.generation += 1;
-        self.refusal = None;
+        self.check = Check::Passed;
         for old in self.members.values_mut().filter(|one| one.link.is_none()) {
             old.dismiss();
         }
@@ -97,7 +106,7 @@ impl Crew {
     /// What is wanted cannot be started, for all these reasons. What runs goes on.
     pub(super) fn refuse(&mut self, issues: Vec<Issue>, now: Timestamp) {
         let sentences: Vec<String> = issues.into_iter().map(|issue| issue.message).collect();
-        self.refusal = Some(sentences.join("; "));
+        self.check = Check::Refused(sentences.join("; "));
         self.move_to(Lifecycle::Error, now);
     }
 
@@ -233,16 +242,20 @@ impl Crew {
                 old.dismiss();
             }
         }
-        if !self.is_asleep() && serves && self.refusal.is_none() {
+        let mut others = self.members.iter();
+        let alone = others.all(|(seat, one)| seat.generation == newest || one.dismissed);
+        let decided = matches!(self.check, Check::Passed) && !self.is_asleep();
+        if decided && serves && alone {
             self.move_to(Lifecycle::Active, now);
-        } else if !self.is_asleep() && hopeless {
+        } else if decided && hopeless {
             self.move_to(Lifecycle::Error, now);
         }
         self.describe();
     }
 
-    /// New instances are about to take over, or to try again.
+    /// New instances are about to take over, or to try again, once they were checked.
     pub(super) fn renew(&mut self, now: Timestamp) {
+        self.check = Check::Pending;
         match self.status.lifecycle {
             Lifecycle::Active => self.move_to(Lifecycle::Updating, now),
             Lifecycle::Error => self.move_to(Lifecycle::Validating, now),
@@ -272,7 +285,7 @@ impl Crew {
         let asleep = self.is_asleep();
         self.status.health = match (asleep, active) {
             (true, _) => Health::Stopped,
-            (false, 0) if self.refusal.is_some() => Health::Error,
+            (false, 0) if matches!(self.check, Check::Refused(_)) => Health::Error,
             (false, 0) => Health::Starting,
             (false, _) => Health::of_all(self.active().map(|one| one.status.health)),
         };
@@ -280,7 +293,10 @@ impl Crew {
             .active()
             .filter(|one| one.status.health != Health::Healthy)
             .find_map(|one| one.status.last_error.clone());
-        let reason = self.refusal.clone().or(reason);
+        let reason = match &self.check {
+            Check::Refused(refusal) => Some(refusal.clone()),
+            Check::Pending | Check::Passed => reason,
+        };
         let status = &mut self.status;
         let worth_it = status.health != Health::Healthy || status.lifecycle == Lifecycle::Error;
         status.reason = reason.filter(|_| worth_it && !asleep);

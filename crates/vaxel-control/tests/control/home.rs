@@ -176,6 +176,13 @@ impl Home {
         }
     }
 
+    /// The status once nothing more is about to happen to what is stored.
+    pub(crate) async fn settled(&self, name: &str) -> ServiceStatus {
+        let name = reference(name);
+        let report = self.control.health(&self.admin, &name, Some(PATIENCE));
+        report.await.unwrap().status
+    }
+
     pub(crate) async fn wait_for(&self, name: &str, state: Lifecycle) -> ServiceStatus {
         self.wait(name, |status| status.lifecycle == state).await
     }

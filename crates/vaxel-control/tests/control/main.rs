@@ -9,6 +9,7 @@ mod home; // read this first
 
 mod changes;
 mod keys;
+mod lifecycle;
 mod many;
 mod running;
 mod values;
