@@ -10,6 +10,7 @@ mod extract; // what handlers take
 mod problem; // how failures look
 
 mod services; // one file per resource
+mod dependencies;
 mod tools;
 mod logs;
 mod calls;

@@ -5,7 +5,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    calls, context::Context, describe, docs, keys, logs, problem, services, status, tools,
+    calls, context::Context, dependencies, describe, docs, keys, logs, problem, services, status,
+    tools,
 };
 
 /// Every endpoint that the document describes.
@@ -19,6 +20,8 @@ pub(crate) fn described() -> (Router<Context>, OpenApi) {
         .routes(routes!(services::restart))
         .routes(routes!(services::health))
         .routes(routes!(services::stats))
+        .routes(routes!(dependencies::map))
+        .routes(routes!(dependencies::impact))
         .routes(routes!(logs::read))
         .routes(routes!(calls::of_service))
         .routes(routes!(tools::service_tools))

@@ -51,6 +51,8 @@ pub struct ProcessConfig {
     pub auto_restart: bool,
     /// How waits between starts grow, and when starting counts as a crash loop.
     pub backoff: Backoff,
+    /// Longest wait of a service for those that it depends on.
+    pub dependency_wait: Duration,
     /// Between two health checks of one instance.
     pub health_interval: Duration,
     /// So many starts and connects happen at once.
@@ -64,6 +66,7 @@ impl Default for ProcessConfig {
             drain: Duration::from_secs(5),
             auto_restart: true,
             backoff: Backoff::default(),
+            dependency_wait: Duration::from_secs(30),
             health_interval: Duration::from_secs(30),
             starts_at_once: 16,
         }

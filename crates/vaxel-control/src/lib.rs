@@ -10,6 +10,7 @@ mod event;
 mod config;
 
 mod service; // one file per resource: its changes and queries
+mod dependency;
 mod key;
 mod tool;
 mod call;
@@ -30,6 +31,7 @@ mod demo;
 pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef};
 pub use config::{Config, ProcessConfig, RecordsConfig, ServerFacts};
 pub use control::{Control, Deps, Started};
+pub use dependency::DependencyMap;
 pub use event::Event;
 pub use key::NewKey;
 pub use query::{

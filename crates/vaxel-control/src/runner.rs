@@ -7,7 +7,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::{Id as TaskId, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ mod attend;
 mod crew;
 pub(crate) mod eras;
 mod instance;
+mod needs;
 mod offer;
 pub(crate) mod preflight;
 mod report;
@@ -73,6 +74,8 @@ pub(crate) struct Runner {
     wanted: watch::Receiver<Wanted>,
     current: Wanted,
     crew: Crew,
+    /// Rings when what it depends on begins or ceases to serve.
+    bell: Arc<Notify>,
     /// The newest generation is being checked.
     checks: JoinSet<Vec<Issue>>,
     tasks: JoinSet<()>,
@@ -93,11 +96,13 @@ impl Runner {
         let (reports, inbox) = mpsc::channel(REPORTS);
         let mut crew = Crew::new(&current.resource, catalog, context.clock.now());
         crew.move_to(Lifecycle::Validating, context.clock.now());
+        let bell = context.board.follow(&current.resource.spec.depends_on);
         let mut runner = Self {
             context,
             wanted,
             current,
             crew,
+            bell,
             checks: JoinSet::new(),
             tasks: JoinSet::new(),
             seats: HashMap::new(),
@@ -117,6 +122,7 @@ impl Runner {
                 Some(Ok(issues)) = self.checks.join_next() => self.checked(issues),
                 Some(report) = self.inbox.recv() => self.note(report).await,
                 Some(ended) = self.tasks.join_next_with_id() => self.seat_left(ended),
+                () = self.bell.notified() => self.publish(),
                 changed = self.wanted.changed() => {
                     if changed.is_err() || self.wanted.borrow().stop {
                         break;
@@ -133,6 +139,7 @@ impl Runner {
         let wanted = self.wanted.borrow_and_update().clone();
         let restart = wanted.restarts != self.current.restarts;
         let action = plan(Some(&wanted.resource), Some(&self.current.resource));
+        self.bell = self.context.board.follow(&wanted.resource.spec.depends_on);
         self.current = wanted;
         self.crew.rename(&self.current.resource);
         if restart || action == Action::Replace {
@@ -158,7 +165,12 @@ impl Runner {
         self.checks = JoinSet::new();
         self.checks.spawn(async move {
             tokio::time::sleep(after).await;
-            preflight::problems(&context, &resource).await
+            let issues = preflight::problems(&context, &resource).await;
+            if issues.is_empty() {
+                let longest = context.config.process.dependency_wait;
+                needs::arrival(&context.board, &resource.spec.depends_on, longest).await;
+            }
+            issues
         });
     }
 
@@ -275,7 +287,8 @@ impl Runner {
     /// Tells the data plane and everyone who looks at the status.
     fn publish(&mut self) {
         let resource = &self.current.resource;
-        self.crew.settle(self.context.clock.now());
+        let lack = needs::lack(&self.context.board, &resource.spec.depends_on);
+        self.crew.settle(lack.as_deref(), self.context.clock.now());
         if self.crew.take_changed() {
             self.context.gateway.publish(ServiceEntry {
                 id: resource.id,

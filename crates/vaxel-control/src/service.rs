@@ -361,6 +361,7 @@ fn differences(old: &ServiceResource, new: &ServiceResource) -> Vec<&'static str
         ("tools", left.tools != right.tools),
         ("validate", left.validate != right.validate),
         ("limits", left.limits != right.limits),
+        ("depends_on", left.depends_on != right.depends_on),
     ];
     parts
         .into_iter()

@@ -3,10 +3,13 @@
 //! Each service's runner writes its own entry; readers take an `Arc` and never wait for a writer's
 //! work. Whoever waits for a state subscribes to the counter.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
-use parking_lot::RwLock;
-use tokio::sync::watch;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
 use vaxel_core::{
     catalog::Catalog,
     id::{Id, Service},
@@ -20,6 +23,9 @@ use vaxel_supervisor::ProcessHandle;
 #[derive(Debug)]
 pub(crate) struct Board {
     entries: RwLock<HashMap<Id<Service>, Arc<Seen>>>,
+    names: RwLock<HashMap<ServiceName, Id<Service>>>,
+    /// Who wants to know when a service of that name begins or ceases to serve.
+    followers: Mutex<HashMap<ServiceName, Vec<Weak<Notify>>>>,
     /// Counts the changes, so that waiters look again.
     changed: watch::Sender<u64>,
 }
@@ -72,6 +78,8 @@ impl Board {
     pub(crate) fn new() -> Self {
         Self {
             entries: RwLock::default(),
+            names: RwLock::default(),
+            followers: Mutex::default(),
             changed: watch::Sender::new(0),
         }
     }
@@ -81,14 +89,67 @@ impl Board {
         self.entries.read().get(&id).cloned()
     }
 
+    /// The state of the service called `name`, when anything was done for it yet.
+    pub(crate) fn find_by_name(&self, name: &ServiceName) -> Option<Arc<Seen>> {
+        let id = self.names.read().get(name).copied()?;
+        self.find(id)
+    }
+
     pub(crate) fn put(&self, id: Id<Service>, seen: Seen) {
-        self.entries.write().insert(id, Arc::new(seen));
+        let seen = Arc::new(seen);
+        let old = self.entries.write().insert(id, Arc::clone(&seen));
+        if old.as_ref().is_none_or(|old| old.name != seen.name) {
+            self.call_it(id, Some(&seen.name), old.as_ref().map(|old| &old.name));
+        }
+        let picture = |seen: &Seen| (seen.status.lifecycle, seen.status.health);
+        if old.as_deref().map(picture) != Some(picture(&seen)) {
+            self.tell_followers(&seen.name);
+        }
         self.changed.send_modify(|count| *count += 1);
     }
 
     pub(crate) fn remove(&self, id: Id<Service>) {
-        self.entries.write().remove(&id);
+        let old = self.entries.write().remove(&id);
+        if let Some(old) = old {
+            self.call_it(id, None, Some(&old.name));
+        }
         self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Rings whenever one of the services called `names` begins or ceases to serve, comes or goes.
+    /// Followed for as long as the answer is kept.
+    pub(crate) fn follow(&self, names: &[ServiceName]) -> Arc<Notify> {
+        let bell = Arc::new(Notify::new());
+        let mut followers = self.followers.lock();
+        for name in names {
+            let all = followers.entry(name.clone()).or_default();
+            all.retain(|one| one.strong_count() > 0);
+            all.push(Arc::downgrade(&bell));
+        }
+        bell
+    }
+
+    /// `id` is called `new` now, and not `old` any more.
+    fn call_it(&self, id: Id<Service>, new: Option<&ServiceName>, old: Option<&ServiceName>) {
+        let mut names = self.names.write();
+        if let Some(old) = old.filter(|old| names.get(*old) == Some(&id)) {
+            names.remove(old);
+        }
+        if let Some(new) = new {
+            names.insert(new.clone(), id);
+        }
+        drop(names);
+        if let Some(old) = old {
+            self.tell_followers(old);
+        }
+    }
+
+    fn tell_followers(&self, name: &ServiceName) {
+        if let Some(all) = self.followers.lock().get(name) {
+            all.iter()
+                .filter_map(Weak::upgrade)
+                .for_each(|bell| bell.notify_one());
+        }
     }
 
     /// Every service that anything is known of.

@@ -94,6 +94,11 @@ pub struct ServiceSpec {
     /// Bounds of calls and processes.
     #[serde(default)]
     pub limits: Limits,
+    /// Names of services that it needs: it starts after them, and is degraded while one of them does not
+    /// serve. At most 64, without circles.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>, max_items = 64, example = json!(["db"]))]
+    pub depends_on: Vec<ServiceName>,
 }
 
 /// What is run or reached; exactly one.
@@ -255,6 +260,7 @@ impl ServiceSpec {
             tools: ToolFilter::default(),
             validate: Validate::None,
             limits: Limits::default(),
+            depends_on: Vec::new(),
         }
     }
 

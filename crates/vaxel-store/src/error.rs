@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::{ErrorCode, ffi};
-use vaxel_core::failure::{Failure, Kind};
+use vaxel_core::{
+    failure::{Failure, Kind},
+    name::ServiceName,
+};
 
 /// Extended codes of writes for which there was no room.
 const GROWING: [i32; 2] = [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMSIZE];
@@ -76,6 +79,9 @@ pub enum Error {
     /// A unique name is taken.
     #[error("the name is taken")]
     Taken,
+    /// Services would need each other in a circle, which begins and ends with the same name.
+    #[error("`{}` would depend on itself: {}", .0[0], circle(.0))]
+    Circle(Vec<ServiceName>),
     /// Somebody else wrote meanwhile.
     #[error("it was changed meanwhile")]
     Changed,
@@ -192,7 +198,7 @@ impl Error {
             | Self::Busy
             | Self::Late
             | Self::Closed => Kind::StoreUnavailable,
-            Self::Taken => Kind::Conflict,
+            Self::Taken | Self::Circle(_) => Kind::Conflict,
             Self::Changed => Kind::VersionMismatch,
             Self::Missing => Kind::NotFound,
             Self::Cursor(_) => Kind::Invalid,
@@ -214,6 +220,11 @@ impl From<Error> for Failure {
             }
         }
     }
+}
+
+fn circle(names: &[ServiceName]) -> String {
+    let names: Vec<&str> = names.iter().map(ServiceName::as_str).collect();
+    names.join(" → ")
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod lock;
 mod counts;
 
 mod service; // one file per resource
+mod dependency;
 mod secret;
 mod key;
 mod catalog;

@@ -61,6 +61,10 @@ CREATE TABLE sessions (
     "
 ALTER TABLE services ADD COLUMN activated_at BIGINT;
 UPDATE services SET activated_at = created_at WHERE enabled = 1;
+CREATE TABLE dependencies (
+    service TEXT NOT NULL, needs TEXT NOT NULL, PRIMARY KEY (service, needs)
+);
+CREATE INDEX dependencies_by_need ON dependencies (needs);
 ",
 ];
 

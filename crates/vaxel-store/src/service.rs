@@ -9,7 +9,7 @@ use vaxel_core::{
 };
 
 use crate::{
-    audit,
+    audit, dependency,
     error::Error,
     outbox,
     secret::{self, SecretRow},
@@ -100,7 +100,7 @@ impl Store {
     /// Adds a service with its first revision and its sealed values.
     ///
     /// # Errors
-    /// [`Error::Taken`] when another service has the name.
+    /// [`Error::Taken`] when another service has the name, [`Error::Circle`] when what it needs needs it.
     pub async fn create_service(
         &self,
         service: &ServiceResource,
@@ -112,6 +112,7 @@ impl Store {
             let spec = to_json(&service.spec)?;
             tx.execute(&INSERT, &row_values(&service, &spec)?)?;
             add_revision(tx, &service, &spec, &audit)?;
+            dependency::put(tx, &service)?;
             for secret in &secrets {
                 secret::insert(tx, secret)?;
             }
@@ -126,7 +127,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Changed`] when it has another version, [`Error::Taken`] when another service has the
-    /// name.
+    /// name, [`Error::Circle`] when what it needs needs it.
     pub async fn update_service(
         &self,
         service: &ServiceResource,
@@ -146,6 +147,7 @@ impl Store {
             if tx.find(&HAS_REVISION, &key, |row| row.int(0))?.is_none() {
                 add_revision(tx, &service, &spec, &audit)?;
             }
+            dependency::put(tx, &service)?;
             for secret in &secrets {
                 secret::insert(tx, secret)?;
             }
@@ -168,6 +170,7 @@ impl Store {
             for rest in [&PURGE_REVISIONS, &PURGE_SECRETS, &PURGE_CATALOG] {
                 tx.execute(rest, &values![id])?;
             }
+            dependency::forget(tx, id)?;
             audit::append(tx, &audit)?;
             outbox::append(tx, &audit)
         })

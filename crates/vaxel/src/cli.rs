@@ -16,6 +16,7 @@ mod calls;
 mod call;
 mod config;
 mod connect;
+mod dependencies;
 mod doctor;
 mod edit;
 mod import;

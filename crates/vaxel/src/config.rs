@@ -71,6 +71,8 @@ pub(crate) struct Process {
     pub(crate) backoff: vaxel_core::backoff::Backoff,
     /// Between signs of life.
     pub(crate) health_interval: Duration,
+    /// For services that one depends on.
+    pub(crate) dependency_wait: Duration,
 }
 
 /// `[records]`

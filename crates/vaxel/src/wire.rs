@@ -203,6 +203,7 @@ fn control_config(config: &Config, server: ServerFacts) -> vaxel_control::Config
             auto_restart: config.process.auto_restart,
             backoff: config.process.backoff,
             health_interval: config.process.health_interval,
+            dependency_wait: config.process.dependency_wait,
             ..ProcessConfig::default()
         },
         catalog_ttl: config.catalog_ttl,

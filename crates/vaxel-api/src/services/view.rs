@@ -44,6 +44,10 @@ pub(crate) struct ServiceView {
     /// Last written.
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
+    /// First switched on; absent while it is a draft.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    activated_at: Option<Timestamp>,
     /// Set while it is in the archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -70,6 +74,7 @@ impl From<Observed> for ServiceView {
             spec,
             created_at,
             updated_at,
+            activated_at,
             deleted_at,
         } = resource;
         Self {
@@ -86,6 +91,7 @@ impl From<Observed> for ServiceView {
             stats: stats.into(),
             created_at,
             updated_at,
+            activated_at,
             deleted_at,
         }
     }

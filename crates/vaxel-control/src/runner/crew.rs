@@ -222,7 +222,8 @@ impl Crew {
 
     /// Draws the conclusions from what was noted: who leaves, and which state the service is in. An old
     /// generation serves until every member of the newest one has been tried and one of them serves.
-    pub(super) fn settle(&mut self, now: Timestamp) {
+    /// `lack` says which of the services that it needs do not serve.
+    pub(super) fn settle(&mut self, lack: Option<&str>, now: Timestamp) {
         let newest = self.generation;
         let current: Vec<&Member> = self
             .members
@@ -250,7 +251,7 @@ impl Crew {
         } else if decided && hopeless {
             self.move_to(Lifecycle::Error, now);
         }
-        self.describe();
+        self.describe(lack);
     }
 
     /// New instances are about to take over, or to try again, once they were checked.
@@ -280,14 +281,17 @@ impl Crew {
         }
     }
 
-    fn describe(&mut self) {
+    fn describe(&mut self, lack: Option<&str>) {
         let (serving, active) = (self.links().len(), self.active().count());
         let asleep = self.is_asleep();
         self.status.health = match (asleep, active) {
             (true, _) => Health::Stopped,
             (false, 0) if matches!(self.check, Check::Refused(_)) => Health::Error,
             (false, 0) => Health::Starting,
-            (false, _) => Health::of_all(self.active().map(|one| one.status.health)),
+            (false, _) => match Health::of_all(self.active().map(|one| one.status.health)) {
+                Health::Healthy if lack.is_some() => Health::Degraded,
+                health => health,
+            },
         };
         let reason = self
             .active()
@@ -295,7 +299,7 @@ impl Crew {
             .find_map(|one| one.status.last_error.clone());
         let reason = match &self.check {
             Check::Refused(refusal) => Some(refusal.clone()),
-            Check::Pending | Check::Passed => reason,
+            Check::Pending | Check::Passed => reason.or_else(|| lack.map(str::to_owned)),
         };
         let status = &mut self.status;
         let worth_it = status.health != Health::Healthy || status.lifecycle == Lifecycle::Error;

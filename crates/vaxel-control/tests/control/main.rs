@@ -8,6 +8,7 @@
 mod home; // read this first
 
 mod changes;
+mod dependencies;
 mod keys;
 mod lifecycle;
 mod many;

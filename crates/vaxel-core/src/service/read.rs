@@ -6,8 +6,10 @@ use super::{
     Builtin, EraChoice, Limits, McpSource, ProcessSource, ServiceDraft, ServiceSpec, SessionScope,
     Source, ToolFilter, Validate, default_environment,
 };
-use crate::fields::Fields;
+use crate::{fields::Fields, name::ServiceName};
 
+/// Services that one may depend on.
+const DEPENDENCIES_MAX: usize = 64;
 /// Longest text of one argument, value or pattern, in bytes.
 const TEXT_MAX: usize = 32 * 1024;
 
@@ -32,9 +34,16 @@ pub(super) fn draft(fields: &mut Fields<'_>) -> Option<ServiceDraft> {
         fields.value("spec");
         fields.issue("spec", "is missing");
     }
-    let spec = fields.nested("spec", spec).flatten();
+    let spec: Option<ServiceSpec> = fields.nested("spec", spec).flatten();
+    let name: ServiceName = name?;
+    if spec
+        .as_ref()
+        .is_some_and(|spec| spec.depends_on.contains(&name))
+    {
+        fields.issue("spec.depends_on", "a service cannot depend on itself");
+    }
     Some(ServiceDraft {
-        name: name?,
+        name,
         enabled,
         tags,
         environment,
@@ -54,6 +63,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
     let tools = fields.nested("tools", tool_filter).unwrap_or_default();
     let validate = fields.parsed::<Validate>("validate").unwrap_or_default();
     let limits = fields.nested("limits", limits).unwrap_or_default();
+    let depends_on = depends_on(fields);
     if replicas > 1
         && source
             .as_ref()
@@ -70,7 +80,32 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
         tools,
         validate,
         limits,
+        depends_on,
     })
+}
+
+fn depends_on(fields: &mut Fields<'_>) -> Vec<ServiceName> {
+    let texts = fields.strings("depends_on").unwrap_or_default();
+    if texts.len() > DEPENDENCIES_MAX {
+        fields.issue(
+            "depends_on",
+            format!("more than {DEPENDENCIES_MAX} services"),
+        );
+    }
+    let mut names = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        match text.parse::<ServiceName>() {
+            Ok(name) if names.contains(&name) => {
+                fields.issue(
+                    &format!("depends_on[{index}]"),
+                    format!("names `{name}` again"),
+                );
+            }
+            Ok(name) => names.push(name),
+            Err(error) => fields.issue(&format!("depends_on[{index}]"), error.to_string()),
+        }
+    }
+    names
 }
 
 fn source(fields: &mut Fields<'_>) -> Option<Source> {

@@ -3,11 +3,14 @@
 use std::fs;
 
 use super::fresh;
-use crate::{audit, call, catalog, key, meta, note, outbox, secret, service, session, stmt::Stmt};
+use crate::{
+    audit, call, catalog, dependency, key, meta, note, outbox, secret, service, session, stmt::Stmt,
+};
 
 /// Every resource's file, where its statements are, and whether they are of `records.db`.
 static ALL: &[(&str, &[&Stmt], bool)] = &[
     ("service", service::STATEMENTS, false),
+    ("dependency", dependency::STATEMENTS, false),
     ("secret", secret::STATEMENTS, false),
     ("key", key::STATEMENTS, false),
     ("catalog", catalog::STATEMENTS, false),

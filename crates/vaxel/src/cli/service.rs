@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use vaxel_client::{Client, segment};
 
-use super::{Context, edit};
+use super::{Context, dependencies, edit};
 use crate::output;
 
 #[derive(Subcommand)]
@@ -58,6 +58,25 @@ pub(super) enum Command {
     Stop {
         /// Name or id
         name: String,
+    },
+    /// Show which service needs which, in the order in which they start
+    #[command(
+        after_help = "Examples:\n  vaxel service map\n  vaxel service map --mermaid > services.mmd"
+    )]
+    Map {
+        /// As a Mermaid chart
+        #[arg(long)]
+        mermaid: bool,
+        #[command(flatten)]
+        format: super::Format,
+    },
+    /// Show what breaks when a service stops
+    #[command(after_help = "Example:\n  vaxel service impact db")]
+    Impact {
+        /// Name or id
+        name: String,
+        #[command(flatten)]
+        format: super::Format,
     },
     /// End the instances of a service and start them again
     #[command(after_help = "Example:\n  vaxel service restart everything")]
@@ -111,6 +130,9 @@ pub(super) struct AddArgs {
     /// Processes that share the calls
     #[arg(long, default_value_t = 1)]
     replicas: u16,
+    /// Service that it needs: it starts after that one
+    #[arg(long, value_name = "NAME")]
+    depends_on: Vec<String>,
     /// Tag, for filters
     #[arg(long)]
     tag: Vec<String>,
@@ -158,7 +180,9 @@ impl Command {
         match self {
             Self::Add(args) => args.format,
             Self::Ls(args) => args.format,
-            Self::Show { format, .. } => *format,
+            Self::Show { format, .. } | Self::Map { format, .. } | Self::Impact { format, .. } => {
+                *format
+            }
             Self::Edit { .. }
             | Self::Rm { .. }
             | Self::Restore { .. }
@@ -192,7 +216,13 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<E
         }
         Command::Restore { name } => act(&name, "restore", &client, context).await?,
         Command::Start { name } => act(&name, "start", &client, context).await?,
-        Command::Stop { name } => act(&name, "stop", &client, context).await?,
+        Command::Stop { name } => {
+            act(&name, "stop", &client, context).await?;
+            dependencies::warn(&name, &client).await?;
+        }
+        Command::Map { mermaid: true, .. } => dependencies::chart(&client).await?,
+        Command::Map { .. } => dependencies::map(&client, context).await?,
+        Command::Impact { name, .. } => dependencies::impact(&name, &client, context).await?,
         Command::Restart { name } => act(&name, "restart", &client, context).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -208,6 +238,7 @@ async fn add(args: &AddArgs, client: &Client, context: &Context) -> anyhow::Resu
     spec.insert("replicas".to_owned(), args.replicas.into());
     spec.insert("era".to_owned(), args.era.as_str().into());
     spec.insert("validate".to_owned(), args.validate.as_str().into());
+    spec.insert("depends_on".to_owned(), json!(args.depends_on));
     if let Some(description) = &args.description {
         spec.insert("description".to_owned(), description.as_str().into());
     }

@@ -208,6 +208,7 @@ fn process(fields: &mut Fields<'_>) -> Process {
             max_retries: u32::try_from(max_retries).unwrap_or(u32::MAX),
         },
         health_interval: span(fields, "health_interval", 100 * MS..=DAY),
+        dependency_wait: span(fields, "dependency_wait", Duration::ZERO..=HOUR),
     }
 }
 
