@@ -12,6 +12,7 @@ mod first_run;
 mod fixture;
 mod matrix;
 mod peers;
+mod registry;
 mod restart;
 mod tidy;
 mod validation;
