@@ -354,6 +354,7 @@ fn differences(old: &ServiceResource, new: &ServiceResource) -> Vec<&'static str
         ("enabled", old.enabled != new.enabled),
         ("tags", old.tags != new.tags),
         ("environment", old.environment != new.environment),
+        ("title", left.title != right.title),
         ("description", left.description != right.description),
         ("source", left.source != right.source),
         ("replicas", left.replicas != right.replicas),

@@ -73,6 +73,10 @@ pub struct ServiceDraft {
 /// The desired state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ServiceSpec {
+    /// Name for people, at most 120 characters; the service's own name when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "File System Server", max_length = 120)]
+    pub title: Option<String>,
     /// One sentence for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -253,6 +257,7 @@ impl ServiceSpec {
     /// A spec of `source`, everything else by default.
     pub fn new(source: Source) -> Self {
         Self {
+            title: None,
             description: None,
             source,
             replicas: 1,

@@ -8,6 +8,8 @@ use super::{
 };
 use crate::{fields::Fields, name::ServiceName};
 
+/// Longest name for people, in characters.
+const TITLE_MAX: usize = 120;
 /// Services that one may depend on.
 const DEPENDENCIES_MAX: usize = 64;
 /// Longest text of one argument, value or pattern, in bytes.
@@ -52,6 +54,13 @@ pub(super) fn draft(fields: &mut Fields<'_>) -> Option<ServiceDraft> {
 }
 
 fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
+    let title = fields.string("title");
+    if title
+        .as_ref()
+        .is_some_and(|title| title.chars().count() > TITLE_MAX)
+    {
+        fields.issue("title", format!("has more than {TITLE_MAX} characters"));
+    }
     let description = fields.string("description");
     if !fields.has("source") {
         fields.value("source");
@@ -73,6 +82,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
     }
     let replicas = u16::try_from(replicas).unwrap_or(1);
     Some(ServiceSpec {
+        title,
         description,
         source: source?,
         replicas,
