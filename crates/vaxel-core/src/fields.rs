@@ -186,6 +186,25 @@ impl<'a> Fields<'a> {
         Fields::read(value, &path, self.issues, read)
     }
 
+    /// A list of objects, each read by `read`; what is no object is left out, with its problem.
+    pub fn objects<T>(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(&mut Fields<'_>) -> T,
+    ) -> Option<Vec<T>> {
+        let value = self.value(key)?;
+        let Value::Array(items) = value else {
+            return self.wrong(key, "a list of objects", value);
+        };
+        let path = self.path(key);
+        let mut objects = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            objects.extend(Fields::read(item, &path, self.issues, &mut read));
+        }
+        Some(objects)
+    }
+
     fn wrong<T>(&mut self, key: &str, expected: &str, found: &Value) -> Option<T> {
         self.issue(key, format!("expected {expected}, found {}", kind(found)));
         None

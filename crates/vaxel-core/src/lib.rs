@@ -21,6 +21,7 @@ pub mod service; // the desired state of a service, and its validation
 pub mod status; // the observed state of a service
 pub mod lifecycle;
 pub mod dependencies; // which service needs which
+pub mod health; // what is checked of a service, and what follows from it
 pub mod catalog; // what a service offers
 pub mod jsonc; // JSON with comments, changed without touching the rest
 pub mod import; // configurations of MCP clients, read as services

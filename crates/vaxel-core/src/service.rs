@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::{
     failure::Issue,
     fields::Fields,
+    health::spec::{HealthSpec, is_default},
     id::{Id, SecretValue, Service},
     name::ServiceName,
     quantity::{Size, Span},
@@ -103,6 +104,9 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>, max_items = 64, example = json!(["db"]))]
     pub depends_on: Vec<ServiceName>,
+    /// What is checked of it, and what is done when a check fails.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub health: HealthSpec,
 }
 
 /// What is run or reached; exactly one.
@@ -266,6 +270,7 @@ impl ServiceSpec {
             validate: Validate::None,
             limits: Limits::default(),
             depends_on: Vec::new(),
+            health: HealthSpec::default(),
         }
     }
 

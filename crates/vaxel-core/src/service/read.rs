@@ -6,7 +6,7 @@ use super::{
     Builtin, EraChoice, Limits, McpSource, ProcessSource, ServiceDraft, ServiceSpec, SessionScope,
     Source, ToolFilter, Validate, default_environment,
 };
-use crate::{fields::Fields, name::ServiceName};
+use crate::{fields::Fields, health, name::ServiceName};
 
 /// Longest name for people, in characters.
 const TITLE_MAX: usize = 120;
@@ -73,6 +73,9 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
     let validate = fields.parsed::<Validate>("validate").unwrap_or_default();
     let limits = fields.nested("limits", limits).unwrap_or_default();
     let depends_on = depends_on(fields);
+    let health = fields
+        .nested("health", health::read_spec)
+        .unwrap_or_default();
     if replicas > 1
         && source
             .as_ref()
@@ -91,6 +94,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
         validate,
         limits,
         depends_on,
+        health,
     })
 }
 
