@@ -105,6 +105,8 @@ pub enum Door {
     Mcp,
     /// The management API.
     Rest,
+    /// A health check of Vaxel's own.
+    Health,
 }
 
 impl Door {
@@ -113,6 +115,12 @@ impl Door {
         match self {
             Self::Mcp => "mcp",
             Self::Rest => "rest",
+            Self::Health => "health",
         }
+    }
+
+    /// Whether somebody wanted the call for itself: others count in no figure.
+    pub const fn is_usage(self) -> bool {
+        matches!(self, Self::Mcp | Self::Rest)
     }
 }

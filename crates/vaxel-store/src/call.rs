@@ -53,7 +53,7 @@ pub struct CallRow {
     pub client_revision: String,
     /// Revision that the service spoke.
     pub upstream_revision: String,
-    /// `mcp` or `rest`.
+    /// `mcp`, `rest` or `health`.
     pub door: String,
     /// W3C trace id.
     pub trace_id: Option<String>,
@@ -143,6 +143,9 @@ impl Store {
                 let mut row = tx.prepare(&INSERT)?;
                 for record in &records {
                     insert(&mut row, record)?;
+                    if !record.door.is_usage() {
+                        continue;
+                    }
                     add(sums.entry(record.service).or_default(), record);
                 }
                 drop(row);

@@ -21,6 +21,7 @@ mod audit;
 mod outbox;
 mod note;
 mod session;
+mod health;
 mod meta;
 mod call;
 
@@ -28,6 +29,7 @@ pub use audit::AuditRow;
 pub use call::{CallQuery, CallRow, CallStats};
 pub use counts::TransactionStats;
 pub use error::Error;
+pub use health::{Digests, HealthChange, HealthRow};
 pub use key::KeyRow;
 pub use outbox::Event;
 pub use secret::SecretRow;

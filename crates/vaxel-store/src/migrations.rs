@@ -66,6 +66,16 @@ CREATE TABLE dependencies (
 );
 CREATE INDEX dependencies_by_need ON dependencies (needs);
 ",
+    "
+CREATE TABLE health (
+    seq INTEGER PRIMARY KEY, at BIGINT NOT NULL, service TEXT NOT NULL, health TEXT NOT NULL,
+    reason TEXT
+);
+CREATE INDEX health_by_service ON health (service, seq);
+CREATE TABLE accepted_definitions (
+    service TEXT PRIMARY KEY, digests TEXT NOT NULL, accepted_at BIGINT NOT NULL
+);
+",
 ];
 
 /// Steps of `records.db`.

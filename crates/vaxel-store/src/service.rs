@@ -11,7 +11,7 @@ use vaxel_core::{
 use crate::{
     audit, dependency,
     error::Error,
-    outbox,
+    health, outbox,
     secret::{self, SecretRow},
     sqlite::Tx,
     stmt::{Row, Stmt, Value, values},
@@ -171,6 +171,7 @@ impl Store {
                 tx.execute(rest, &values![id])?;
             }
             dependency::forget(tx, id)?;
+            health::purge(tx, id)?;
             audit::append(tx, &audit)?;
             outbox::append(tx, &audit)
         })

@@ -5,6 +5,7 @@ mod services;
 mod keys;
 mod calls;
 mod small;
+mod health;
 
 mod crash;
 mod group_commit;

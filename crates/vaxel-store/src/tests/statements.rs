@@ -4,7 +4,7 @@ use std::fs;
 
 use super::fresh;
 use crate::{
-    audit, call, catalog, dependency, key, meta, note, outbox, secret, service, session, stmt::Stmt,
+    audit, call, catalog, dependency, health, key, meta, note, outbox, secret, service, session, stmt::Stmt,
 };
 
 /// Every resource's file, where its statements are, and whether they are of `records.db`.
@@ -18,6 +18,7 @@ static ALL: &[(&str, &[&Stmt], bool)] = &[
     ("outbox", outbox::STATEMENTS, false),
     ("note", note::STATEMENTS, false),
     ("session", session::STATEMENTS, false),
+    ("health", health::STATEMENTS, false),
     ("meta", meta::STATEMENTS, false),
     ("call", call::STATEMENTS, true),
 ];
