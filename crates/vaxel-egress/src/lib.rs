@@ -14,6 +14,7 @@ mod reply;
 mod stream;
 mod target; // read this first: the life of a request
 mod tls;
+mod look; // at what is there, without asking it for anything
 
 mod body;
 mod config;

@@ -29,6 +29,7 @@ use crate::{
     failure::{Error, Stage},
     pool::{Lease, Limits, Pool},
     reply::Reply,
+    stream::Stream,
 };
 
 /// How often a request that did not leave is tried on another unused connection, before a new one
@@ -103,8 +104,11 @@ impl Egress {
         deadline: Instant,
     ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static, Error> {
         let origin = Origin::new(url)?;
-        let stream = self.shared.connector.open(&origin, deadline).await?;
-        Ok(TokioIo::new(stream))
+        Ok(TokioIo::new(self.open(&origin, deadline).await?))
+    }
+
+    pub(crate) async fn open(&self, origin: &Origin, deadline: Instant) -> Result<Stream, Error> {
+        self.shared.connector.open(origin, deadline).await
     }
 }
 

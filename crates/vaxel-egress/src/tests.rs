@@ -774,6 +774,28 @@ async fn encrypted_connections_are_kept_too() {
 }
 
 #[tokio::test]
+async fn what_is_there_can_be_looked_at() {
+    let (secure, roots) = secure(&["localhost"]).await;
+    let plain = Server::http().await;
+    let egress = egress(Config {
+        roots,
+        ..Config::default()
+    });
+    let end = egress.certificate_end(&secure.url("/"), late()).await;
+    // What `rcgen` writes when nothing is said.
+    assert_eq!(
+        end.unwrap().unwrap().to_string(),
+        "4096-01-01T00:00:00.000Z"
+    );
+    let end = egress.certificate_end(&plain.url("/"), late()).await;
+    assert_eq!(end.unwrap(), None);
+    for (server, path, status) in [(&secure, "/some", 200), (&plain, "/empty", 204)] {
+        let found = egress.status(&server.url(path), late()).await.unwrap();
+        assert_eq!(found, status);
+    }
+}
+
+#[tokio::test]
 async fn certificates_of_strangers_and_for_other_names_are_refused() {
     let (server, roots) = secure(&["localhost"]).await;
     let (other, strangers) = secure(&["elsewhere.example"]).await;

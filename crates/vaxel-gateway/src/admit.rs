@@ -35,6 +35,17 @@ pub(crate) fn admit(shard: &Shard, tunables: &Tunables, now: Timestamp) -> Resul
         return Err(failure.retry_after(u32::try_from(seconds).unwrap_or(u32::MAX)));
     }
     let limit = shard.concurrency.unwrap_or(tunables.concurrency);
+    enter(shard, tunables, limit)
+}
+
+/// Takes a place for a call that nobody waits for, whatever the breaker says: such calls find out
+/// whether it is right. It leaves the last place to others.
+pub(crate) fn beside(shard: &Shard, tunables: &Tunables) -> Result<Permit, Failure> {
+    let limit = shard.concurrency.unwrap_or(tunables.concurrency);
+    enter(shard, tunables, limit.saturating_sub(1).max(1))
+}
+
+fn enter(shard: &Shard, tunables: &Tunables, limit: u32) -> Result<Permit, Failure> {
     if !shard.meter.enter(limit) {
         let detail = format!("`{}` already has {limit} calls in flight", shard.name);
         return Err(Failure::new(Kind::Busy, detail).retry_after(1));

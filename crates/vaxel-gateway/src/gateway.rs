@@ -16,7 +16,10 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use vaxel_auth::{key::KeyRing, seal::Sealer};
 use vaxel_core::{
     call::CallRecord,
@@ -43,6 +46,7 @@ use crate::{
     answer,
     authenticate::Caller,
     authorize,
+    check::{CheckReply, ToolCheck},
     config::{Config, Tunables},
     connect::{self, ConnectTarget},
     edge::oldest,
@@ -338,6 +342,25 @@ impl Gateway {
         calling.await.map_err(Failure::internal)?
     }
 
+    /// Calls a tool on one instance to find out how it is.
+    ///
+    /// # Errors
+    /// `UnknownTool`, `Busy` when the service has all the calls that it takes, and those of calls.
+    pub async fn check(&self, link: &Link, check: ToolCheck) -> Result<CheckReply, Failure> {
+        let (shared, link) = (Arc::clone(&self.shared), link.clone());
+        let calling = AbortOnDropHandle::new(
+            self.shared
+                .runtime
+                .spawn(crate::check::call(shared, link, check)),
+        );
+        calling.await.map_err(Failure::internal)?
+    }
+
+    /// What outgoing connections are made with, for whoever looks at what services need.
+    pub fn egress(&self) -> &Egress {
+        &self.shared.egress
+    }
+
     /// The service and its own name behind an exposed tool name.
     pub fn tool(&self, exposed: &str) -> Option<(Id<Service>, ServiceName, Arc<str>)> {
         let snapshot = self.shared.snapshot.load();
@@ -434,7 +457,7 @@ async fn call_tool(shared: Arc<Shared>, call: ToolCall) -> Result<ToolReply, Fai
     reply
 }
 
-fn tool_request(name_json: &str, arguments: &[u8]) -> Result<Request, Failure> {
+pub(crate) fn tool_request(name_json: &str, arguments: &[u8]) -> Result<Request, Failure> {
     let no_object = || Failure::new(Kind::Invalid, "`arguments` must be a JSON object");
     // They are put next to the name: what is more than one object could say another name.
     let whole: Option<&RawValue> = serde_json::from_slice(arguments).ok();
@@ -453,7 +476,7 @@ fn tool_request(name_json: &str, arguments: &[u8]) -> Result<Request, Failure> {
 }
 
 /// A JSON-RPC error of a service, for a caller that does not speak JSON-RPC.
-fn upstream_error(service: &ServiceName, error: &RawValue) -> Failure {
+pub(crate) fn upstream_error(service: &ServiceName, error: &RawValue) -> Failure {
     #[derive(serde::Deserialize)]
     struct Error {
         code: i32,

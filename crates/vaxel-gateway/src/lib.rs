@@ -29,6 +29,7 @@ mod conversation; // calls with notes and questions
 mod interactions; // questions to modern clients, between two requests
 mod respond;
 mod record;
+mod check; // calls of our own, to see how an instance is
 
 mod connect; // how an upstream is reached for the first time
 mod session; // legacy sessions of clients
@@ -40,10 +41,11 @@ mod metrics;
 
 pub use authenticate::Caller;
 pub use breaker::BreakerRules;
+pub use check::{CheckReply, ToolCheck};
 pub use config::{Config, Keep, Tunables};
 pub use connect::{ConnectTarget, Transport};
 pub use gateway::{
     Deps, ExposedTool, Gateway, Load, ServiceEntry, ToolCall, ToolReply, Unavailable,
 };
 pub use pipeline::{Fallback, FallbackBody, Identity, Peer, RequestId};
-pub use upstream::{BuiltinError, BuiltinRequest, BuiltinServer, Link};
+pub use upstream::{BuiltinError, BuiltinRequest, BuiltinServer, Evidence, Link};

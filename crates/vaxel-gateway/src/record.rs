@@ -137,11 +137,13 @@ impl Recording {
         record.outcome = outcome;
         record.duration = self.started.elapsed();
         let tunables = self.shared.tunables.load();
-        let meter = &self.shard.meter;
-        meter.record(outcome, record.duration);
-        let reached = !record.upstream_revision.is_empty();
-        let now = record.at.plus(record.duration);
-        meter.breaker.note(outcome, reached, now, tunables.breaker);
+        if record.door.is_usage() {
+            let meter = &self.shard.meter;
+            meter.record(outcome, record.duration);
+            let reached = !record.upstream_revision.is_empty();
+            let now = record.at.plus(record.duration);
+            meter.breaker.note(outcome, reached, now, tunables.breaker);
+        }
         if tunables.records && self.shared.records.try_send(record).is_err() {
             self.shared.metrics.records_lost.inc();
         }

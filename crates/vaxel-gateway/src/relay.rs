@@ -409,7 +409,7 @@ fn not_here() -> Failure {
 }
 
 /// The end of a stream whose pieces nobody wants, and whose questions nobody answers.
-async fn last(mut events: Events, deadline: Instant) -> Result<Answered, Failure> {
+pub(crate) async fn last(mut events: Events, deadline: Instant) -> Result<Answered, Failure> {
     loop {
         match events.next(deadline).await? {
             Event::Notification(_) => {}

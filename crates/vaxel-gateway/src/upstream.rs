@@ -42,6 +42,7 @@ pub(crate) mod ear;
 pub(crate) mod http_events;
 pub(crate) mod http_link;
 pub(crate) mod http_probe;
+mod heard; // what calls say about their server
 mod left; // calls whose callers left
 mod legacy_call;
 mod session_stream;
@@ -53,10 +54,12 @@ use self::{
     channel::Channel,
     connections::Connections,
     ear::{Ear, Listened},
+    heard::Heard,
 };
 use crate::gateway::Shared;
 
 pub use builtin::{BuiltinError, BuiltinRequest, BuiltinServer};
+pub use heard::Evidence;
 
 /// A connected instance of a service. Cheap to clone; the connection ends with [`Link::close`] or
 /// with the last clone.
@@ -69,6 +72,7 @@ struct Inner {
     facts: ServerFacts,
     wire: Arc<Wire>,
     in_flight: AtomicU32,
+    heard: Heard,
     changed: Arc<Notify>,
     /// Ends the listening together with the link.
     _listening: Option<DropGuard>,
@@ -233,6 +237,7 @@ impl Link {
             facts,
             wire,
             in_flight: AtomicU32::new(0),
+            heard: Heard::default(),
             changed: Arc::clone(&ear.changed),
             items_max: shared.config.catalog_items_max,
             session: SessionScope::default(),
@@ -302,7 +307,14 @@ impl Link {
     /// Sends a request and waits for the first piece of its answer.
     pub(crate) async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
         let _in_flight = InFlight::new(&self.0.in_flight);
-        self.0.wire.exchange(out).await
+        let answer = self.0.wire.exchange(out).await;
+        self.0.heard.note(&answer);
+        answer
+    }
+
+    /// What the calls of this instance came to: evidence for whoever wants to know how it is.
+    pub fn evidence(&self) -> Evidence {
+        self.0.heard.read()
     }
 
     /// A request of Vaxel's own; only the answer counts, notifications are dropped.
