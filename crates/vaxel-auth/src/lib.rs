@@ -6,6 +6,8 @@
 
 pub mod key; // API keys: who asks
 pub mod random;
+pub mod fingerprint; // what a long text is recognised by
+pub mod token; // until when credentials of others hold
 pub mod seal; // values that nobody else may read or change
 pub mod web; // which browsers may ask at all
 
