@@ -5,8 +5,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    calls, context::Context, dependencies, describe, docs, keys, logs, problem, services, status,
-    tools,
+    calls, context::Context, dependencies, describe, docs, health, keys, logs, problem, services,
+    status, tools,
 };
 
 /// Every endpoint that the document describes.
@@ -18,7 +18,9 @@ pub(crate) fn described() -> (Router<Context>, OpenApi) {
         .routes(routes!(services::start))
         .routes(routes!(services::stop))
         .routes(routes!(services::restart))
-        .routes(routes!(services::health))
+        .routes(routes!(health::get))
+        .routes(routes!(health::check))
+        .routes(routes!(health::accept))
         .routes(routes!(services::stats))
         .routes(routes!(dependencies::map))
         .routes(routes!(dependencies::impact))

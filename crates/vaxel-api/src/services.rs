@@ -8,7 +8,7 @@ use axum::{
 };
 use vaxel_control::{Change, Observed, Page, ServiceFilter, ServiceRef};
 use vaxel_core::{
-    failure::Failure, fields::Fields, lifecycle::Lifecycle, quantity::Span, service::ServiceDraft,
+    failure::Failure, fields::Fields, lifecycle::Lifecycle, service::ServiceDraft,
     status::Health,
 };
 
@@ -20,7 +20,8 @@ use crate::{
 
 mod view;
 
-use view::{HealthView, ServiceListView, ServiceView, StatsView};
+use view::{ServiceListView, StatsView};
+pub(crate) use view::ServiceView;
 
 /// Which services, and which page of them.
 #[derive(utoipa::IntoParams)]
@@ -297,52 +298,6 @@ async fn turn(
         .await?
         .into_service()?;
     Ok(tagged(StatusCode::ACCEPTED, service))
-}
-
-/// How long to wait.
-#[derive(utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(
-    dead_code,
-    reason = "describes the query string, which `FromQuery` reads"
-)]
-pub(crate) struct HealthQuery {
-    /// Waits so long for the service to be active or in error; at most `5m`.
-    #[param(example = "30s")]
-    wait: Option<String>,
-}
-
-/// [`HealthQuery`], read.
-pub(crate) struct Waiting(Option<Span>);
-
-impl FromQuery for Waiting {
-    fn from_query(fields: &mut Fields<'_>) -> Self {
-        Self(fields.parsed("wait"))
-    }
-}
-
-/// Get a service's health
-///
-/// With `wait`, answers as soon as the service is active or in error, and at the latest after that
-/// time.
-#[utoipa::path(
-    get, path = "/api/v1/services/{service}/health", operation_id = "get_service_health",
-    tag = "services",
-    params(("service" = String, Path, description = "Id or name"), HealthQuery),
-    responses((status = 200, description = "How it is", body = HealthView)),
-)]
-pub(crate) async fn health(
-    Caller(caller): Caller,
-    State(context): State<Context>,
-    Path(service): Path<String>,
-    Query(Waiting(wait)): Query<Waiting>,
-) -> Result<Answer<HealthView>, Refusal> {
-    let service: ServiceRef = service.parse()?;
-    let report = context
-        .control
-        .health(&caller, &service, wait.map(|span| span.0))
-        .await?;
-    Ok(Answer(report.into()))
 }
 
 /// Get the figures of a service's calls

@@ -50,7 +50,13 @@ mod tests {
         for other in ["", "Bearer sk-123", "a.b.c", "ey.ey.ey"] {
             assert_eq!(expiry(other), None, "{other}");
         }
-        for claims in ["{}", "{\"exp\":\"soon\"}", "{\"exp\":-1}", "{\"exp\":1e300}", "[]"] {
+        for claims in [
+            "{}",
+            "{\"exp\":\"soon\"}",
+            "{\"exp\":-1}",
+            "{\"exp\":1e300}",
+            "[]",
+        ] {
             assert_eq!(expiry(&token(claims)), None, "{claims}");
         }
     }

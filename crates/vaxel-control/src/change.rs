@@ -44,6 +44,8 @@ pub enum Change {
     StopService(ServiceRef),
     /// Its instances end and are started again. `mcp:manage`.
     RestartService(ServiceRef),
+    /// What it offers is accepted as it is now. `mcp:manage`.
+    AcceptDefinitions(ServiceRef),
     /// A new API key. `keys:manage`; never with more permissions than the caller has.
     CreateKey(KeyDraft),
     /// The key is worthless from now on. `keys:manage`.

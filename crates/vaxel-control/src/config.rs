@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use vaxel_core::{backoff::Backoff, time::Timestamp};
+use vaxel_core::{
+    backoff::Backoff,
+    health::spec::{HealthSpec, Rules},
+    time::Timestamp,
+};
 
 /// Resolved settings; the binary composes them.
 #[derive(Debug, Clone)]
@@ -13,12 +17,46 @@ pub struct Config {
     pub process: ProcessConfig,
     /// After how long a catalog is read again although nobody announced a change.
     pub catalog_ttl: Duration,
+    /// How services are checked.
+    pub health: HealthConfig,
     /// How call records are kept.
     pub records: RecordsConfig,
     /// Longest exposed name of a tool or prompt, characters; the data plane has the same.
     pub name_max: usize,
     /// How long [`crate::Control::stop`] waits for services and writes before it goes on.
     pub grace: Duration,
+}
+
+impl Config {
+    /// How a service with this spec is checked.
+    pub(crate) fn rules(&self, spec: &HealthSpec) -> Rules {
+        let default = Rules {
+            interval: self.process.health_interval,
+            ..self.health.rules.clone()
+        };
+        default.with(spec)
+    }
+}
+
+/// How services are checked.
+#[derive(Debug, Clone)]
+pub struct HealthConfig {
+    /// Where a service does not say otherwise. The interval is that of [`ProcessConfig`].
+    pub rules: Rules,
+    /// So many checks begin at once, over all services.
+    pub checks_at_once: usize,
+    /// Changes of health are kept so long; the last one of each service stays.
+    pub retention: Duration,
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self {
+            rules: Rules::default(),
+            checks_at_once: 64,
+            retention: Duration::from_hours(90 * 24),
+        }
+    }
 }
 
 /// Facts of the running server.

@@ -116,6 +116,7 @@ impl Control {
             Change::StartService(service) => self.enable_service(caller, &service, true).await,
             Change::StopService(service) => self.enable_service(caller, &service, false).await,
             Change::RestartService(service) => self.restart_service(caller, &service).await,
+            Change::AcceptDefinitions(service) => self.accept_definitions(caller, &service).await,
             Change::CreateKey(draft) => self.create_key(caller, draft).await,
             Change::RevokeKey(key) => self.revoke_key(caller, &key).await,
             Change::Shutdown => self.shut_down(caller).await,

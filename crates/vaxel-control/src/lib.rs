@@ -15,6 +15,7 @@ mod key;
 mod tool;
 mod call;
 mod server;
+mod health;
 mod seal;
 
 mod start; // from stored to running
@@ -22,6 +23,9 @@ mod plan;
 mod reconcile;
 mod runner;
 mod status;
+mod definitions;
+mod traffic;
+mod journal;
 
 mod recorder; // facts on their way to the store
 mod sessions; // what clients set, on its way there and back
@@ -29,14 +33,15 @@ mod metrics;
 mod demo;
 
 pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef};
-pub use config::{Config, ProcessConfig, RecordsConfig, ServerFacts};
+pub use config::{Config, HealthConfig, ProcessConfig, RecordsConfig, ServerFacts};
 pub use control::{Control, Deps, Started};
 pub use dependency::DependencyMap;
 pub use event::Event;
+pub use health::{Checked, HealthHistory, HealthReport};
 pub use key::NewKey;
 pub use query::{
-    CallFilter, CallTotals, HealthReport, List, Observed, Offer, OfferKind, Offers, Page,
-    RecordFacts, ServerStatus, ServiceFilter, Stats, StoreFacts, ToolInput, ToolQuery, ToolTarget,
+    CallFilter, CallTotals, List, Observed, Offer, OfferKind, Offers, Page, RecordFacts,
+    ServerStatus, ServiceFilter, Stats, StoreFacts, ToolInput, ToolQuery, ToolTarget,
 };
 pub use status::Totals;
 pub use vaxel_gateway::ToolReply;

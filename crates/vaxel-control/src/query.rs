@@ -91,15 +91,6 @@ pub struct Stats {
     pub in_flight: u32,
 }
 
-/// The answer to a question for health.
-#[derive(Debug, Clone)]
-pub struct HealthReport {
-    /// Whether it takes calls.
-    pub ready: bool,
-    /// Everything that is seen.
-    pub status: ServiceStatus,
-}
-
 /// The four kinds of things that a service offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OfferKind {

@@ -252,15 +252,21 @@ impl Reconciler {
             version: resource.version,
             status,
             catalog: None,
+            watched: Vec::new(),
             probes: Vec::new(),
         };
         self.context.board.put(resource.id, seen);
+        let (whose, now) = ((resource.id, &resource.name), self.context.clock.now());
+        self.context
+            .journal
+            .note(whose, (Health::Stopped, None), now);
     }
 
     fn forget(&mut self, id: Id<Service>) {
         self.seen.remove(&id);
         self.context.gateway.withdraw(id);
         self.context.board.remove(id);
+        self.context.journal.forget(id);
     }
 
     fn ended(&mut self, ended: Result<(TaskId, ()), JoinError>) {

@@ -24,7 +24,7 @@ use vaxel_core::{
 use vaxel_gateway::Caller;
 use vaxel_store::Store;
 
-use crate::config::RecordsConfig;
+use crate::{config::RecordsConfig, runner::Context};
 
 /// Most records in one transaction.
 const BATCH: usize = 512;
@@ -51,7 +51,7 @@ pub(crate) struct RecordCounts {
 pub(crate) async fn record(
     store: Store,
     mut records: mpsc::Receiver<CallRecord>,
-    (stop, counts): (CancellationToken, Arc<RecordCounts>),
+    (stop, counts, context): (CancellationToken, Arc<RecordCounts>, Arc<Context>),
 ) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
@@ -76,6 +76,7 @@ pub(crate) async fn record(
                 }
             }
             let full = batch.len() == BATCH;
+            context.traffic.note(&batch);
             let next = Vec::with_capacity(if full { BATCH } else { batch.len() });
             counts
                 .queued
@@ -160,7 +161,7 @@ pub(crate) async fn note_key_uses(store: Store, callers: Arc<Callers>, stop: Can
 pub(crate) async fn sweep(
     store: Store,
     clock: Clock,
-    config: RecordsConfig,
+    (config, health): (RecordsConfig, Duration),
     stop: CancellationToken,
 ) {
     let mut hourly = tokio::time::interval(SWEEP_EVERY);
@@ -175,6 +176,10 @@ pub(crate) async fn sweep(
         delete_all("records of calls", calls, &stop).await;
         let changes = || store.trim_changes(before, SWEEP_STEP);
         delete_all("change events", changes, &stop).await;
+        let health = u64::try_from(health.as_millis()).unwrap_or(u64::MAX);
+        let before = Timestamp::from_millis(clock.now().as_millis().saturating_sub(health));
+        let healths = || store.trim_health(before, SWEEP_STEP);
+        delete_all("changes of health", healths, &stop).await;
         let life = u64::try_from(session::LIFE.as_millis()).unwrap_or(u64::MAX);
         let over = Timestamp::from_millis(clock.now().as_millis().saturating_sub(life));
         if let Err(error) = store.forget_sessions(over).await {

@@ -6,26 +6,37 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, Semaphore, mpsc, watch},
     task::{Id as TaskId, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
-    catalog::Catalog, failure::Issue, lifecycle::Lifecycle, service::ServiceResource, time::Clock,
+    catalog::Catalog,
+    failure::Issue,
+    health::{recovery::Attempts, spec::HealthSpec},
+    lifecycle::Lifecycle,
+    service::{ServiceResource, ServiceSpec},
+    status::Health,
+    time::Clock,
 };
 use vaxel_gateway::{Gateway, ServiceEntry};
 use vaxel_supervisor::Supervisor;
 
 use crate::{
     config::Config,
+    definitions,
     demo::Demo,
+    journal::Journal,
     plan::{Action, plan},
     seal::Vault,
     status::{Board, Seen},
+    traffic::TrafficBook,
 };
 
 mod attend;
+mod checkup; // is an instance well, and what if not
 mod crew;
 pub(crate) mod eras;
 mod instance;
@@ -33,13 +44,18 @@ mod needs;
 mod offer;
 pub(crate) mod preflight;
 mod report;
+mod surroundings; // is all well around the service
 mod target;
+mod watched;
+mod functional;
 
 use crew::Crew;
 pub(crate) use crew::stopped;
 use eras::Eras;
 use instance::Instance;
 use report::{News, Report, Seat};
+use surroundings::Surroundings;
+pub(crate) use watched::Watched;
 
 /// Reports that wait for the runner; instances wait when it is full.
 const REPORTS: usize = 64;
@@ -57,6 +73,10 @@ pub(crate) struct Context {
     pub(crate) eras: Eras,
     /// Bounds the starts and connects that happen at once.
     pub(crate) starts: Arc<Semaphore>,
+    /// Bounds the checks that begin at once.
+    pub(crate) checks: Arc<Semaphore>,
+    pub(crate) traffic: TrafficBook,
+    pub(crate) journal: Journal,
 }
 
 /// What should be. Only the latest value counts.
@@ -82,6 +102,21 @@ pub(crate) struct Runner {
     seats: HashMap<TaskId, Seat>,
     reports: mpsc::Sender<Report>,
     inbox: mpsc::Receiver<Report>,
+    health: Arc<HealthSpec>,
+    /// What was tried to mend each replica, across instances.
+    attempts: HashMap<u16, Arc<Mutex<Attempts>>>,
+    around: Around,
+}
+
+/// What is around the service, where there is anything to look at.
+#[derive(Default)]
+struct Around {
+    watched: Option<Watched>,
+    /// The one who looks; ends with its place in here.
+    task: JoinSet<()>,
+    changed: Arc<Notify>,
+    /// What the service offers was compared with what was accepted.
+    compared: bool,
 }
 
 impl Runner {
@@ -94,6 +129,7 @@ impl Runner {
     ) -> Self {
         let current = wanted.borrow_and_update().clone();
         let (reports, inbox) = mpsc::channel(REPORTS);
+        let health = Arc::new(current.resource.spec.health.clone());
         let mut crew = Crew::new(&current.resource, catalog, context.clock.now());
         crew.move_to(Lifecycle::Validating, context.clock.now());
         let bell = context.board.follow(&current.resource.spec.depends_on);
@@ -108,7 +144,11 @@ impl Runner {
             seats: HashMap::new(),
             reports,
             inbox,
+            health,
+            attempts: HashMap::new(),
+            around: Around::default(),
         };
+        runner.look_around(false);
         runner.publish();
         runner
     }
@@ -123,6 +163,7 @@ impl Runner {
                 Some(report) = self.inbox.recv() => self.note(report).await,
                 Some(ended) = self.tasks.join_next_with_id() => self.seat_left(ended),
                 () = self.bell.notified() => self.publish(),
+                () = self.around.changed.notified() => self.publish(),
                 changed = self.wanted.changed() => {
                     if changed.is_err() || self.wanted.borrow().stop {
                         break;
@@ -140,8 +181,13 @@ impl Runner {
         let restart = wanted.restarts != self.current.restarts;
         let action = plan(Some(&wanted.resource), Some(&self.current.resource));
         self.bell = self.context.board.follow(&wanted.resource.spec.depends_on);
-        self.current = wanted;
+        let before = std::mem::replace(&mut self.current, wanted);
         self.crew.rename(&self.current.resource);
+        self.adopt_health(&before.resource.spec);
+        if restart || action == Action::Replace {
+            // Whoever asks for new instances asks for new attempts, too.
+            self.attempts.clear();
+        }
         if restart || action == Action::Replace {
             self.crew.renew(self.context.clock.now());
         }
@@ -202,13 +248,17 @@ impl Runner {
 
     fn start(&mut self, seat: Seat, failures: u32) {
         let stop = CancellationToken::new();
-        self.crew.enlist(seat, stop.clone());
+        let watched = Watched::new(Some(seat.replica), Arc::clone(&self.health));
+        self.crew.enlist(seat, stop.clone(), watched.clone());
+        let attempts = self.attempts.entry(seat.replica).or_default();
         let instance = Instance {
             context: Arc::clone(&self.context),
             resource: Arc::clone(&self.current.resource),
             seat,
             reports: self.reports.clone(),
             stop,
+            watched,
+            attempts: Arc::clone(attempts),
         };
         let task = self.tasks.spawn(instance.run(failures));
         self.seats.insert(task.id(), seat);
@@ -219,17 +269,96 @@ impl Runner {
             News::Up { catalog, .. } | News::Offers(catalog) => Some(Arc::clone(catalog)),
             News::Starting { .. }
             | News::Spawned(_)
-            | News::Shaky(_)
-            | News::Steady
+            | News::Looks { .. }
+            | News::Moved
+            | News::Worn
             | News::Parted(_)
             | News::Down(_) => None,
         };
+        let first = offered.clone().filter(|_| !self.around.compared);
         let fresh = offered.filter(|catalog| self.crew.differs(catalog));
+        let is_worn = matches!(news, News::Worn);
         self.crew.note(seat, news, self.context.clock.now());
         self.publish();
-        if let Some(catalog) = fresh {
-            self.keep(&catalog).await;
+        if is_worn && self.crew.is_settled() {
+            self.crew.renew(self.context.clock.now());
+            self.prepare(Duration::ZERO);
         }
+        if let Some(catalog) = &fresh {
+            self.keep(catalog).await;
+        }
+        if let Some(catalog) = fresh.or(first) {
+            self.compare(&catalog).await;
+        }
+    }
+
+    /// Whether what the service offers is what was accepted; what is seen first is.
+    async fn compare(&mut self, catalog: &Catalog) {
+        if !self.health.security.definitions {
+            return;
+        }
+        let (id, name) = (self.current.resource.id, &self.current.resource.name);
+        let (store, digests) = (&self.context.store, definitions::digests(catalog));
+        let compared = match store.accepted_definitions(id).await {
+            Ok(Some(accepted)) => Ok(definitions::drift(&accepted, &digests).is_some()),
+            Ok(None) => {
+                let now = self.context.clock.now();
+                let first = store.accept_definitions(id, (digests, now), None);
+                first.await.map(|()| false)
+            }
+            Err(error) => Err(error),
+        };
+        match compared {
+            Ok(differs) => {
+                self.around.compared = true;
+                match &self.around.watched {
+                    Some(watched) => _ = watched.order(),
+                    None if differs => self.look_around(true),
+                    None => {}
+                }
+            }
+            Err(error) => {
+                tracing::warn!(service.name = %name, %error, "its definitions could not be compared with what was accepted");
+            }
+        }
+    }
+
+    /// Takes over what is to be checked now.
+    fn adopt_health(&mut self, before: &ServiceSpec) {
+        let spec = &self.current.resource.spec;
+        if spec == before {
+            return;
+        }
+        if spec.health != *self.health {
+            self.health = Arc::new(spec.health.clone());
+            for watched in self.crew.watched() {
+                watched.adopt(Arc::clone(&self.health));
+            }
+        }
+        self.look_around(false);
+    }
+
+    /// Has somebody look at what is around the service, when there is anything, or `must`, or somebody
+    /// did before.
+    fn look_around(&mut self, must: bool) {
+        let resource = &self.current.resource;
+        let limits = &resource.spec.health.performance;
+        self.context.traffic.judge_by(resource.id, limits);
+        let known = self.around.watched.take();
+        self.around.task = JoinSet::new();
+        if !must && known.is_none() && !surroundings::are_worth_it(resource) {
+            return;
+        }
+        let new = || Watched::new(None, Arc::clone(&self.health));
+        let watched = known.unwrap_or_else(new);
+        let surroundings = Surroundings {
+            context: Arc::clone(&self.context),
+            resource: Arc::clone(resource),
+            watched: watched.clone(),
+            changed: Arc::clone(&self.around.changed),
+        };
+        self.around.task.spawn(surroundings.run());
+        self.around.watched = Some(watched);
     }
 
     /// Stores the catalog, so that the next start knows it. Losing it costs nothing but that.
@@ -262,6 +391,8 @@ impl Runner {
     async fn dissolve(&mut self) {
         self.current = self.wanted.borrow_and_update().clone();
         self.checks = JoinSet::new();
+        self.around = Around::default();
+        self.context.traffic.forget(self.current.resource.id);
         self.crew
             .move_to(Lifecycle::Deactivating, self.context.clock.now());
         self.crew.dismiss_all();
@@ -287,7 +418,9 @@ impl Runner {
     /// Tells the data plane and everyone who looks at the status.
     fn publish(&mut self) {
         let resource = &self.current.resource;
-        let lack = needs::lack(&self.context.board, &resource.spec.depends_on);
+        let around = self.around.watched.as_ref();
+        let lack = needs::lack(&self.context.board, &resource.spec.depends_on)
+            .or_else(|| around.and_then(Watched::reason));
         self.crew.settle(lack.as_deref(), self.context.clock.now());
         if self.crew.take_changed() {
             self.context.gateway.publish(ServiceEntry {
@@ -307,8 +440,19 @@ impl Runner {
             version: resource.version,
             status: self.crew.status(),
             catalog: self.crew.last_catalog(),
+            watched: self.crew.watched().chain(around).cloned().collect(),
             probes: self.crew.probes(),
         };
+        // A service that stops because Vaxel does is still wanted: nobody looks at it any more.
+        let is_wanted = resource.enabled && resource.deleted_at.is_none();
+        let status = &seen.status;
+        if status.health != Health::Stopped || !is_wanted {
+            let (whose, seen_as) = ((resource.id, &resource.name), status.reason.as_deref());
+            let now = self.context.clock.now();
+            self.context
+                .journal
+                .note(whose, (status.health, seen_as), now);
+        }
         self.context.board.put(resource.id, seen);
     }
 }

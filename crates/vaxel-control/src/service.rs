@@ -256,7 +256,7 @@ impl Control {
         }
     }
 
-    fn audit(
+    pub(crate) fn audit(
         &self,
         caller: &Principal,
         action: &'static str,
@@ -267,7 +267,7 @@ impl Control {
     }
 
     /// The change is on disk: everyone who acts on it is told.
-    async fn done(
+    pub(crate) async fn done(
         &self,
         resource: ServiceResource,
         action: &'static str,
@@ -363,6 +363,7 @@ fn differences(old: &ServiceResource, new: &ServiceResource) -> Vec<&'static str
         ("validate", left.validate != right.validate),
         ("limits", left.limits != right.limits),
         ("depends_on", left.depends_on != right.depends_on),
+        ("health", left.health != right.health),
     ];
     parts
         .into_iter()

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vaxel_core::{
+    call::CallRecord,
     failure::Failure,
     principal::{Principal, Role},
     service::ServiceResource,
 };
+use vaxel_store::HealthChange;
 
 use crate::{
     change::KeyDraft,
@@ -18,12 +20,14 @@ use crate::{
     control::{Control, Deps, Inner, Started, Task},
     demo::Demo,
     event,
+    journal::{self, Journal},
     reconcile::{Known, Reconciler, Signals},
     recorder::{self, Callers, RecordCounts},
     runner::{Context, eras::Eras},
     seal::Vault,
     sessions,
     status::Board,
+    traffic::TrafficBook,
 };
 
 impl Control {
@@ -41,6 +45,7 @@ impl Control {
             sealer,
             records,
         } = deps;
+        let (journal, changes) = Journal::open(&store, clock.now()).await?;
         let context = Arc::new(Context {
             vault: Vault::new(store.clone(), Arc::new(sealer)),
             board: Board::new(),
@@ -51,6 +56,9 @@ impl Control {
             )),
             eras: Eras::default(),
             starts: Arc::new(Semaphore::new(config.process.starts_at_once.max(1))),
+            checks: Arc::new(Semaphore::new(config.health.checks_at_once.max(1))),
+            traffic: TrafficBook::default(),
+            journal,
             clock,
             store,
             supervisor,
@@ -84,7 +92,7 @@ impl Control {
         control.publish_keys().await?;
         let known = control.load().await?;
         let services = known.len();
-        control.begin(known, records);
+        control.begin(known, (records, changes));
         Ok((
             control,
             Started {
@@ -122,7 +130,7 @@ impl Control {
     fn begin(
         &self,
         known: Vec<Known>,
-        records: tokio::sync::mpsc::Receiver<vaxel_core::call::CallRecord>,
+        (records, changes): (mpsc::Receiver<CallRecord>, mpsc::Receiver<HealthChange>),
     ) {
         let inner = &self.inner;
         let (context, store) = (&inner.context, &inner.context.store);
@@ -136,7 +144,16 @@ impl Control {
             recorder::sweep(
                 store.clone(),
                 context.clock.clone(),
-                context.config.records,
+                (context.config.records, context.config.health.retention),
+                stop,
+            )
+        });
+        self.run("journal", |stop| {
+            let events = inner.events.clone();
+            journal::write(
+                (store.clone(), context.clock.clone()),
+                changes,
+                events,
                 stop,
             )
         });
@@ -145,7 +162,8 @@ impl Control {
             sessions::save(store.clone(), gateway, clock, stop)
         });
         self.run("recorder", |stop| {
-            recorder::record(store.clone(), records, (stop, Arc::clone(&inner.records)))
+            let desk = (stop, Arc::clone(&inner.records), Arc::clone(context));
+            recorder::record(store.clone(), records, desk)
         });
     }
 

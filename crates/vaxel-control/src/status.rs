@@ -19,6 +19,8 @@ use vaxel_core::{
 };
 use vaxel_supervisor::ProcessHandle;
 
+use crate::runner::Watched;
+
 /// The observed states.
 #[derive(Debug)]
 pub(crate) struct Board {
@@ -39,6 +41,8 @@ pub(crate) struct Seen {
     pub(crate) status: ServiceStatus,
     /// What it offered when it was last asked.
     pub(crate) catalog: Option<Arc<Catalog>>,
+    /// What is known of the health of its instances and of what is around it.
+    pub(crate) watched: Vec<Watched>,
     /// The processes of its replicas, to be asked what they use when someone wants to know.
     pub(crate) probes: Vec<(u16, ProcessHandle)>,
 }

@@ -19,6 +19,7 @@ mod connect;
 mod dependencies;
 mod doctor;
 mod edit;
+mod health;
 mod import;
 mod key;
 mod logs;

@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) egress: vaxel_egress::Config,
     /// Processes.
     pub(crate) process: Process,
+    /// Health checks.
+    pub(crate) health: vaxel_control::HealthConfig,
     /// Store.
     pub(crate) store: vaxel_store::Config,
     /// Call records.

@@ -160,9 +160,10 @@ pub(crate) fn state(text: &str, style: Style) -> Cell {
         return cell;
     }
     match text.to_ascii_lowercase().as_str() {
-        "active" | "healthy" | "ok" => cell.fg(Color::Green),
-        "error" | "unhealthy" | "timeout" | "unavailable" | "tool_error" => cell.fg(Color::Red),
-        "deploying" | "updating" | "validating" | "starting" | "degraded" | "deactivating" => {
+        "active" | "healthy" | "ok" | "pass" => cell.fg(Color::Green),
+        "error" | "unhealthy" | "timeout" | "unavailable" | "tool_error" | "fail" => cell.fg(Color::Red),
+        "deploying" | "updating" | "validating" | "starting" | "degraded" | "deactivating"
+        | "warn" => {
             cell.fg(Color::Yellow)
         }
         _ => cell.fg(Color::DarkGrey),

@@ -207,6 +207,7 @@ fn control_config(config: &Config, server: ServerFacts) -> vaxel_control::Config
             ..ProcessConfig::default()
         },
         catalog_ttl: config.catalog_ttl,
+        health: config.health.clone(),
         records: RecordsConfig {
             retention: config.records.retention,
             max_rows: config.records.max_rows,

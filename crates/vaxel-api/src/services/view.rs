@@ -1,12 +1,12 @@
 //! How services are shown.
 
 use serde::Serialize;
-use vaxel_control::{HealthReport, List, Observed, Stats};
+use vaxel_control::{List, Observed, Stats};
 use vaxel_core::{
     id::{Id, Service},
     lifecycle::Lifecycle,
     service::{ServiceResource, ServiceSpec},
-    status::{Health, ServiceStatus},
+    status::ServiceStatus,
     time::Timestamp,
 };
 
@@ -149,35 +149,6 @@ impl From<List<Observed>> for ServiceListView {
         Self {
             items: items.into_iter().map(Into::into).collect(),
             next_cursor,
-        }
-    }
-}
-
-/// How a service is.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct HealthView {
-    /// What was done.
-    lifecycle: Lifecycle,
-    /// What is seen.
-    health: Health,
-    /// Why it is not active or healthy.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    /// Whether it takes calls now.
-    ready: bool,
-    /// Everything that is seen.
-    status: ServiceStatus,
-}
-
-impl From<HealthReport> for HealthView {
-    fn from(HealthReport { ready, status }: HealthReport) -> Self {
-        let (lifecycle, health) = (status.lifecycle, status.health);
-        Self {
-            lifecycle,
-            health,
-            reason: status.reason.clone(),
-            ready,
-            status,
         }
     }
 }

@@ -140,6 +140,7 @@ async fn control(folder: &Path) -> (Control, Supervisor, Registry) {
         },
         process: ProcessConfig::default(),
         catalog_ttl: Duration::from_mins(10),
+        health: vaxel_control::HealthConfig::default(),
         records: RecordsConfig::default(),
         name_max: 50,
         grace: Duration::from_secs(5),

@@ -2,27 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{MissedTickBehavior, timeout};
-use vaxel_core::failure::Failure;
+use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 use vaxel_gateway::Link;
 use vaxel_supervisor::ProcessHandle;
 
 use super::{
-    instance::{EXIT_FOLLOWS, End, Instance, random},
+    checkup::Checkup,
+    instance::{EXIT_FOLLOWS, End, Instance},
     report::News,
 };
 
 /// Several announced changes within this time are one.
 const CHANGES_SETTLE: Duration = Duration::from_millis(250);
-/// Longest wait for the answer to a health check.
-const CHECK_WITHIN: Duration = Duration::from_secs(10);
-/// Between a missed health check and the next one.
-const RECHECK: Duration = Duration::from_secs(5);
-/// So many missed health checks in a row are an end, when no call is in flight: a server that works
-/// on one call at a time cannot answer a check meanwhile.
-const MISSED_CHECKS: u32 = 3;
-/// So many are an end whatever is in flight.
-const MISSED_CHECKS_BUSY: u32 = 10;
 /// Between two looks at whether calls in flight have ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
@@ -70,15 +61,14 @@ impl Attendant<'_> {
     }
 
     /// Reads the catalog again when it may have changed, and checks the health; resolves when the
-    /// instance does not answer any more.
+    /// instance has to be made anew.
     async fn keep_fresh(&self) -> End {
         let config = &self.instance.context.config;
-        let every = config.process.health_interval;
-        let mut ttl = ticks(config.catalog_ttl, config.catalog_ttl);
-        // Services that were started together are not checked together.
-        let first = every.mul_f64(f64::from(random()) / f64::from(u32::MAX));
-        let mut check = ticks(first, every);
-        let mut missed = 0;
+        let mut ttl = ticks(config.catalog_ttl);
+        let watched = &self.instance.watched;
+        // On the heap: it is large, and most of its life an instance waits.
+        let mut checkup = Box::new(Checkup::new(self.instance, self.link, self.process));
+        let mut due = Instant::now() + checkup.first_wait();
         loop {
             tokio::select! {
                 () = self.link.catalog_changed() => {
@@ -87,41 +77,27 @@ impl Attendant<'_> {
                     ttl.reset();
                 }
                 _ = ttl.tick() => self.refresh().await,
-                _ = check.tick() => match self.link.ping(every.min(CHECK_WITHIN)).await {
-                    Ok(_) if missed == 0 => {}
-                    Ok(_) => {
-                        missed = 0;
-                        self.instance.tell(News::Steady).await;
+                () = sleep_until(due) => {
+                    if let Some(end) = Box::pin(checkup.check(false)).await {
+                        return end;
                     }
-                    Err(failure) => {
-                        missed += 1;
-                        if let Some(end) = self.missed(missed, &failure).await {
+                    due = Instant::now() + checkup.wait();
+                }
+                () = watched.rung() => {
+                    let is_other = checkup.adopt();
+                    if let Some(number) = watched.pending() {
+                        let end = Box::pin(checkup.check(true)).await;
+                        watched.carried_out(number);
+                        if let Some(end) = end {
                             return end;
                         }
-                        check.reset_after(RECHECK.min(every));
                     }
-                },
+                    if is_other {
+                        due = Instant::now() + checkup.first_wait();
+                    }
+                }
             }
         }
-    }
-
-    /// What follows from so many missed checks in a row.
-    async fn missed(&self, missed: u32, failure: &Failure) -> Option<End> {
-        let service = self.instance.resource.id;
-        let busy = self.instance.context.gateway.load(service).in_flight > 0;
-        let bound = if busy {
-            MISSED_CHECKS_BUSY
-        } else {
-            MISSED_CHECKS
-        };
-        if missed >= bound {
-            return Some(End::lost(format!(
-                "It missed {missed} health checks: {failure}"
-            )));
-        }
-        let reason = format!("It missed a health check: {failure}");
-        self.instance.tell(News::Shaky(reason)).await;
-        None
     }
 
     async fn refresh(&self) {
@@ -140,10 +116,9 @@ impl Attendant<'_> {
     }
 }
 
-fn ticks(first: Duration, every: Duration) -> tokio::time::Interval {
-    let every = every.max(Duration::from_millis(1));
-    let mut ticks = tokio::time::interval(every);
-    ticks.reset_after(first.max(Duration::from_millis(1)));
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(every.max(Duration::from_millis(1)));
+    ticks.reset();
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use vaxel_core::{
     catalog::Catalog,
     failure::Issue,
+    health,
     lifecycle::Lifecycle,
     name::ServiceName,
     service::{ServiceResource, ToolFilter},
@@ -20,6 +21,7 @@ use vaxel_supervisor::ProcessHandle;
 use super::{
     offer::{same_offer, server_name},
     report::{News, Seat},
+    watched::Watched,
 };
 
 pub(super) struct Crew {
@@ -55,6 +57,7 @@ struct Member {
     tried: bool,
     /// It is not wanted any more.
     dismissed: bool,
+    watched: Watched,
 }
 
 impl Member {
@@ -110,11 +113,16 @@ impl Crew {
         self.move_to(Lifecycle::Error, now);
     }
 
+    /// Whether the newest generation serves alone.
+    pub(super) fn is_settled(&self) -> bool {
+        self.status.lifecycle == Lifecycle::Active
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    pub(super) fn enlist(&mut self, seat: Seat, stop: CancellationToken) {
+    pub(super) fn enlist(&mut self, seat: Seat, stop: CancellationToken, watched: Watched) {
         let status = InstanceStatus {
             replica: seat.replica,
             health: Health::Starting,
@@ -136,6 +144,7 @@ impl Crew {
             hopeless: false,
             tried: false,
             dismissed: false,
+            watched,
         };
         self.members.insert(seat, member);
     }
@@ -184,19 +193,19 @@ impl Crew {
                 member.process = Some(process);
             }
             News::Up { link, .. } => {
-                status.health = Health::Healthy;
+                status.health = member.watched.health();
                 status.started_at.get_or_insert(now);
                 (member.hopeless, member.tried) = (false, true);
                 self.status.era = Some(era_name(link.era()).to_owned());
                 self.status.revision = Some(link.revision().as_str().to_owned());
                 member.link = Some(link);
             }
-            News::Offers(_) => {}
-            News::Shaky(reason) => {
-                status.health = Health::Unhealthy;
-                status.last_error = Some(reason);
+            News::Offers(_) | News::Worn => {}
+            News::Looks { health, reason } => {
+                status.health = health;
+                status.last_error = reason.or(status.last_error.take());
             }
-            News::Steady => status.health = Health::Healthy,
+            News::Moved => self.changed = true,
             News::Parted(reason) => {
                 status.health = Health::Unhealthy;
                 status.last_error = Some(reason);
@@ -288,15 +297,16 @@ impl Crew {
             (true, _) => Health::Stopped,
             (false, 0) if matches!(self.check, Check::Refused(_)) => Health::Error,
             (false, 0) => Health::Starting,
-            (false, _) => match Health::of_all(self.active().map(|one| one.status.health)) {
-                Health::Healthy if lack.is_some() => Health::Degraded,
-                health => health,
-            },
+            (false, _) => {
+                let instances = self.active().map(|one| one.status.health);
+                health::of_service(instances, lack.is_some())
+            }
         };
         let reason = self
             .active()
             .filter(|one| one.status.health != Health::Healthy)
-            .find_map(|one| one.status.last_error.clone());
+            .find_map(|one| one.status.last_error.clone())
+;
         let reason = match &self.check {
             Check::Refused(refusal) => Some(refusal.clone()),
             Check::Pending | Check::Passed => reason.or_else(|| lack.map(str::to_owned)),
@@ -362,14 +372,24 @@ impl Crew {
     /// The connections of one generation: of the oldest that has any, since it has all its members yet.
     /// It leaves with [`Self::settle`] once the next one is complete.
     pub(super) fn links(&self) -> Vec<Link> {
-        let open = |(seat, one): (&Seat, &Member)| Some((seat.generation, one.link.clone()?));
-        let links: Vec<(u32, Link)> = self.members.iter().filter_map(open).collect();
-        let oldest = links.iter().map(|(generation, _)| *generation).min();
-        links
-            .into_iter()
-            .filter(|(generation, _)| Some(*generation) == oldest)
-            .map(|(_, link)| link)
+        let open = |(seat, one): (&Seat, &Member)| {
+            let place = (seat.generation, one.watched.is_ejected());
+            Some((place, one.link.clone()?))
+        };
+        let links: Vec<((u32, bool), Link)> = self.members.iter().filter_map(open).collect();
+        let oldest = links.iter().map(|((generation, _), _)| *generation).min();
+        let own = || links.iter().filter(|((of, _), _)| Some(*of) == oldest);
+        // When all are put out of the way, none is: a call that may fail is better than none.
+        let all_ejected = own().all(|((_, ejected), _)| *ejected);
+        own()
+            .filter(|((_, ejected), _)| all_ejected || !ejected)
+            .map(|(_, link)| link.clone())
             .collect()
+    }
+
+    /// What is known of the health of each member.
+    pub(super) fn watched(&self) -> impl Iterator<Item = &Watched> {
+        self.active().map(|one| &one.watched)
     }
 
     /// Why no call can be taken.

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::timeout,
@@ -13,6 +14,10 @@ use tokio_util::sync::CancellationToken;
 use vaxel_core::{
     catalog::Catalog,
     failure::Failure,
+    health::{
+        check::{Finding, Kind},
+        recovery::Attempts,
+    },
     service::{EraChoice, ServiceResource, Source},
 };
 use vaxel_gateway::Link;
@@ -23,6 +28,7 @@ use super::{
     attend::Attendant,
     report::{News, Report, Seat, Setback},
     target,
+    watched::Watched,
 };
 
 /// A start that takes longer stops counting against the number of starts at once, so that a few
@@ -41,6 +47,9 @@ pub(crate) struct Instance {
     pub(crate) seat: Seat,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) stop: CancellationToken,
+    pub(crate) watched: Watched,
+    /// What was tried to mend the replica, whichever instance it was.
+    pub(crate) attempts: Arc<Mutex<Attempts>>,
 }
 
 /// An instance that answered.
@@ -56,6 +65,8 @@ pub(super) enum End {
     Stopped,
     /// It failed or was lost; `hopeless` when another try cannot do better.
     Lost { reason: String, hopeless: bool },
+    /// It is to be made anew at once, since it does not do what it should.
+    Renew { reason: String },
 }
 
 impl End {
@@ -104,8 +115,17 @@ impl Instance {
                 Ok(open) => self.attend(open).await,
                 Err(end) => end,
             };
-            let End::Lost { reason, hopeless } = end else {
-                return;
+            let (reason, hopeless) = match end {
+                End::Stopped => return,
+                End::Renew { reason } => {
+                    tracing::warn!(
+                        service.name = %self.resource.name, replica = self.seat.replica,
+                        "an instance is made anew: {reason}"
+                    );
+                    restarts += 1;
+                    continue;
+                }
+                End::Lost { reason, hopeless } => (reason, hopeless),
             };
             if begun.elapsed() >= self.context.config.process.backoff.reset_after {
                 failures = 0;
@@ -218,8 +238,8 @@ impl Instance {
                 let exited = exit.is_ok();
                 let reason = match (end, exit) {
                     (End::Stopped, _) => return Err(End::Stopped.into()),
-                    (End::Lost { .. }, Ok(exit)) => exit.to_string(),
-                    (End::Lost { reason, .. }, Err(_)) => reason,
+                    (End::Lost { .. } | End::Renew { .. }, Ok(exit)) => exit.to_string(),
+                    (End::Lost { reason, .. } | End::Renew { reason }, Err(_)) => reason,
                 };
                 let end = End::lost(self.with_last_words(&reason, Some(&handle)));
                 Err(Unopened { end, exited })
@@ -261,6 +281,7 @@ impl Instance {
             process,
             catalog,
         } = open;
+        self.answered();
         self.tell(News::Up {
             link: link.clone(),
             catalog,
@@ -277,6 +298,12 @@ impl Instance {
                 self.tell(News::Parted(reason.clone())).await;
                 End::Lost { reason, hopeless }
             }
+            End::Renew { reason } => {
+                let reason = self.with_last_words(&reason, process.as_ref());
+                self.tell(News::Parted(reason.clone())).await;
+                attendant.drain().await;
+                End::Renew { reason }
+            }
             End::Stopped => {
                 attendant.drain().await;
                 End::Stopped
@@ -289,6 +316,14 @@ impl Instance {
             process.stop().await;
         }
         end
+    }
+
+    /// Takes note that it gave its first real answers.
+    fn answered(&self) {
+        let rules = self.context.config.rules(&self.watched.spec());
+        let finding = Finding::pass("It answered when it was started");
+        let when = (self.context.clock.now(), &self.context.clock);
+        self.watched.note((Kind::Basic, finding), when, &rules);
     }
 
     /// `reason`, followed by what the process said last on its standard error.

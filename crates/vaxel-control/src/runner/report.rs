@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vaxel_core::{catalog::Catalog, time::Timestamp};
+use vaxel_core::{catalog::Catalog, status::Health, time::Timestamp};
 use vaxel_gateway::Link;
 use vaxel_supervisor::ProcessHandle;
 
@@ -32,10 +32,15 @@ pub(crate) enum News {
     Up { link: Link, catalog: Arc<Catalog> },
     /// It offers something else now.
     Offers(Arc<Catalog>),
-    /// It missed a health check, with the reason; calls still go there.
-    Shaky(String),
-    /// It answered a health check again.
-    Steady,
+    /// Its health is another one; calls still go there.
+    Looks {
+        health: Health,
+        reason: Option<String>,
+    },
+    /// It was put out of the way of calls, or is back.
+    Moved,
+    /// New instances should take over from those of its generation.
+    Worn,
     /// It was lost, for this reason; no call may go there any more. [`News::Down`] follows.
     Parted(String),
     /// It does not run, or cannot be reached.

@@ -15,7 +15,8 @@ use vaxel_store::ServiceQuery;
 use crate::{
     change::ServiceRef,
     control::{Control, conflict},
-    query::{HealthReport, List, Observed, Page, ServiceFilter},
+    health::HealthReport,
+    query::{List, Observed, Page, ServiceFilter},
     reconcile::resting,
 };
 
@@ -82,14 +83,7 @@ impl Control {
             async { while !self.is_settled(&resource) && changes.changed().await.is_ok() {} };
         // Nobody waits: the answer is what is seen now.
         let _ = tokio::time::timeout(wait.unwrap_or_default().min(HEALTH_WAIT_MAX), settled).await;
-        let status = self.status_of(&resource);
-        let ready = status.lifecycle == Lifecycle::Active
-            && matches!(
-                status.health,
-                Health::Healthy | Health::Degraded | Health::Unhealthy
-            )
-            && status.instances.iter().any(|one| one.started_at.is_some());
-        Ok(HealthReport { ready, status })
+        Ok(self.report(&resource))
     }
 
     /// Whether nothing more is about to happen to the version that is stored.

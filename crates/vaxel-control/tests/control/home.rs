@@ -105,6 +105,7 @@ fn settings(data: &Path, clock: &Clock) -> Config {
             ..ProcessConfig::default()
         },
         catalog_ttl: Duration::from_mins(10),
+        health: vaxel_control::HealthConfig::default(),
         records: RecordsConfig::default(),
         name_max: 50,
         grace: Duration::from_secs(15),

@@ -126,11 +126,12 @@ fn dependency(fields: &mut Fields<'_>) -> Option<Dependency> {
             Some(Dependency::Url(url))
         }
         (None, Some(address)) => {
-            if tcp_url(&address).is_none() {
+            let dependency = Dependency::Tcp(address.clone());
+            if dependency.url().is_none() || address.len() > TEXT_MAX {
                 let message = format!("`{address}` is not a host and port such as db.local:5432");
                 fields.issue("tcp", message);
             }
-            Some(Dependency::Tcp(address))
+            Some(dependency)
         }
         _ => {
             fields.issue("url", "give exactly one of url and tcp");
@@ -154,15 +155,6 @@ fn url_problem(text: &str) -> Option<String> {
         return Some("a check sends no credentials: leave them out of the URL".to_owned());
     }
     (text.len() > TEXT_MAX).then(|| "is longer than 4 KiB".to_owned())
-}
-
-/// An address as the URL that leads to it; none when it is no host and port.
-pub(super) fn tcp_url(address: &str) -> Option<Url> {
-    let (host, port) = address.rsplit_once(':')?;
-    let port: u16 = port.parse().ok()?;
-    let plain = !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '\\']);
-    let url = Url::parse(&format!("http://{host}:{port}/")).ok()?;
-    (plain && port != 0 && address.len() <= TEXT_MAX).then_some(url)
 }
 
 fn security(fields: &mut Fields<'_>) -> SecurityChecks {

@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
+use url::Url;
 
 use super::expect::Expectation;
 use crate::quantity::{Size, Span};
@@ -115,6 +116,25 @@ pub enum Dependency {
     Url(String),
     /// `host:port` that accepts connections.
     Tcp(String),
+}
+
+impl Dependency {
+    /// Where it is looked for; none when it is no address.
+    pub fn url(&self) -> Option<Url> {
+        match self {
+            Self::Url(url) => url.parse().ok(),
+            Self::Tcp(address) => tcp_url(address),
+        }
+    }
+}
+
+/// An address as the URL that leads to it; none when it is no host and port.
+fn tcp_url(address: &str) -> Option<Url> {
+    let (host, port) = address.rsplit_once(':')?;
+    let port: u16 = port.parse().ok()?;
+    let plain = !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '\\']);
+    let url = Url::parse(&format!("http://{host}:{port}/")).ok()?;
+    (plain && port != 0).then_some(url)
 }
 
 impl fmt::Display for Dependency {
@@ -322,9 +342,11 @@ impl Rules {
         let span = |given: Option<Span>, default| given.map_or(default, |span| span.0);
         let recovery = &spec.recovery;
         let actions = recovery.actions.as_ref();
+        let interval = span(spec.interval, self.interval);
         Self {
-            interval: span(spec.interval, self.interval),
-            timeout: span(spec.timeout, self.timeout),
+            interval,
+            // Whoever asks more often than an answer takes never hears one.
+            timeout: span(spec.timeout, self.timeout.min(interval)),
             rise: spec.rise.unwrap_or(self.rise),
             fall: spec.fall.unwrap_or(self.fall),
             actions: actions.unwrap_or(&self.actions).clone(),

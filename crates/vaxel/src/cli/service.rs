@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use vaxel_client::{Client, segment};
 
-use super::{Context, dependencies, edit};
+use super::{Context, dependencies, edit, health};
 use crate::output;
 
 #[derive(Subcommand)]
@@ -47,6 +47,11 @@ pub(super) enum Command {
         /// Name or id
         name: String,
     },
+    /// Show how a service is, what was checked of it, and how it was
+    #[command(
+        after_help = "Examples:\n  vaxel service health everything\n  vaxel service health everything --check --history"
+    )]
+    Health(health::HealthArgs),
     /// Start a stopped service
     #[command(after_help = "Example:\n  vaxel service start everything")]
     Start {
@@ -183,6 +188,7 @@ impl Command {
             Self::Show { format, .. } | Self::Map { format, .. } | Self::Impact { format, .. } => {
                 *format
             }
+            Self::Health(args) => args.format,
             Self::Edit { .. }
             | Self::Rm { .. }
             | Self::Restore { .. }
@@ -204,6 +210,7 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<E
     match command {
         Command::Add(args) => return add(&args, &client, context).await,
         Command::Ls(args) => list(&args, context).await?,
+        Command::Health(args) => return health::run(&args, &client, context).await,
         Command::Show { name, .. } => show(&name, &client, context).await?,
         Command::Edit { name } => edit::run(&name, &client).await?,
         Command::Rm { names } => {

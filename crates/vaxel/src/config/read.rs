@@ -12,9 +12,11 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 use vaxel_api::MetricsAccess;
 use vaxel_auth::web::WebRules;
+use vaxel_control::HealthConfig;
 use vaxel_core::{
     backoff::Backoff,
     fields::Fields,
+    health::spec::Rules,
     quantity::{Size, Span},
 };
 use vaxel_gateway::{BreakerRules, Keep, Tunables};
@@ -41,6 +43,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
         upstream(fields, &mut gateway, &mut egress)
     });
     let process = fields.nested("process", process);
+    let health = fields.nested("health", health);
     let store = fields.nested("store", |fields| store(fields, data_dir));
     let records = fields.nested("records", records);
     let logs = fields.nested("logs", logs);
@@ -64,6 +67,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
         tunables,
         egress,
         process: process?,
+        health: health?,
         store: store?,
         records,
         logs: logs?,
@@ -209,6 +213,23 @@ fn process(fields: &mut Fields<'_>) -> Process {
         },
         health_interval: span(fields, "health_interval", 100 * MS..=DAY),
         dependency_wait: span(fields, "dependency_wait", Duration::ZERO..=HOUR),
+    }
+}
+
+fn health(fields: &mut Fields<'_>) -> HealthConfig {
+    let times = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    HealthConfig {
+        rules: Rules {
+            timeout: span(fields, "timeout", 10 * MS..=10 * MINUTE),
+            rise: times(count(fields, "rise", 1..=100)),
+            fall: times(count(fields, "fall", 1..=100)),
+            budget: times(count(fields, "recovery_budget", 0..=1_000)),
+            window: span(fields, "recovery_window", SECOND..=7 * DAY),
+            backoff: span(fields, "recovery_backoff", Duration::ZERO..=DAY),
+            ..Rules::default()
+        },
+        checks_at_once: count(fields, "checks_at_once", 1..=10_000),
+        retention: span(fields, "retention", HOUR..=3_650 * DAY),
     }
 }
 
