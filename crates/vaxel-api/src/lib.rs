@@ -11,6 +11,7 @@ mod problem; // how failures look
 
 mod services; // one file per resource
 mod dependencies;
+mod health;
 mod tools;
 mod logs;
 mod calls;

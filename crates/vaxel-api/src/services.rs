@@ -6,10 +6,9 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use vaxel_control::{Change, Observed, Page, ServiceFilter, ServiceRef};
+use vaxel_control::{Change, Observed, Page, ServiceFilter};
 use vaxel_core::{
-    failure::Failure, fields::Fields, lifecycle::Lifecycle, service::ServiceDraft,
-    status::Health,
+    failure::Failure, fields::Fields, lifecycle::Lifecycle, service::ServiceDraft, status::Health,
 };
 
 use crate::{
@@ -20,8 +19,8 @@ use crate::{
 
 mod view;
 
-use view::{ServiceListView, StatsView};
 pub(crate) use view::ServiceView;
+use view::{ServiceListView, StatsView};
 
 /// Which services, and which page of them.
 #[derive(utoipa::IntoParams)]

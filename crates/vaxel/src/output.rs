@@ -161,11 +161,11 @@ pub(crate) fn state(text: &str, style: Style) -> Cell {
     }
     match text.to_ascii_lowercase().as_str() {
         "active" | "healthy" | "ok" | "pass" => cell.fg(Color::Green),
-        "error" | "unhealthy" | "timeout" | "unavailable" | "tool_error" | "fail" => cell.fg(Color::Red),
-        "deploying" | "updating" | "validating" | "starting" | "degraded" | "deactivating"
-        | "warn" => {
-            cell.fg(Color::Yellow)
+        "error" | "unhealthy" | "timeout" | "unavailable" | "tool_error" | "fail" => {
+            cell.fg(Color::Red)
         }
+        "deploying" | "updating" | "validating" | "starting" | "degraded" | "deactivating"
+        | "warn" => cell.fg(Color::Yellow),
         _ => cell.fg(Color::DarkGrey),
     }
 }

@@ -4,7 +4,6 @@ use serde::Serialize;
 use vaxel_control::{List, Observed, Stats};
 use vaxel_core::{
     id::{Id, Service},
-    lifecycle::Lifecycle,
     service::{ServiceResource, ServiceSpec},
     status::ServiceStatus,
     time::Timestamp,

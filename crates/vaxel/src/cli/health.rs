@@ -34,11 +34,15 @@ pub(super) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let name = &args.name;
     if args.accept {
-        let _: Value = client.post(&path(name, "/health/accept"), &Value::Null).await?;
+        let _: Value = client
+            .post(&path(name, "/health/accept"), &Value::Null)
+            .await?;
         output::note(format!("Accepted what {name} offers now"));
     }
     let health: Value = if args.check || args.accept {
-        client.post(&path(name, "/health/check"), &Value::Null).await?
+        client
+            .post(&path(name, "/health/check"), &Value::Null)
+            .await?
     } else {
         client.get(&path(name, "/health")).await?
     };
