@@ -305,8 +305,7 @@ impl Crew {
         let reason = self
             .active()
             .filter(|one| one.status.health != Health::Healthy)
-            .find_map(|one| one.status.last_error.clone())
-;
+            .find_map(|one| one.status.last_error.clone());
         let reason = match &self.check {
             Check::Refused(refusal) => Some(refusal.clone()),
             Check::Pending | Check::Passed => reason.or_else(|| lack.map(str::to_owned)),

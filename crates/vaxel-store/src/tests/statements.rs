@@ -4,7 +4,8 @@ use std::fs;
 
 use super::fresh;
 use crate::{
-    audit, call, catalog, dependency, health, key, meta, note, outbox, secret, service, session, stmt::Stmt,
+    audit, call, catalog, dependency, health, key, meta, note, outbox, secret, service, session,
+    stmt::Stmt,
 };
 
 /// Every resource's file, where its statements are, and whether they are of `records.db`.
