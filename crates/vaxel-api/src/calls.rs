@@ -219,7 +219,7 @@ fn outcome(fields: &mut Fields<'_>) -> Option<Outcome> {
     found
 }
 
-fn time(fields: &mut Fields<'_>, key: &'static str) -> Option<Timestamp> {
+pub(crate) fn time(fields: &mut Fields<'_>, key: &'static str) -> Option<Timestamp> {
     let text = fields.string(key)?;
     let read = serde_json::from_value(serde_json::Value::String(text.clone()));
     if read.is_err() {

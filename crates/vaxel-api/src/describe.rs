@@ -25,8 +25,10 @@ pub(crate) fn head() -> OpenApi {
         .build();
     let tags = [
         ("services", "What runs or is reached"),
+        ("revisions", "What was wanted of services, and the way back"),
+        ("events", "Every change, as it happens"),
         ("tools", "What services offer, and calling it"),
-        ("calls", "Records of calls"),
+        ("calls", "Records of calls, and what they add up to"),
         ("keys", "API keys"),
         ("server", "The server itself"),
     ];

@@ -10,7 +10,12 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use vaxel_control::Page;
+use utoipa::openapi::{
+    Required,
+    path::{Parameter, ParameterBuilder, ParameterIn},
+    schema::{Object, Type},
+};
+use vaxel_control::{Page, Terms};
 use vaxel_core::{
     failure::{Failure, Issue, Kind},
     fields::Fields,
@@ -191,6 +196,52 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
         let message = "must be the ETag of an earlier answer, such as \"3\"";
         let issues = vec![Issue::new("If-Match", message)];
         Err(Refusal(Failure::invalid("The request", issues)))
+    }
+}
+
+/// On what terms a change is made: `If-Match`, and `message` in the query string.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct On(pub(crate) Terms);
+
+impl<S: Send + Sync> FromRequestParts<S> for On {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let IfMatch(expected) = IfMatch::from_request_parts(parts, state).await?;
+        let Query(Message(message)) = Query::from_request_parts(parts, state).await?;
+        Ok(Self(Terms { expected, message }))
+    }
+}
+
+struct Message(Option<String>);
+
+impl FromQuery for Message {
+    fn from_query(fields: &mut Fields<'_>) -> Self {
+        Self(fields.string("message"))
+    }
+}
+
+impl utoipa::IntoParams for On {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = || Object::builder().schema_type(Type::String);
+        let parameter = |name: &str, place, description: &str| {
+            ParameterBuilder::new()
+                .name(name)
+                .parameter_in(place)
+                .required(Required::False)
+                .description(Some(description))
+        };
+        let version =
+            "ETag of the version that the change is meant for; it is refused on another one";
+        let message = "Why, for whoever reads the history";
+        vec![
+            parameter("If-Match", ParameterIn::Header, version)
+                .schema(Some(text().build()))
+                .build(),
+            parameter("message", ParameterIn::Query, message)
+                .schema(Some(text().max_length(Some(500)).build()))
+                .build(),
+        ]
     }
 }
 

@@ -12,7 +12,7 @@ use vaxel_core::{
 
 use crate::{
     context::Context,
-    extract::{Caller, Json, Path},
+    extract::{Caller, Json, On, Path},
     problem::Refusal,
 };
 
@@ -131,7 +131,7 @@ pub(crate) async fn list(
 /// The answer is the only place where the key is ever shown.
 #[utoipa::path(
     post, path = "/api/v1/keys", operation_id = "create_key", tag = "keys",
-    request_body = KeyBody,
+    params(On), request_body = KeyBody,
     responses(
         (status = 201, description = "The key", body = NewKeyView),
         (status = 409, description = "The name is taken", body = crate::problem::Problem),
@@ -140,11 +140,13 @@ pub(crate) async fn list(
 pub(crate) async fn create(
     Caller(caller): Caller,
     State(context): State<Context>,
+    On(terms): On,
     Json(body): Json,
 ) -> Result<(StatusCode, Answer<NewKeyView>), Refusal> {
     let draft = KeyDraft::from_json(&body).map_err(|issues| Failure::invalid("The key", issues))?;
     let change = Change::CreateKey(draft);
-    let NewKey { stored, text } = context.control.submit(&caller, change).await?.into_key()?;
+    let control = context.control.on(terms);
+    let NewKey { stored, text } = control.submit(&caller, change).await?.into_key()?;
     let view = NewKeyView {
         view: stored.into(),
         key: text.expose().clone(),
@@ -157,16 +159,18 @@ pub(crate) async fn create(
 /// It is refused from the next request on.
 #[utoipa::path(
     delete, path = "/api/v1/keys/{key}", operation_id = "revoke_key", tag = "keys",
-    params(("key" = String, Path, description = "Id or name")),
+    params(("key" = String, Path, description = "Id or name"), On),
     responses((status = 204, description = "Revoked")),
 )]
 pub(crate) async fn revoke(
     Caller(caller): Caller,
     State(context): State<Context>,
     Path(key): Path<String>,
+    On(terms): On,
 ) -> Result<StatusCode, Refusal> {
     context
         .control
+        .on(terms)
         .submit(&caller, Change::RevokeKey(key.as_str().into()))
         .await?;
     Ok(StatusCode::NO_CONTENT)

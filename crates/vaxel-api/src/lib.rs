@@ -12,6 +12,9 @@ mod problem; // how failures look
 mod services; // one file per resource
 mod dependencies;
 mod health;
+mod revisions;
+mod events;
+mod usage;
 mod tools;
 mod logs;
 mod calls;

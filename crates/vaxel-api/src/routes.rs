@@ -5,8 +5,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    calls, context::Context, dependencies, describe, docs, health, keys, logs, problem, services,
-    status, tools,
+    calls, context::Context, dependencies, describe, docs, events, health, keys, logs, problem,
+    revisions, services, status, tools, usage,
 };
 
 /// Every endpoint that the document describes.
@@ -21,6 +21,15 @@ pub(crate) fn described() -> (Router<Context>, OpenApi) {
         .routes(routes!(health::get))
         .routes(routes!(health::check))
         .routes(routes!(health::accept))
+        .routes(routes!(services::purge))
+        .routes(routes!(revisions::list))
+        .routes(routes!(revisions::get))
+        .routes(routes!(revisions::diff))
+        .routes(routes!(revisions::rollback))
+        .routes(routes!(revisions::label, revisions::unlabel))
+        .routes(routes!(events::list))
+        .routes(routes!(usage::of_all))
+        .routes(routes!(usage::of_service))
         .routes(routes!(services::stats))
         .routes(routes!(dependencies::map))
         .routes(routes!(dependencies::impact))

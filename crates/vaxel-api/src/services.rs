@@ -13,7 +13,7 @@ use vaxel_core::{
 
 use crate::{
     context::Context,
-    extract::{Caller, FromQuery, IfMatch, Json, Path, Query, page},
+    extract::{Caller, FromQuery, Json, On, Path, Query, page},
     problem::Refusal,
 };
 
@@ -32,18 +32,32 @@ use view::{ServiceListView, StatsView};
 pub(crate) struct ListQuery {
     /// Only those whose name, description, command or URL holds this text.
     text: Option<String>,
-    /// Only those with this tag.
+    /// Only those with this tag; with all of them, separated by commas.
     tag: Option<String>,
     /// Only those of this environment.
     environment: Option<String>,
+    /// Only those that the key of this name created.
+    owner: Option<String>,
     /// Only those of this kind: `process`, `mcp` or `builtin`.
     source: Option<String>,
+    /// Another word for `source`.
+    r#type: Option<String>,
     /// Only those in this state of the lifecycle.
     state: Option<Lifecycle>,
+    /// Another word for `state`.
+    status: Option<Lifecycle>,
+    /// Only those that offer a tool of this name, their own or the exposed one; `*` stands for any run
+    /// of characters.
+    #[param(example = "read_*")]
+    tool: Option<String>,
     /// Only those with this health.
     health: Option<Health>,
     /// The archive instead of what is in use.
     deleted: Option<bool>,
+    /// `name` (default), `created`, `updated`, `health` (those that need a look first) or `calls`; with
+    /// `-` before it the other way round.
+    #[param(example = "-calls")]
+    sort: Option<String>,
     /// Longest page, 1 to 500.
     #[param(minimum = 1, maximum = 500, default = 100)]
     limit: Option<u32>,
@@ -56,17 +70,49 @@ pub(crate) struct Listing(ServiceFilter, Page);
 
 impl FromQuery for Listing {
     fn from_query(fields: &mut Fields<'_>) -> Self {
+        let source = (fields.string("source"), fields.string("type"));
+        let source = either(fields, ("source", "type"), source);
+        let word = |word: Word<Lifecycle>| word.0;
+        let state = (
+            fields.parsed("state").map(word),
+            fields.parsed("status").map(word),
+        );
+        let state = either(fields, ("state", "status"), state);
         let filter = ServiceFilter {
             text: fields.string("text"),
-            tag: fields.string("tag"),
+            tags: tags(fields),
             environment: fields.string("environment"),
-            source: fields.string("source"),
-            state: fields.parsed::<Word<Lifecycle>>("state").map(|word| word.0),
+            owner: fields.string("owner"),
+            source,
+            state,
+            tool: fields.string("tool"),
             health: fields.parsed::<Word<Health>>("health").map(|word| word.0),
             deleted: fields.parsed("deleted").unwrap_or(false),
+            sort: fields.parsed("sort").unwrap_or_default(),
         };
         Self(filter, page(fields))
     }
+}
+
+fn tags(fields: &mut Fields<'_>) -> Vec<String> {
+    let text = fields.string("tag").unwrap_or_default();
+    let tags = text.split(',').filter(|tag| !tag.is_empty());
+    tags.map(str::to_owned).collect()
+}
+
+/// What stands under one of two words for the same thing.
+fn either<T>(
+    fields: &mut Fields<'_>,
+    (word, other): (&str, &str),
+    (one, two): (Option<T>, Option<T>),
+) -> Option<T> {
+    if one.is_some() && two.is_some() {
+        fields.issue(
+            other,
+            format!("is another word for `{word}`: give one of them"),
+        );
+    }
+    one.or(two)
 }
 
 /// A value of one of our closed sets, as it stands in a query string.
@@ -82,7 +128,7 @@ impl<T: serde::de::DeserializeOwned> std::str::FromStr for Word<T> {
 
 /// List services
 ///
-/// In the order of their names, a page at a time.
+/// A page at a time, in the order that `sort` names.
 #[utoipa::path(
     get, path = "/api/v1/services", operation_id = "list_services", tag = "services",
     params(ListQuery),
@@ -103,6 +149,7 @@ pub(crate) async fn list(
 /// ready.
 #[utoipa::path(
     post, path = "/api/v1/services", operation_id = "create_service", tag = "services",
+    params(On),
     request_body(content = ServiceDraft, example = json!({
         "name": "everything",
         "spec": { "source": { "process": {
@@ -120,12 +167,14 @@ pub(crate) async fn list(
 pub(crate) async fn create(
     Caller(caller): Caller,
     State(context): State<Context>,
+    On(terms): On,
     Json(body): Json,
 ) -> Result<Response, Refusal> {
     let draft = draft(&body)?;
     let change = Change::CreateService(Box::new(draft));
     let service = context
         .control
+        .on(terms)
         .submit(&caller, change)
         .await?
         .into_service()?;
@@ -162,7 +211,7 @@ pub(crate) async fn get(
     put, path = "/api/v1/services/{service}", operation_id = "update_service", tag = "services",
     params(
         ("service" = String, Path, description = "Id or name"),
-        ("If-Match" = Option<String>, Header, description = "ETag of the version to replace"),
+        On,
     ),
     request_body = ServiceDraft,
     responses(
@@ -176,17 +225,18 @@ pub(crate) async fn update(
     Caller(caller): Caller,
     State(context): State<Context>,
     Path(service): Path<String>,
-    IfMatch(expected): IfMatch,
+    On(terms): On,
     Json(body): Json,
 ) -> Result<Response, Refusal> {
     let (service, draft) = (service.parse()?, Box::new(draft(&body)?));
     let change = Change::UpdateService {
         service,
         draft,
-        expected,
+        expected: terms.expected,
     };
     let service = context
         .control
+        .on(terms)
         .submit(&caller, change)
         .await?
         .into_service()?;
@@ -200,7 +250,7 @@ pub(crate) async fn update(
     delete, path = "/api/v1/services/{service}", operation_id = "delete_service", tag = "services",
     params(
         ("service" = String, Path, description = "Id or name"),
-        ("If-Match" = Option<String>, Header, description = "ETag of the version to delete"),
+        On,
     ),
     responses((status = 200, description = "In the archive", body = ServiceView)),
 )]
@@ -208,14 +258,15 @@ pub(crate) async fn delete(
     Caller(caller): Caller,
     State(context): State<Context>,
     Path(service): Path<String>,
-    IfMatch(expected): IfMatch,
+    On(terms): On,
 ) -> Result<Response, Refusal> {
     let change = Change::DeleteService {
         service: service.parse()?,
-        expected,
+        expected: terms.expected,
     };
     let service = context
         .control
+        .on(terms)
         .submit(&caller, change)
         .await?
         .into_service()?;
@@ -225,7 +276,9 @@ pub(crate) async fn delete(
 /// Bring a service back from the archive
 #[utoipa::path(
     post, path = "/api/v1/services/{service}/restore", operation_id = "restore_service",
-    tag = "services", params(("service" = String, Path, description = "Id or name")),
+    tag = "services", params(
+        ("service" = String, Path, description = "Id or name"), On,
+    ),
     responses(
         (status = 202, description = "Stored; it starts in the background", body = ServiceView),
         (status = 409, description = "The name is taken meanwhile", body = crate::problem::Problem),
@@ -235,36 +288,58 @@ pub(crate) async fn restore(
     caller: Caller,
     State(context): State<Context>,
     Path(service): Path<String>,
+    terms: On,
 ) -> Result<Response, Refusal> {
-    turn(caller, &context, Change::RestoreService(service.parse()?)).await
+    turn(
+        caller,
+        (&context, terms),
+        Change::RestoreService(service.parse()?),
+    )
+    .await
 }
 
 /// Start a service
 #[utoipa::path(
     post, path = "/api/v1/services/{service}/start", operation_id = "start_service",
-    tag = "services", params(("service" = String, Path, description = "Id or name")),
+    tag = "services", params(
+        ("service" = String, Path, description = "Id or name"), On,
+    ),
     responses((status = 202, description = "Stored; it starts in the background", body = ServiceView)),
 )]
 pub(crate) async fn start(
     caller: Caller,
     State(context): State<Context>,
     Path(service): Path<String>,
+    terms: On,
 ) -> Result<Response, Refusal> {
-    turn(caller, &context, Change::StartService(service.parse()?)).await
+    turn(
+        caller,
+        (&context, terms),
+        Change::StartService(service.parse()?),
+    )
+    .await
 }
 
 /// Stop a service
 #[utoipa::path(
     post, path = "/api/v1/services/{service}/stop", operation_id = "stop_service",
-    tag = "services", params(("service" = String, Path, description = "Id or name")),
+    tag = "services", params(
+        ("service" = String, Path, description = "Id or name"), On,
+    ),
     responses((status = 202, description = "Stored; it stops in the background", body = ServiceView)),
 )]
 pub(crate) async fn stop(
     caller: Caller,
     State(context): State<Context>,
     Path(service): Path<String>,
+    terms: On,
 ) -> Result<Response, Refusal> {
-    turn(caller, &context, Change::StopService(service.parse()?)).await
+    turn(
+        caller,
+        (&context, terms),
+        Change::StopService(service.parse()?),
+    )
+    .await
 }
 
 /// Restart a service
@@ -272,7 +347,9 @@ pub(crate) async fn stop(
 /// Its instances end, then new ones start.
 #[utoipa::path(
     post, path = "/api/v1/services/{service}/restart", operation_id = "restart_service",
-    tag = "services", params(("service" = String, Path, description = "Id or name")),
+    tag = "services", params(
+        ("service" = String, Path, description = "Id or name"), On,
+    ),
     responses(
         (status = 202, description = "It restarts in the background", body = ServiceView),
         (status = 409, description = "The service is stopped", body = crate::problem::Problem),
@@ -282,17 +359,46 @@ pub(crate) async fn restart(
     caller: Caller,
     State(context): State<Context>,
     Path(service): Path<String>,
+    terms: On,
 ) -> Result<Response, Refusal> {
-    turn(caller, &context, Change::RestartService(service.parse()?)).await
+    turn(
+        caller,
+        (&context, terms),
+        Change::RestartService(service.parse()?),
+    )
+    .await
+}
+
+/// Remove a service from the archive for good
+///
+/// With its revisions and sealed values. Records of its calls and what was audited stay.
+#[utoipa::path(
+    post, path = "/api/v1/services/{service}/purge", operation_id = "purge_service",
+    tag = "services", params(("service" = String, Path, description = "Id or name"), On),
+    responses(
+        (status = 204, description = "Gone"),
+        (status = 409, description = "The service is not deleted", body = crate::problem::Problem),
+    ),
+)]
+pub(crate) async fn purge(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+    Path(service): Path<String>,
+    On(terms): On,
+) -> Result<StatusCode, Refusal> {
+    let change = Change::PurgeService(service.parse()?);
+    context.control.on(terms).submit(&caller, change).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn turn(
     Caller(caller): Caller,
-    context: &Context,
+    (context, On(terms)): (&Context, On),
     change: Change,
 ) -> Result<Response, Refusal> {
     let service = context
         .control
+        .on(terms)
         .submit(&caller, change)
         .await?
         .into_service()?;
@@ -319,7 +425,7 @@ fn draft(body: &serde_json::Value) -> Result<ServiceDraft, Failure> {
 }
 
 /// The service with its version as `ETag`.
-fn tagged(status: StatusCode, service: Observed) -> Response {
+pub(crate) fn tagged(status: StatusCode, service: Observed) -> Response {
     let etag = format!("\"{}\"", service.resource.version);
     let mut response = (status, Answer(ServiceView::from(service))).into_response();
     if let Ok(etag) = HeaderValue::from_str(&etag) {

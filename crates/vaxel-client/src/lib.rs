@@ -105,7 +105,10 @@ impl Client {
 
     /// The events of a stream at `path`.
     pub async fn stream(&self, path: &str) -> Result<Events, Error> {
-        let reply = self.send(Method::GET, path, Bytes::new(), None).await?;
+        let mut asking = self.clone();
+        let events = HeaderValue::from_static("text/event-stream");
+        asking.headers.insert(header::ACCEPT, events);
+        let reply = asking.send(Method::GET, path, Bytes::new(), None).await?;
         if !reply.parts.status.is_success() {
             return Err(self.failed(reply).await);
         }

@@ -1,5 +1,7 @@
 //! Queries of call records and their figures.
 
+use std::collections::HashMap;
+
 use vaxel_core::{
     failure::Failure,
     id::{Id, Service},
@@ -59,32 +61,46 @@ impl Control {
     /// Figures from the records, and from the data plane what is going on now. Without records there
     /// is what the data plane counted since the start.
     pub(crate) async fn stats_of(&self, service: Id<Service>) -> Stats {
-        let load = self.inner.context.gateway.load(service);
-        let now = Stats {
-            calls: load.calls,
-            errors: load.errors,
-            in_flight: load.in_flight,
-            ..Stats::default()
+        let mut all = self.stats_of_all(vec![service]).await;
+        all.remove(&service).unwrap_or_default()
+    }
+
+    /// The same for many services, in one go: how often each was called, how long that takes on
+    /// average, and when it was last.
+    pub(crate) async fn stats_of_all(
+        &self,
+        services: Vec<Id<Service>>,
+    ) -> HashMap<Id<Service>, Stats> {
+        let recorded = self.store().call_stats_of(services.clone()).await;
+        let recorded = recorded.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the figures of calls could not be read");
+            HashMap::new()
+        });
+        let stats = |id| {
+            let load = self.inner.context.gateway.load(id);
+            let stats = match recorded.get(&id) {
+                Some(CallStats {
+                    calls,
+                    errors,
+                    total_us,
+                    last_at,
+                }) if *calls > 0 => Stats {
+                    calls: *calls,
+                    errors: *errors,
+                    average_ms: mean_ms(*total_us, *calls),
+                    last_used_at: *last_at,
+                    in_flight: load.in_flight,
+                },
+                Some(_) | None => Stats {
+                    calls: load.calls,
+                    errors: load.errors,
+                    in_flight: load.in_flight,
+                    ..Stats::default()
+                },
+            };
+            (id, stats)
         };
-        match self.store().call_stats(service).await {
-            Ok(CallStats {
-                calls,
-                errors,
-                total_us,
-                last_at,
-            }) if calls > 0 => Stats {
-                calls,
-                errors,
-                average_ms: mean_ms(total_us, calls),
-                last_used_at: last_at,
-                in_flight: load.in_flight,
-            },
-            Ok(_) => now,
-            Err(error) => {
-                tracing::warn!(%error, "the figures of a service's calls could not be read");
-                now
-            }
-        }
+        services.into_iter().map(stats).collect()
     }
 }
 

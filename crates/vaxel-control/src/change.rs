@@ -13,7 +13,7 @@ use vaxel_core::{
     service::ServiceDraft,
 };
 
-use crate::query::Observed;
+use crate::{query::Observed, revision::RevisionRef};
 
 /// One change. Each is authorized, validated, written and audited whole, or refused whole.
 #[derive(Debug, Clone)]
@@ -46,12 +46,63 @@ pub enum Change {
     RestartService(ServiceRef),
     /// What it offers is accepted as it is now. `mcp:manage`.
     AcceptDefinitions(ServiceRef),
+    /// Out of the archive, for good: with its revisions and sealed values. `mcp:manage`.
+    PurgeService(ServiceRef),
+    /// A service as it was in an earlier revision, as a new one. `mcp:write`, and whatever else an
+    /// update to it would need.
+    RollBackService {
+        /// Which.
+        service: ServiceRef,
+        /// To which revision.
+        to: RevisionRef,
+    },
+    /// A name for a revision; another revision of the service loses it. `mcp:write`.
+    LabelRevision {
+        /// Of which service.
+        service: ServiceRef,
+        /// Begins with a letter and holds a-z, 0-9, `-`, `_` and `.`, at most 64 characters.
+        label: String,
+        /// Which.
+        revision: RevisionRef,
+    },
+    /// The label belongs to no revision any more. `mcp:write`.
+    UnlabelRevision {
+        /// Of which service.
+        service: ServiceRef,
+        /// Which label.
+        label: String,
+    },
     /// A new API key. `keys:manage`; never with more permissions than the caller has.
     CreateKey(KeyDraft),
     /// The key is worthless from now on. `keys:manage`.
     RevokeKey(KeyRef),
     /// The server ends. `system:manage`.
     Shutdown,
+}
+
+/// On what terms a change is made: see [`crate::Control::on`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Refuse when the current version of the service is another one.
+    pub expected: Option<u64>,
+    /// Why, for whoever reads the history: at most 500 characters.
+    pub message: Option<String>,
+}
+
+impl Terms {
+    const MESSAGE_MAX: usize = 500;
+
+    /// The message must be a text that can be shown.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let text = self.message.as_deref().unwrap_or_default();
+        let controls = |letter: char| letter.is_control() && letter != '\n';
+        if text.chars().count() > Self::MESSAGE_MAX || text.contains(controls) {
+            let message = "must have at most 500 characters and no control characters";
+            let issues = vec![Issue::new("message", message)];
+            return Err(Failure::invalid("The change", issues));
+        }
+        Ok(())
+    }
 }
 
 /// What [`crate::Control::submit`] answers.

@@ -21,6 +21,10 @@ pub struct Config {
     pub health: HealthConfig,
     /// How call records are kept.
     pub records: RecordsConfig,
+    /// The feed of changes.
+    pub feed: FeedConfig,
+    /// After how long in the archive a service is gone for good; `None`: never.
+    pub archive: Option<Duration>,
     /// Longest exposed name of a tool or prompt, characters; the data plane has the same.
     pub name_max: usize,
     /// How long [`crate::Control::stop`] waits for services and writes before it goes on.
@@ -118,6 +122,10 @@ pub struct RecordsConfig {
     pub retention: Duration,
     /// More records than this are deleted, oldest first.
     pub max_rows: u64,
+    /// Older sums of hours are deleted.
+    pub hours: Duration,
+    /// Older sums of days are deleted.
+    pub days: Duration,
 }
 
 impl Default for RecordsConfig {
@@ -125,6 +133,36 @@ impl Default for RecordsConfig {
         Self {
             retention: Duration::from_hours(30 * 24),
             max_rows: 1_000_000,
+            hours: Duration::from_hours(35 * 24),
+            days: Duration::from_hours(400 * 24),
+        }
+    }
+}
+
+/// The feed of changes.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedConfig {
+    /// Older changes are deleted.
+    pub retention: Duration,
+    /// More changes than this are deleted, oldest first.
+    pub max_rows: u64,
+    /// Readers that follow at once; further ones are refused as busy.
+    pub readers: usize,
+    /// The newest changes, kept in memory for them.
+    pub ring: usize,
+    /// A reader that took nothing for this long, although more waits than the ring holds, loses its
+    /// place.
+    pub patience: Duration,
+}
+
+impl Default for FeedConfig {
+    fn default() -> Self {
+        Self {
+            retention: Duration::from_hours(7 * 24),
+            max_rows: 100_000,
+            readers: 1_000,
+            ring: 4_096,
+            patience: Duration::from_secs(30),
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vaxel_auth::seal::Sealer;
 use vaxel_core::{
+    audit::AuditLine,
     call::CallRecord,
     failure::{Failure, Kind},
     principal::Principal,
@@ -21,8 +22,9 @@ use vaxel_store::Store;
 use vaxel_supervisor::Supervisor;
 
 use crate::{
-    change::{Change, Outcome},
+    change::{Change, Outcome, Terms},
     event::Event,
+    feed::Feed,
     reconcile::Signals,
     recorder::{Callers, RecordCounts},
     runner::Context,
@@ -32,6 +34,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Control {
     pub(crate) inner: Arc<Inner>,
+    /// On what terms this handle makes changes.
+    pub(crate) terms: Terms,
 }
 
 /// What the control plane stands on.
@@ -65,6 +69,7 @@ pub(crate) struct Inner {
     pub(crate) signals: Arc<Signals>,
     pub(crate) callers: Arc<Callers>,
     pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) feed: Arc<Feed>,
     pub(crate) records: Arc<RecordCounts>,
     /// Changes being made: they are finished even when nobody waits for their answer.
     pub(crate) changes: TaskTracker,
@@ -83,6 +88,14 @@ pub(crate) struct Task {
 }
 
 impl Control {
+    /// The same control plane; changes that are submitted to this handle are made on these terms.
+    pub fn on(&self, terms: Terms) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            terms,
+        }
+    }
+
     /// Makes one change: authorized, validated, written and audited whole, or refused whole. When it
     /// answers, the change is on disk.
     ///
@@ -90,6 +103,7 @@ impl Control {
     /// `NotPermitted`, `Invalid` with every problem, `Conflict`, `VersionMismatch`, an unknown name,
     /// `StoreUnavailable`.
     pub async fn submit(&self, caller: &Principal, change: Change) -> Result<Outcome, Failure> {
+        self.terms.check()?;
         let (control, caller) = (self.clone(), caller.clone());
         let working = self
             .inner
@@ -117,6 +131,19 @@ impl Control {
             Change::StopService(service) => self.enable_service(caller, &service, false).await,
             Change::RestartService(service) => self.restart_service(caller, &service).await,
             Change::AcceptDefinitions(service) => self.accept_definitions(caller, &service).await,
+            Change::PurgeService(service) => self.purge_service(caller, &service).await,
+            Change::RollBackService { service, to } => self.roll_back(caller, &service, &to).await,
+            Change::LabelRevision {
+                service,
+                label,
+                revision,
+            } => {
+                self.label_revision(caller, &service, (label, &revision))
+                    .await
+            }
+            Change::UnlabelRevision { service, label } => {
+                self.unlabel_revision(caller, &service, label).await
+            }
             Change::CreateKey(draft) => self.create_key(caller, draft).await,
             Change::RevokeKey(key) => self.revoke_key(caller, &key).await,
             Change::Shutdown => self.shut_down(caller).await,
@@ -173,6 +200,18 @@ impl Control {
     pub(crate) fn announce(&self, event: Event) {
         // Nobody may be listening.
         let _ = self.inner.events.send(event);
+    }
+
+    /// A line for the audit, with why.
+    pub(crate) fn line(
+        &self,
+        caller: &Principal,
+        action: &'static str,
+        target: (&'static str, String, String),
+    ) -> AuditLine {
+        let mut line = AuditLine::new(self.now(), caller, action, target);
+        line.message.clone_from(&self.terms.message);
+        line
     }
 }
 

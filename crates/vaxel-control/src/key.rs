@@ -8,7 +8,6 @@ use std::{
 use serde_json::json;
 use vaxel_auth::key::{ApiKey, KeyEntry, StoredKey};
 use vaxel_core::{
-    audit::AuditLine,
     failure::{Failure, Kind},
     id::Id,
     policy::require,
@@ -85,7 +84,7 @@ impl Control {
             last_used_at: None,
         };
         let target = ("key", stored.id.to_string(), stored.name.clone());
-        let mut audit = AuditLine::new(now, caller, "key.create", target);
+        let mut audit = self.line(caller, "key.create", target);
         audit.detail = json!({ "permissions": permissions, "expires_at": stored.expires_at });
         let created = self.store().create_key(&stored, audit).await;
         created.map_err(|error| match error {
@@ -142,7 +141,7 @@ impl Control {
             )));
         }
         let target = ("key", row.id.to_string(), row.name.clone());
-        let audit = AuditLine::new(now, caller, "key.revoke", target);
+        let audit = self.line(caller, "key.revoke", target);
         self.store().revoke_key(row.id, now, audit).await?;
         self.publish_keys().await?;
         self.announce(Event::Key {

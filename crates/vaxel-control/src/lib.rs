@@ -11,9 +11,11 @@ mod config;
 
 mod service; // one file per resource: its changes and queries
 mod dependency;
+mod revision;
 mod key;
 mod tool;
 mod call;
+mod usage;
 mod server;
 mod health;
 mod seal;
@@ -26,24 +28,31 @@ mod status;
 mod definitions;
 mod traffic;
 mod journal;
+mod transitions;
+mod feed; // every change, for whoever follows
 
+mod archive; // what is thrown away in time
 mod recorder; // facts on their way to the store
 mod sessions; // what clients set, on its way there and back
 mod metrics;
 mod demo;
 
-pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef};
-pub use config::{Config, HealthConfig, ProcessConfig, RecordsConfig, ServerFacts};
+pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef, Terms};
+pub use config::{Config, FeedConfig, HealthConfig, ProcessConfig, RecordsConfig, ServerFacts};
 pub use control::{Control, Deps, Started};
 pub use dependency::DependencyMap;
 pub use event::Event;
+pub use feed::{FeedEvent, FeedItem, FeedPage, FeedQuery, FeedReader};
 pub use health::{Checked, HealthHistory, HealthReport};
 pub use key::NewKey;
 pub use query::{
     CallFilter, CallTotals, List, Observed, Offer, OfferKind, Offers, Page, RecordFacts,
-    ServerStatus, ServiceFilter, Stats, StoreFacts, ToolInput, ToolQuery, ToolTarget,
+    ServerStatus, ServiceFilter, ServiceSort, SortKey, Stats, StoreFacts, ToolInput, ToolQuery,
+    ToolTarget,
 };
+pub use revision::{Diff, Revision, RevisionRef};
 pub use status::Totals;
+pub use usage::{Usage, UsageQuery};
 pub use vaxel_gateway::ToolReply;
-pub use vaxel_store::{CallRow, KeyRow};
+pub use vaxel_store::{CallRow, Grain, KeyRow, UsageSum};
 pub use vaxel_supervisor::{LogLine, Logs, Stream as LogStream};

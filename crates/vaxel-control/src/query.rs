@@ -1,7 +1,7 @@
 //! The words of the queries: what is asked, and what is answered. Each query is authorized like a
 //! change; none of them waits for an upstream.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
 use vaxel_core::{
@@ -51,8 +51,8 @@ pub struct List<T> {
 pub struct ServiceFilter {
     /// Part of the name, description, command or URL; case does not matter.
     pub text: Option<String>,
-    /// One of its tags.
-    pub tag: Option<String>,
+    /// All of these are among its tags.
+    pub tags: Vec<String>,
     /// Its environment.
     pub environment: Option<String>,
     /// `process`, `mcp` or `builtin`.
@@ -61,8 +61,79 @@ pub struct ServiceFilter {
     pub state: Option<Lifecycle>,
     /// Its health.
     pub health: Option<Health>,
+    /// Name of the principal that created it.
+    pub owner: Option<String>,
+    /// It offers a tool of this name, its own or the exposed one; `*` stands for any run of
+    /// characters.
+    pub tool: Option<String>,
     /// The archive instead of what is in use.
     pub deleted: bool,
+    /// In which order.
+    pub sort: ServiceSort,
+}
+
+/// The order of a list of services.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ServiceSort {
+    /// What decides.
+    pub by: SortKey,
+    /// The other way round.
+    pub backwards: bool,
+}
+
+/// What decides the order of a list; of services that are equal in it, the older one comes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SortKey {
+    /// The name.
+    #[default]
+    Name,
+    /// When they were made, the oldest first.
+    Created,
+    /// When they were written last, the longest ago first.
+    Updated,
+    /// The health; those that need a look first.
+    Health,
+    /// How often they were called, the least first.
+    Calls,
+}
+
+impl SortKey {
+    const ALL: [(&'static str, Self); 5] = [
+        ("name", Self::Name),
+        ("created", Self::Created),
+        ("updated", Self::Updated),
+        ("health", Self::Health),
+        ("calls", Self::Calls),
+    ];
+}
+
+impl fmt::Display for ServiceSort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = SortKey::ALL.iter().find(|(_, key)| *key == self.by);
+        let sign = if self.backwards { "-" } else { "" };
+        write!(f, "{sign}{}", word.map_or("", |(word, _)| word))
+    }
+}
+
+impl FromStr for ServiceSort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (word, backwards) = match text.strip_prefix('-') {
+            Some(word) => (word, true),
+            None => (text, false),
+        };
+        let found = SortKey::ALL.iter().find(|(known, _)| *known == word);
+        let known = || SortKey::ALL.map(|(known, _)| known).join(", ");
+        found
+            .map(|(_, by)| Self { by: *by, backwards })
+            .ok_or_else(|| {
+                format!(
+                    "`{text}` is no order: one of {}, or with `-` before it",
+                    known()
+                )
+            })
+    }
 }
 
 /// A service with what is seen of it.

@@ -22,9 +22,12 @@ use vaxel_core::{
     time::{Clock, Timestamp},
 };
 use vaxel_gateway::Caller;
-use vaxel_store::Store;
+use vaxel_store::{Store, UsageBatch};
 
-use crate::{config::RecordsConfig, runner::Context};
+use crate::{
+    config::{FeedConfig, RecordsConfig},
+    runner::Context,
+};
 
 /// Most records in one transaction.
 const BATCH: usize = 512;
@@ -54,6 +57,7 @@ pub(crate) async fn record(
     (stop, counts, context): (CancellationToken, Arc<RecordCounts>, Arc<Context>),
 ) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut usage = UsageBatch::default();
     loop {
         let more = tokio::select! {
             () = stop.cancelled() => {
@@ -81,12 +85,16 @@ pub(crate) async fn record(
             counts
                 .queued
                 .store((records.len() + batch.len()) as u64, Ordering::Relaxed);
+            for record in &batch {
+                usage.note(record);
+            }
             write(&store, std::mem::replace(&mut batch, next), &counts).await;
             counts.queued.store(records.len() as u64, Ordering::Relaxed);
             if !full {
                 break;
             }
         }
+        sum_up(&store, std::mem::take(&mut usage)).await;
         if !more {
             return;
         }
@@ -101,6 +109,16 @@ async fn write(store: &Store, batch: Vec<CallRecord>, counts: &RecordCounts) {
     if let Err(error) = store.record_calls(batch).await {
         counts.lost.fetch_add(count, Ordering::Relaxed);
         tracing::warn!(%error, count, "records of calls could not be written and are lost");
+    }
+}
+
+/// Adds calls to the sums of their hours and days.
+async fn sum_up(store: &Store, usage: UsageBatch) {
+    if usage.is_empty() {
+        return;
+    }
+    if let Err(error) = store.add_usage(usage).await {
+        tracing::warn!(%error, "calls could not be added to the usage and are missing in it");
     }
 }
 
@@ -161,7 +179,7 @@ pub(crate) async fn note_key_uses(store: Store, callers: Arc<Callers>, stop: Can
 pub(crate) async fn sweep(
     store: Store,
     clock: Clock,
-    (config, health): (RecordsConfig, Duration),
+    (config, feed, health): (RecordsConfig, FeedConfig, Duration),
     stop: CancellationToken,
 ) {
     let mut hourly = tokio::time::interval(SWEEP_EVERY);
@@ -170,22 +188,28 @@ pub(crate) async fn sweep(
             () = stop.cancelled() => return,
             _ = hourly.tick() => {}
         }
-        let retention = u64::try_from(config.retention.as_millis()).unwrap_or(u64::MAX);
-        let before = Timestamp::from_millis(clock.now().as_millis().saturating_sub(retention));
+        let before = ago(&clock, config.retention);
         let calls = || store.sweep_calls(before, config.max_rows, SWEEP_STEP);
         delete_all("records of calls", calls, &stop).await;
-        let changes = || store.trim_changes(before, SWEEP_STEP);
+        let (hours, days) = (ago(&clock, config.hours), ago(&clock, config.days));
+        let usage = || store.sweep_usage(hours, days);
+        delete_all("usage", usage, &stop).await;
+        let before = ago(&clock, feed.retention);
+        let changes = || store.trim_changes(before, feed.max_rows, SWEEP_STEP);
         delete_all("change events", changes, &stop).await;
-        let health = u64::try_from(health.as_millis()).unwrap_or(u64::MAX);
-        let before = Timestamp::from_millis(clock.now().as_millis().saturating_sub(health));
+        let before = ago(&clock, health);
         let healths = || store.trim_health(before, SWEEP_STEP);
         delete_all("changes of health", healths, &stop).await;
-        let life = u64::try_from(session::LIFE.as_millis()).unwrap_or(u64::MAX);
-        let over = Timestamp::from_millis(clock.now().as_millis().saturating_sub(life));
-        if let Err(error) = store.forget_sessions(over).await {
+        if let Err(error) = store.forget_sessions(ago(&clock, session::LIFE)).await {
             tracing::warn!(%error, "what is kept of old sessions could not be deleted");
         }
     }
+}
+
+/// The time that is so long ago.
+fn ago(clock: &Clock, long: Duration) -> Timestamp {
+    let long = u64::try_from(long.as_millis()).unwrap_or(u64::MAX);
+    Timestamp::from_millis(clock.now().as_millis().saturating_sub(long))
 }
 
 /// Repeats a deletion until there is nothing left to delete.

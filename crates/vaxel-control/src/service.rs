@@ -20,6 +20,7 @@ use crate::{
     event::Event,
 };
 
+mod listing;
 mod query;
 
 /// Action of [`crate::Change::RestartService`] in the audit.
@@ -64,7 +65,7 @@ impl Control {
             deleted_at: None,
         };
         let mut audit = self.audit(caller, "service.create", &resource);
-        audit.detail = json!({ "source": resource.spec.source.kind() });
+        audit.detail["source"] = resource.spec.source.kind().into();
         let created = self.store().create_service(&resource, secrets, audit).await;
         created.map_err(|error| match error {
             StoreError::Taken => conflict(in_use(&resource.name)),
@@ -77,18 +78,30 @@ impl Control {
         &self,
         caller: &Principal,
         service: &ServiceRef,
-        (mut draft, expected): (ServiceDraft, Option<u64>),
+        (draft, expected): (ServiceDraft, Option<u64>),
     ) -> Result<Outcome, Failure> {
         may_write(caller, &draft.spec)?;
         let old = self.find(service).await?;
         compare(&old, expected)?;
+        let own = self.secrets_to_keep(&old, &draft.spec).await?;
+        self.replace_draft(caller, (old, draft), (own, None)).await
+    }
+
+    /// Writes `draft` in the place of what `old` says; `own` are the secrets that it may refer to.
+    pub(crate) async fn replace_draft(
+        &self,
+        caller: &Principal,
+        (old, mut draft): (ServiceResource, ServiceDraft),
+        (own, rolled_back_to): (HashSet<Id<SecretValue>>, Option<u64>),
+    ) -> Result<Outcome, Failure> {
+        may_write(caller, &draft.spec)?;
+        compare(&old, self.terms.expected)?;
         let now = self.now();
         let named = self.store().service_by_name(&draft.name).await?;
         let taken = named.is_some_and(|other| other.id != old.id);
         if draft.enabled != old.enabled {
             require(caller, Permission::McpManage)?;
         }
-        let own = self.secrets_to_keep(&old, &draft.spec).await?;
         let sealed = self
             .inner
             .context
@@ -102,11 +115,9 @@ impl Control {
             environment,
             spec,
         } = draft;
-        let revised = spec != old.spec;
         let next = ServiceResource {
             name,
             version: old.version + 1,
-            revision: old.revision + u64::from(revised),
             enabled,
             tags,
             environment,
@@ -115,10 +126,18 @@ impl Control {
             activated_at: old.activated_at.or(enabled.then_some(now)),
             ..old.clone()
         };
-        let mut audit = self.audit(caller, "service.update", &next);
-        audit.detail = json!({ "changed": differences(&old, &next), "revision": next.revision });
+        let next = revised(&old, next);
+        let action = match rolled_back_to {
+            Some(_) => "service.rollback",
+            None => "service.update",
+        };
+        let mut audit = self.audit(caller, action, &next);
+        audit.detail["changed"] = differences(&old, &next).into();
+        if let Some(revision) = rolled_back_to {
+            audit.detail["to"] = revision.into();
+        }
         self.replace((&old, &next), secrets, audit).await?;
-        self.done(next, "service.update").await
+        self.done(next, action).await
     }
 
     pub(crate) async fn delete_service(
@@ -145,6 +164,7 @@ impl Control {
     ) -> Result<Outcome, Failure> {
         require(caller, Permission::McpManage)?;
         let old = self.find_deleted(service).await?;
+        compare(&old, self.terms.expected)?;
         if self.store().service_by_name(&old.name).await?.is_some() {
             return Err(conflict(format!(
                 "The name `{}` is taken meanwhile; rename the other service first",
@@ -166,6 +186,7 @@ impl Control {
     ) -> Result<Outcome, Failure> {
         require(caller, Permission::McpManage)?;
         let old = self.find(service).await?;
+        compare(&old, self.terms.expected)?;
         if old.enabled == enabled {
             return Ok(Outcome::Service(Box::new(self.observe(old).await)));
         }
@@ -175,6 +196,7 @@ impl Control {
             activated_at: old.activated_at.or(enabled.then_some(now)),
             ..self.touched(&old)
         };
+        let next = revised(&old, next);
         let action = if enabled {
             "service.start"
         } else {
@@ -190,6 +212,7 @@ impl Control {
     ) -> Result<Outcome, Failure> {
         require(caller, Permission::McpManage)?;
         let old = self.find(service).await?;
+        compare(&old, self.terms.expected)?;
         if !old.enabled {
             return Err(conflict(format!(
                 "`{0}` is stopped; `vaxel service start {0}` starts it",
@@ -198,6 +221,27 @@ impl Control {
         }
         let next = self.touched(&old);
         self.write(caller, (&old, next), RESTART).await
+    }
+
+    pub(crate) async fn purge_service(
+        &self,
+        caller: &Principal,
+        service: &ServiceRef,
+    ) -> Result<Outcome, Failure> {
+        require(caller, Permission::McpManage)?;
+        let old = self.find_deleted(service).await?;
+        compare(&old, self.terms.expected)?;
+        let audit = self.audit(caller, "service.purge", &old);
+        match self.store().purge_service(old.id, audit).await {
+            Ok(()) => {}
+            Err(StoreError::Missing) => return Err(service.unknown()),
+            Err(error) => return Err(error.into()),
+        }
+        self.announce(Event::Service {
+            id: old.id,
+            action: "service.purge",
+        });
+        Ok(Outcome::Done)
     }
 
     /// Which of the secrets of `old` the `next` spec may refer to: all of them, as long as they go
@@ -263,7 +307,9 @@ impl Control {
         service: &ServiceResource,
     ) -> AuditLine {
         let target = ("service", service.id.to_string(), service.name.to_string());
-        AuditLine::new(self.now(), caller, action, target)
+        let mut line = self.line(caller, action, target);
+        line.detail = json!({ "version": service.version, "revision": service.revision });
+        line
     }
 
     /// The change is on disk: everyone who acts on it is told.
@@ -286,6 +332,13 @@ impl Control {
     }
 }
 
+/// `next` with a revision of its own, when it says something else than `old`.
+fn revised(old: &ServiceResource, mut next: ServiceResource) -> ServiceResource {
+    let differs = !differences(old, &next).is_empty() || old.spec != next.spec;
+    next.revision = old.revision + u64::from(differs);
+    next
+}
+
 fn may_write(caller: &Principal, spec: &ServiceSpec) -> Result<(), Failure> {
     require(caller, Permission::McpWrite)?;
     if spec.runs_on_host() {
@@ -301,7 +354,7 @@ fn compare(service: &ServiceResource, expected: Option<u64>) -> Result<(), Failu
     }
 }
 
-fn changed(service: &ServiceResource, expected: u64) -> Failure {
+pub(crate) fn changed(service: &ServiceResource, expected: u64) -> Failure {
     let (name, version) = (&service.name, service.version);
     Failure::new(
         Kind::VersionMismatch,

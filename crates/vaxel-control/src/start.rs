@@ -15,11 +15,13 @@ use vaxel_core::{
 use vaxel_store::HealthChange;
 
 use crate::{
-    change::KeyDraft,
+    archive,
+    change::{KeyDraft, Terms},
     config::Config,
     control::{Control, Deps, Inner, Started, Task},
     demo::Demo,
     event,
+    feed::{self, Feed},
     journal::{self, Journal},
     reconcile::{Known, Reconciler, Signals},
     recorder::{self, Callers, RecordCounts},
@@ -28,6 +30,7 @@ use crate::{
     sessions,
     status::Board,
     traffic::TrafficBook,
+    transitions,
 };
 
 impl Control {
@@ -70,6 +73,7 @@ impl Control {
             signals: Arc::new(Signals::default()),
             callers: Arc::new(Callers::default()),
             events: broadcast::Sender::new(event::WAITING),
+            feed: Arc::new(Feed::new(context.config.feed)),
             records: Arc::new(RecordCounts::default()),
             changes: TaskTracker::new(),
             key_ring: tokio::sync::Mutex::default(),
@@ -78,6 +82,7 @@ impl Control {
         };
         let control = Self {
             inner: Arc::new(inner),
+            terms: Terms::default(),
         };
         let renewed = control.inner.context.vault.renew(control.now()).await?;
         if renewed > 0 {
@@ -90,6 +95,8 @@ impl Control {
         sessions::restore(&context.store, &context.gateway).await?;
         let admin_key = control.first_key().await?;
         control.publish_keys().await?;
+        let newest = control.store().last_change().await?;
+        control.inner.feed.begin(newest);
         let known = control.load().await?;
         let services = known.len();
         control.begin(known, (records, changes));
@@ -137,6 +144,24 @@ impl Control {
         let mut reconciler = Reconciler::new(Arc::clone(context), Arc::clone(&inner.signals));
         reconciler.begin(known);
         self.run("reconciler", |stop| reconciler.run(stop));
+        let (feed, clock) = (Arc::clone(&inner.feed), context.clock.clone());
+        self.run("transitions", |stop| {
+            let transitions = Arc::clone(&context.board.transitions);
+            transitions::write(
+                (store.clone(), clock.clone()),
+                (transitions, Arc::clone(&feed)),
+                stop,
+            )
+        });
+        self.run("feed", |stop| {
+            {
+                feed::follow(
+                    (store.clone(), clock),
+                    (feed, inner.events.subscribe()),
+                    stop,
+                )
+            }
+        });
         self.run("key uses", |stop| {
             recorder::note_key_uses(store.clone(), Arc::clone(&inner.callers), stop)
         });
@@ -144,7 +169,11 @@ impl Control {
             recorder::sweep(
                 store.clone(),
                 context.clock.clone(),
-                (context.config.records, context.config.health.retention),
+                (
+                    context.config.records,
+                    context.config.feed,
+                    context.config.health.retention,
+                ),
                 stop,
             )
         });
@@ -157,6 +186,7 @@ impl Control {
                 stop,
             )
         });
+        self.run("archive", |stop| archive::empty(self.clone(), stop));
         self.run("sessions", |stop| {
             let (gateway, clock) = (context.gateway.clone(), context.clock.clone());
             sessions::save(store.clone(), gateway, clock, stop)

@@ -19,7 +19,7 @@ use vaxel_core::{
 };
 use vaxel_supervisor::ProcessHandle;
 
-use crate::runner::Watched;
+use crate::{runner::Watched, transitions::Transitions};
 
 /// The observed states.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Board {
     followers: Mutex<HashMap<ServiceName, Vec<Weak<Notify>>>>,
     /// Counts the changes, so that waiters look again.
     changed: watch::Sender<u64>,
+    /// What the changes were, for the feed.
+    pub(crate) transitions: Arc<Transitions>,
 }
 
 /// What is seen of one service.
@@ -85,6 +87,7 @@ impl Board {
             names: RwLock::default(),
             followers: Mutex::default(),
             changed: watch::Sender::new(0),
+            transitions: Arc::default(),
         }
     }
 
@@ -109,6 +112,7 @@ impl Board {
         if old.as_deref().map(picture) != Some(picture(&seen)) {
             self.tell_followers(&seen.name);
         }
+        self.transitions.note(id, old.as_deref(), &seen);
         self.changed.send_modify(|count| *count += 1);
     }
 

@@ -23,6 +23,8 @@ pub struct AuditLine {
     pub target_name: String,
     /// What changed; never a secret value.
     pub detail: Value,
+    /// Why, in the words of whoever did it.
+    pub message: Option<String>,
 }
 
 impl AuditLine {
@@ -43,6 +45,7 @@ impl AuditLine {
             target_id,
             target_name,
             detail: Value::Null,
+            message: None,
         }
     }
 }

@@ -28,6 +28,8 @@ pub mod import; // configurations of MCP clients, read as services
 pub mod session; // what is remembered of a legacy client
 pub mod audit;
 pub mod call; // the record that every call leaves
+pub mod histogram; // how long calls took, added up
+pub mod difference; // what differs between two documents
 
 pub mod backoff;
 pub mod balance; // which instance gets the next call

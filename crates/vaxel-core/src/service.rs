@@ -326,7 +326,7 @@ impl ToolFilter {
 }
 
 /// Glob match where `*` stands for any run of characters; linear in time.
-fn matches(pattern: &str, name: &str) -> bool {
+pub fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = name.strip_prefix(first) else {

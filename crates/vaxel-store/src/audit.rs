@@ -29,15 +29,17 @@ pub struct AuditRow {
     pub target_name: String,
     /// What changed, JSON.
     pub detail: String,
+    /// Why, when somebody said so.
+    pub message: Option<String>,
 }
 
 static APPEND: Stmt = Stmt::new(
-    "INSERT INTO audit (at, actor, actor_key, action, target_kind, target_id, target_name, detail) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    "INSERT INTO audit (at, actor, actor_key, action, target_kind, target_id, target_name, detail, \
+     message) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
 );
 static NEWEST: Stmt = Stmt::new(
-    "SELECT seq, at, actor, action, target_kind, target_id, target_name, detail FROM audit \
-     WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
+    "SELECT seq, at, actor, action, target_kind, target_id, target_name, detail, message \
+     FROM audit WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
 );
 
 pub(crate) fn append(tx: &mut Tx<'_>, line: &AuditLine) -> Result<(), Error> {
@@ -50,6 +52,7 @@ pub(crate) fn append(tx: &mut Tx<'_>, line: &AuditLine) -> Result<(), Error> {
         line.target_id.as_str(),
         line.target_name.as_str(),
         to_json(&line.detail)?,
+        line.message.as_deref(),
     ];
     tx.execute(&APPEND, &values).map(drop)
 }
@@ -80,6 +83,7 @@ impl Store {
                         target_id: row.text(5)?,
                         target_name: row.text(6)?,
                         detail: row.text(7)?,
+                        message: row.maybe_text(8)?,
                     })
                 },
             )

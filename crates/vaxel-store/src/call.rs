@@ -107,6 +107,7 @@ static COUNT: Stmt = Stmt::new(
 );
 static STATS: Stmt =
     Stmt::new("SELECT calls, errors, total_us, last_at FROM call_stats WHERE service = $1");
+static COUNTS: Stmt = Stmt::new("SELECT service, calls FROM call_stats");
 
 macro_rules! page {
     ($service:literal) => {
@@ -205,20 +206,41 @@ impl Store {
 
     /// Figures of one service's calls.
     pub async fn call_stats(&self, service: Id<Service>) -> Result<CallStats, Error> {
+        let mut all = self.call_stats_of(vec![service]).await?;
+        Ok(all.remove(&service).unwrap_or_default())
+    }
+
+    /// Figures of these services' calls; one that was never called is left out.
+    pub async fn call_stats_of(
+        &self,
+        services: Vec<Id<Service>>,
+    ) -> Result<HashMap<Id<Service>, CallStats>, Error> {
         self.records()
             .read("call_stats", move |tx| {
-                let key = Value::Blob(service.as_bytes().to_vec().into());
-                let found = tx.find(&STATS, &[key], |row| {
-                    Ok(CallStats {
-                        calls: row.count(0)?,
-                        errors: row.count(1)?,
-                        total_us: row.count(2)?,
-                        last_at: row.maybe_time(3)?,
-                    })
-                })?;
-                Ok(found.unwrap_or_default())
+                let mut all = HashMap::with_capacity(services.len());
+                for service in services {
+                    let key = Value::Blob(service.as_bytes().to_vec().into());
+                    let found = tx.find(&STATS, &[key], |row| {
+                        Ok(CallStats {
+                            calls: row.count(0)?,
+                            errors: row.count(1)?,
+                            total_us: row.count(2)?,
+                            last_at: row.maybe_time(3)?,
+                        })
+                    })?;
+                    all.extend(found.map(|stats| (service, stats)));
+                }
+                Ok(all)
             })
             .await
+    }
+
+    /// How often each service was called; one that never was is left out.
+    pub async fn call_counts(&self) -> Result<HashMap<Id<Service>, u64>, Error> {
+        let rows = self.records().read("call_counts", |tx| {
+            tx.query(&COUNTS, &[], |row| Ok((bytes_id(row, 0)?, row.count(1)?)))
+        });
+        Ok(rows.await?.into_iter().collect())
     }
 
     /// Deletes up to `step` records that arrived before `before` or are more than the newest
@@ -314,6 +336,7 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &INSERT,
     &COUNT,
     &STATS,
+    &COUNTS,
     &PAGE,
     &LAST,
     &SWEEP,

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde_json::json;
 use vaxel_core::{
     audit::AuditLine,
     health::availability::Moment,
@@ -101,7 +102,9 @@ impl Store {
                 let values = values![*at, *service, health.as_str(), reason.as_deref()];
                 tx.execute(&INSERT, &values)?;
                 let target = ("service", service.to_string(), name.clone());
-                outbox::append(tx, &AuditLine::new(*at, &system, "service.health", target))?;
+                let mut line = AuditLine::new(*at, &system, "service.health", target);
+                line.detail = json!({ "to": health, "reason": reason });
+                outbox::append(tx, &line)?;
             }
             Ok(())
         })

@@ -14,6 +14,7 @@ mod counts;
 
 mod service; // one file per resource
 mod dependency;
+mod revision;
 mod secret;
 mod key;
 mod catalog;
@@ -24,6 +25,7 @@ mod session;
 mod health;
 mod meta;
 mod call;
+mod usage;
 
 pub use audit::AuditRow;
 pub use call::{CallQuery, CallRow, CallStats};
@@ -31,10 +33,12 @@ pub use counts::TransactionStats;
 pub use error::Error;
 pub use health::{Digests, HealthChange, HealthRow};
 pub use key::KeyRow;
-pub use outbox::Event;
+pub use outbox::{Event, Happening};
+pub use revision::{LabelRow, RevisionRow};
 pub use secret::SecretRow;
-pub use service::{RevisionRow, ServiceQuery};
+pub use service::{ServiceEntry, ServiceOrder, ServicePosition, ServiceQuery};
 pub use store::{Config, Stats, Store};
+pub use usage::{Grain, UsageBatch, UsageRows, UsageSum};
 
 #[cfg(test)]
 mod tests;

@@ -76,6 +76,31 @@ CREATE TABLE accepted_definitions (
     service TEXT PRIMARY KEY, digests TEXT NOT NULL, accepted_at BIGINT NOT NULL
 );
 ",
+    // What the feed tells, why a change was made, and all of a service in each of its revisions.
+    "
+ALTER TABLE outbox ADD COLUMN target_name TEXT NOT NULL DEFAULT '';
+ALTER TABLE outbox ADD COLUMN actor TEXT NOT NULL DEFAULT '';
+ALTER TABLE outbox ADD COLUMN message TEXT;
+ALTER TABLE outbox ADD COLUMN detail TEXT NOT NULL DEFAULT 'null';
+ALTER TABLE audit ADD COLUMN message TEXT;
+ALTER TABLE revisions ADD COLUMN name TEXT NOT NULL DEFAULT '';
+ALTER TABLE revisions ADD COLUMN enabled BIGINT NOT NULL DEFAULT 1;
+ALTER TABLE revisions ADD COLUMN tags TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE revisions ADD COLUMN environment TEXT NOT NULL DEFAULT 'default';
+ALTER TABLE revisions ADD COLUMN action TEXT NOT NULL DEFAULT 'service.update';
+ALTER TABLE revisions ADD COLUMN message TEXT;
+UPDATE revisions SET
+    name = (SELECT name FROM services WHERE services.id = revisions.service),
+    enabled = (SELECT enabled FROM services WHERE services.id = revisions.service),
+    tags = (SELECT tags FROM services WHERE services.id = revisions.service),
+    environment = (SELECT environment FROM services WHERE services.id = revisions.service)
+WHERE service IN (SELECT id FROM services);
+UPDATE revisions SET action = 'service.create' WHERE revision = 1;
+CREATE TABLE revision_labels (
+    service TEXT NOT NULL, label TEXT NOT NULL, revision BIGINT NOT NULL,
+    PRIMARY KEY (service, label)
+);
+",
 ];
 
 /// Steps of `records.db`.
@@ -95,6 +120,20 @@ CREATE TABLE call_stats (
 ",
     "
 CREATE INDEX calls_by_service ON calls (service);
+",
+    // Calls summed up by hour and by day, of services and of tools: `grain` says which. See `usage.rs`.
+    "
+CREATE TABLE usage (
+    grain BIGINT NOT NULL, service BLOB NOT NULL, at BIGINT NOT NULL, target TEXT NOT NULL,
+    calls BIGINT NOT NULL, errors BIGINT NOT NULL, total_us BIGINT NOT NULL, times BLOB NOT NULL,
+    PRIMARY KEY (grain, service, at, target)
+);
+CREATE TABLE usage_callers (
+    grain BIGINT NOT NULL, service BLOB NOT NULL, at BIGINT NOT NULL, target TEXT NOT NULL,
+    caller BLOB NOT NULL, PRIMARY KEY (grain, service, at, target, caller)
+);
+CREATE INDEX usage_by_time ON usage (grain, at);
+CREATE INDEX usage_callers_by_time ON usage_callers (grain, at);
 ",
 ];
 

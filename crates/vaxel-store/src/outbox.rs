@@ -1,19 +1,21 @@
 //! Change events, in the transaction of the change and numbered in the order of commits: a reader
 //! resumes from a number and misses nothing.
 
-use vaxel_core::{audit::AuditLine, time::Timestamp};
+use serde_json::Value;
+use vaxel_core::{audit::AuditLine, principal::Principal, time::Timestamp};
 
 use crate::{
     error::Error,
+    service::to_json,
     sqlite::Tx,
-    stmt::{Stmt, values},
+    stmt::{Row, Stmt, values},
     store::Store,
 };
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// In the order of commits.
+    /// In the order of commits, without holes.
     pub seq: u64,
     /// When.
     pub at: Timestamp,
@@ -23,18 +25,53 @@ pub struct Event {
     pub target_kind: String,
     /// Id of the target.
     pub target_id: String,
+    /// Name of the target at that time.
+    pub target_name: String,
+    /// Name of the principal; `vaxel` for what happened by itself.
+    pub actor: String,
+    /// Why, when somebody said so.
+    pub message: Option<String>,
+    /// What changed, JSON; never a secret value.
+    pub detail: String,
 }
 
-static APPEND: Stmt =
-    Stmt::new("INSERT INTO outbox (at, action, target_kind, target_id) VALUES ($1, $2, $3, $4)");
+/// Something that happened by itself: in the feed, not in the audit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Happening {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub action: &'static str,
+    /// `service`, …
+    pub target_kind: &'static str,
+    /// Id of the target.
+    pub target_id: String,
+    /// Name of the target.
+    pub target_name: String,
+    /// More about it; never a secret value.
+    pub detail: Value,
+}
+
+static APPEND: Stmt = Stmt::new(
+    "INSERT INTO outbox (at, action, target_kind, target_id, target_name, actor, message, detail) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+);
 static AFTER: Stmt = Stmt::new(
-    "SELECT seq, at, action, target_kind, target_id FROM outbox WHERE seq > $1 ORDER BY seq LIMIT $2",
+    "SELECT seq, at, action, target_kind, target_id, target_name, actor, message, detail \
+     FROM outbox WHERE seq > $1 ORDER BY seq LIMIT $2",
+);
+static BEFORE: Stmt = Stmt::new(
+    "SELECT seq, at, action, target_kind, target_id, target_name, actor, message, detail \
+     FROM outbox WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
 );
 static LAST: Stmt = Stmt::new("SELECT max(seq) FROM outbox");
-// The newest one stays, whatever its age: the next number is made from it.
+// Only what is older than everything that stays goes, so that there is no hole among what stays. The
+// newest one stays, whatever its age: the next number is made from it.
 static TRIM: Stmt = Stmt::new(
-    "DELETE FROM outbox WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM outbox ORDER BY seq \
-     LIMIT $2) oldest WHERE at < $1) AND seq < (SELECT max(seq) FROM outbox)",
+    "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox ORDER BY seq LIMIT $3) \
+     AND seq < (SELECT max(seq) FROM outbox) AND (seq <= $2 \
+     OR seq < COALESCE((SELECT seq FROM outbox WHERE at >= $1 ORDER BY seq LIMIT 1), \
+     (SELECT max(seq) FROM outbox)))",
 );
 
 pub(crate) fn append(tx: &mut Tx<'_>, line: &AuditLine) -> Result<(), Error> {
@@ -42,7 +79,11 @@ pub(crate) fn append(tx: &mut Tx<'_>, line: &AuditLine) -> Result<(), Error> {
         line.at,
         line.action,
         line.target_kind,
-        line.target_id.as_str()
+        line.target_id.as_str(),
+        line.target_name.as_str(),
+        line.actor.as_str(),
+        line.message.as_deref(),
+        to_json(&line.detail)?,
     ];
     tx.execute(&APPEND, &values).map(drop)
 }
@@ -58,32 +99,77 @@ impl Store {
         Ok(last.flatten().unwrap_or(0))
     }
 
-    /// Deletes up to `step` changes from before `before`, the oldest first; returns how many. Call
-    /// it until it returns 0. A reader that asks for the changes after a deleted one has to start
-    /// anew.
-    pub async fn trim_changes(&self, before: Timestamp, step: u32) -> Result<usize, Error> {
-        self.write("trim_changes", move |tx| {
-            tx.execute(&TRIM, &values![before, i64::from(step)])
+    /// Writes what happened by itself into the feed, all in one transaction.
+    pub async fn append_changes(&self, happened: Vec<Happening>) -> Result<(), Error> {
+        self.write("append_changes", move |tx| {
+            let system = Principal::system();
+            let mut append = tx.prepare(&APPEND)?;
+            for one in &happened {
+                let values = values![
+                    one.at,
+                    one.action,
+                    one.target_kind,
+                    one.target_id.as_str(),
+                    one.target_name.as_str(),
+                    &*system.name,
+                    None::<&str>,
+                    to_json(&one.detail)?,
+                ];
+                append.execute(&values)?;
+            }
+            Ok(())
         })
         .await
     }
 
-    /// The changes after number `seq`, oldest first.
+    /// Deletes up to `step` of the oldest changes: those from before `before`, and those that are
+    /// more than the newest `max_rows`; returns how many. Call it until it returns 0. A reader that
+    /// asks for the changes after a deleted one has to start anew.
+    pub async fn trim_changes(
+        &self,
+        before: Timestamp,
+        max_rows: u64,
+        step: u32,
+    ) -> Result<usize, Error> {
+        self.write("trim_changes", move |tx| {
+            let last = tx.find(&LAST, &[], |row| row.maybe_count(0))?.flatten();
+            let surplus = last.unwrap_or(0).saturating_sub(max_rows);
+            tx.execute(&TRIM, &values![before, surplus, i64::from(step)])
+        })
+        .await
+    }
+
+    /// The changes after number `seq`, oldest first. When the first one has not the next number, the
+    /// ones between were deleted.
     pub async fn changes_after(&self, seq: u64, limit: u32) -> Result<Vec<Event>, Error> {
         self.read("changes_after", move |tx| {
-            tx.query(&AFTER, &values![seq, i64::from(limit)], |row| {
-                Ok(Event {
-                    seq: row.count(0)?,
-                    at: row.time(1)?,
-                    action: row.text(2)?,
-                    target_kind: row.text(3)?,
-                    target_id: row.text(4)?,
-                })
-            })
+            tx.query(&AFTER, &values![seq, i64::from(limit)], read)
+        })
+        .await
+    }
+
+    /// The changes before number `seq`, newest first.
+    pub async fn changes_before(&self, seq: u64, limit: u32) -> Result<Vec<Event>, Error> {
+        self.read("changes_before", move |tx| {
+            tx.query(&BEFORE, &values![seq, i64::from(limit)], read)
         })
         .await
     }
 }
 
+fn read(row: &Row<'_>) -> Result<Event, Error> {
+    Ok(Event {
+        seq: row.count(0)?,
+        at: row.time(1)?,
+        action: row.text(2)?,
+        target_kind: row.text(3)?,
+        target_id: row.text(4)?,
+        target_name: row.text(5)?,
+        actor: row.text(6)?,
+        message: row.maybe_text(7)?,
+        detail: row.text(8)?,
+    })
+}
+
 #[cfg(test)]
-pub(crate) static STATEMENTS: &[&Stmt] = &[&APPEND, &AFTER, &LAST, &TRIM];
+pub(crate) static STATEMENTS: &[&Stmt] = &[&APPEND, &AFTER, &BEFORE, &LAST, &TRIM];

@@ -1,5 +1,7 @@
 //! Services and their revisions.
 
+use std::collections::HashMap;
+
 use vaxel_core::{
     audit::AuditLine,
     id::{Id, Service},
@@ -11,9 +13,8 @@ use vaxel_core::{
 use crate::{
     audit, dependency,
     error::Error,
-    health, outbox,
+    health, outbox, revision,
     secret::{self, SecretRow},
-    sqlite::Tx,
     stmt::{Row, Stmt, Value, values},
     store::Store,
 };
@@ -29,21 +30,41 @@ pub struct ServiceQuery {
     pub environment: Option<String>,
     /// `process`, `mcp` or `builtin`.
     pub source: Option<String>,
+    /// Name of the principal that created it.
+    pub owner: Option<String>,
     /// The archive instead of what is in use.
     pub deleted: bool,
 }
 
-/// An immutable spec, as it was accepted.
+/// What a list of services is sorted by. Those that are equal in it are sorted by their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceOrder {
+    /// Name.
+    Name,
+    /// When they were made.
+    Created,
+    /// When they were written last.
+    Updated,
+}
+
+/// A place in a list of services: right behind this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RevisionRow {
-    /// Counts from 1.
-    pub revision: u64,
-    /// The spec, JSON.
-    pub spec: String,
-    /// Name of the principal.
-    pub author: String,
-    /// When.
-    pub created_at: Timestamp,
+pub struct ServicePosition {
+    /// Its name, or the time that the list is sorted by, in milliseconds.
+    pub key: String,
+    /// Its id.
+    pub id: String,
+}
+
+/// What a list needs to know of every service, to choose the few that it shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// The service.
+    pub id: Id<Service>,
+    /// Its name.
+    pub name: String,
+    /// Its tags.
+    pub tags: Vec<String>,
 }
 
 macro_rules! columns {
@@ -64,12 +85,44 @@ static DELETED_BY_NAME: Stmt = Stmt::new(columns!(
 static ALL: Stmt = Stmt::new(columns!("WHERE deleted_at IS NULL ORDER BY name"));
 // Tags are a JSON array: a whole tag, quotes included, is found as it stands, in its own case (which
 // LIKE would not mind here, but would on another engine).
-static PAGE: Stmt = Stmt::new(columns!(
-    "WHERE (deleted_at IS NOT NULL) = $1 AND (name > $2 OR (name = $2 AND id > $3)) \
-     AND ($4 IS NULL OR search LIKE $4 ESCAPE '\\') AND ($5 IS NULL OR replace(tags, $5, '') <> tags) \
-     AND ($6 IS NULL OR environment = $6) AND ($7 IS NULL OR source = $7) \
-     ORDER BY name, id LIMIT $8"
+macro_rules! matching {
+    () => {
+        "(deleted_at IS NOT NULL) = $1 AND ($2 IS NULL OR search LIKE $2 ESCAPE '\\') \
+         AND ($3 IS NULL OR replace(tags, $3, '') <> tags) AND ($4 IS NULL OR environment = $4) \
+         AND ($5 IS NULL OR source = $5) AND ($6 IS NULL OR owner = $6)"
+    };
+}
+macro_rules! page {
+    ($by:literal, $beyond:literal, $direction:literal) => {
+        concat!(
+            columns!("WHERE "),
+            matching!(),
+            " AND (",
+            $by,
+            ", id) ",
+            $beyond,
+            " ($7, $8) ORDER BY ",
+            $by,
+            $direction,
+            ", id",
+            $direction,
+            " LIMIT $9"
+        )
+    };
+}
+static BY_NAME_UP: Stmt = Stmt::new(page!("name", ">", ""));
+static BY_NAME_DOWN: Stmt = Stmt::new(page!("name", "<", " DESC"));
+static CREATED_UP: Stmt = Stmt::new(page!("created_at", ">", ""));
+static CREATED_DOWN: Stmt = Stmt::new(page!("created_at", "<", " DESC"));
+static UPDATED_UP: Stmt = Stmt::new(page!("updated_at", ">", ""));
+static UPDATED_DOWN: Stmt = Stmt::new(page!("updated_at", "<", " DESC"));
+static ENTRIES: Stmt = Stmt::new(concat!(
+    "SELECT id, name, tags FROM services WHERE ",
+    matching!()
 ));
+static NAME: Stmt = Stmt::new("SELECT name FROM services WHERE id = $1");
+static DELETED_BEFORE: Stmt =
+    Stmt::new("SELECT id, name FROM services WHERE deleted_at < $1 ORDER BY deleted_at LIMIT $2");
 static VERSIONS: Stmt = Stmt::new("SELECT id, version FROM services WHERE deleted_at IS NULL");
 static INSERT: Stmt = Stmt::new(
     "INSERT INTO services (id, name, version, revision, enabled, tags, environment, owner, source, \
@@ -81,18 +134,7 @@ static UPDATE: Stmt = Stmt::new(
      environment = $7, owner = $8, source = $9, spec = $10, search = $11, created_at = $12, \
      updated_at = $13, deleted_at = $14, activated_at = $15 WHERE id = $1 AND version = $16",
 );
-static ADD_REVISION: Stmt = Stmt::new(
-    "INSERT INTO revisions (service, revision, spec, author, created_at) \
-     VALUES ($1, $2, $3, $4, $5)",
-);
-static REVISIONS: Stmt = Stmt::new(
-    "SELECT revision, spec, author, created_at FROM revisions WHERE service = $1 \
-     ORDER BY revision DESC",
-);
-static HAS_REVISION: Stmt =
-    Stmt::new("SELECT revision FROM revisions WHERE service = $1 AND revision = $2");
 static PURGE: Stmt = Stmt::new("DELETE FROM services WHERE id = $1 AND deleted_at IS NOT NULL");
-static PURGE_REVISIONS: Stmt = Stmt::new("DELETE FROM revisions WHERE service = $1");
 static PURGE_SECRETS: Stmt = Stmt::new("DELETE FROM secrets WHERE service = $1");
 static PURGE_CATALOG: Stmt = Stmt::new("DELETE FROM catalogs WHERE service = $1");
 
@@ -111,7 +153,7 @@ impl Store {
         self.write("create_service", move |tx| {
             let spec = to_json(&service.spec)?;
             tx.execute(&INSERT, &row_values(&service, &spec)?)?;
-            add_revision(tx, &service, &spec, &audit)?;
+            revision::keep(tx, (&service, &spec), &audit)?;
             dependency::put(tx, &service)?;
             for secret in &secrets {
                 secret::insert(tx, secret)?;
@@ -143,10 +185,7 @@ impl Store {
             if tx.execute(&UPDATE, &all)? == 0 {
                 return Err(Error::Changed);
             }
-            let key = values![service.id, service.revision];
-            if tx.find(&HAS_REVISION, &key, |row| row.int(0))?.is_none() {
-                add_revision(tx, &service, &spec, &audit)?;
-            }
+            revision::keep(tx, (&service, &spec), &audit)?;
             dependency::put(tx, &service)?;
             for secret in &secrets {
                 secret::insert(tx, secret)?;
@@ -167,7 +206,8 @@ impl Store {
             if tx.execute(&PURGE, &values![id])? == 0 {
                 return Err(Error::Missing);
             }
-            for rest in [&PURGE_REVISIONS, &PURGE_SECRETS, &PURGE_CATALOG] {
+            revision::purge(tx, id)?;
+            for rest in [&PURGE_SECRETS, &PURGE_CATALOG] {
                 tx.execute(rest, &values![id])?;
             }
             dependency::forget(tx, id)?;
@@ -234,72 +274,127 @@ impl Store {
         .await
     }
 
-    /// A page of services by name, at most `limit`; `cursor` is what the page before returned.
+    /// Up to `limit` services in an order (`true`: backwards), those behind `after` when it is given.
+    ///
+    /// # Errors
+    /// [`Error::Cursor`] when the position is none of this order.
     pub async fn services(
         &self,
         query: ServiceQuery,
-        limit: u32,
-        cursor: Option<String>,
-    ) -> Result<(Vec<ServiceResource>, Option<String>), Error> {
+        (order, backwards): (ServiceOrder, bool),
+        (after, limit): (Option<ServicePosition>, u32),
+    ) -> Result<Vec<ServiceResource>, Error> {
         self.read("services", move |tx| {
-            let (name, id) = match cursor.as_deref() {
-                Some(text) => text
-                    .split_once('/')
-                    .ok_or_else(|| Error::Cursor(text.to_owned()))?,
-                None => ("", ""),
+            let mut values = matching(query)?;
+            values.extend(beyond(order, backwards, after)?);
+            values.push(i64::from(limit).into());
+            let page = match (order, backwards) {
+                (ServiceOrder::Name, false) => &BY_NAME_UP,
+                (ServiceOrder::Name, true) => &BY_NAME_DOWN,
+                (ServiceOrder::Created, false) => &CREATED_UP,
+                (ServiceOrder::Created, true) => &CREATED_DOWN,
+                (ServiceOrder::Updated, false) => &UPDATED_UP,
+                (ServiceOrder::Updated, true) => &UPDATED_DOWN,
             };
-            let tag = query.tag.as_ref().map(to_json).transpose()?;
-            let values = values![
-                query.deleted,
-                name,
-                id,
-                query.text.map(|text| like(&searchable(&text))),
-                tag,
-                query.environment,
-                query.source,
-                i64::from(limit) + 1,
-            ];
-            let mut found = tx.query(&PAGE, &values, read)?;
-            let more = found.len() > limit as usize;
-            found.truncate(limit as usize);
-            let last = found.last().filter(|_| more);
-            let next = last.map(|service| format!("{}/{}", service.name, service.id));
-            Ok((found, next))
+            tx.query(page, &values, read)
         })
         .await
     }
 
-    /// The revisions of a service, newest first.
-    pub async fn revisions(&self, service: Id<Service>) -> Result<Vec<RevisionRow>, Error> {
-        self.read("revisions", move |tx| {
-            tx.query(&REVISIONS, &values![service], |row| {
-                Ok(RevisionRow {
-                    revision: row.count(0)?,
-                    spec: row.text(1)?,
-                    author: row.text(2)?,
-                    created_at: row.time(3)?,
+    /// Every service that a query finds, in no order, with no more than what lists choose by.
+    pub async fn service_entries(&self, query: ServiceQuery) -> Result<Vec<ServiceEntry>, Error> {
+        self.read("service_entries", move |tx| {
+            tx.query(&ENTRIES, &matching(query)?, |row| {
+                Ok(ServiceEntry {
+                    id: row.id(0)?,
+                    name: row.text(1)?,
+                    tags: from_json("tags", &row.text(2)?)?,
                 })
+            })
+        })
+        .await
+    }
+
+    /// These services, in this order, deleted or not; those that are gone are left out.
+    pub async fn services_by_id(
+        &self,
+        ids: Vec<Id<Service>>,
+    ) -> Result<Vec<ServiceResource>, Error> {
+        self.read("services_by_id", move |tx| {
+            let mut all = Vec::with_capacity(ids.len());
+            for id in ids {
+                all.extend(tx.find(&BY_ID, &values![id], read)?);
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    /// The names of these services, deleted or not; those that are gone are left out.
+    pub async fn service_names(
+        &self,
+        ids: Vec<Id<Service>>,
+    ) -> Result<HashMap<Id<Service>, String>, Error> {
+        self.read("service_names", move |tx| {
+            let mut all = HashMap::with_capacity(ids.len());
+            for id in ids {
+                let found = tx.find(&NAME, &values![id], |row| row.text(0))?;
+                all.extend(found.map(|name| (id, name)));
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    /// Up to `limit` services that went into the archive before a time, the oldest first.
+    pub async fn deleted_before(
+        &self,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(Id<Service>, String)>, Error> {
+        self.read("deleted_before", move |tx| {
+            let values = values![before, i64::from(limit)];
+            tx.query(&DELETED_BEFORE, &values, |row| {
+                Ok((row.id(0)?, row.text(1)?))
             })
         })
         .await
     }
 }
 
-fn add_revision(
-    tx: &mut Tx<'_>,
-    service: &ServiceResource,
-    spec: &str,
-    audit: &AuditLine,
-) -> Result<(), Error> {
-    let author = audit.actor.as_str();
-    let values = values![
-        service.id,
-        service.revision,
-        spec,
-        author,
-        service.updated_at
-    ];
-    tx.execute(&ADD_REVISION, &values).map(drop)
+fn matching(query: ServiceQuery) -> Result<Vec<Value<'static>>, Error> {
+    let ServiceQuery {
+        text,
+        tag,
+        environment,
+        source,
+        owner,
+        deleted,
+    } = query;
+    let tag = tag.as_ref().map(to_json).transpose()?;
+    let text = text.map(|text| like(&searchable(&text)));
+    Ok(values![deleted, text, tag, environment, source, owner].to_vec())
+}
+
+/// The values of the place behind which a page begins; without one, before everything.
+fn beyond(
+    order: ServiceOrder,
+    backwards: bool,
+    after: Option<ServicePosition>,
+) -> Result<[Value<'static>; 2], Error> {
+    // Behind every name and every id, and before all of them.
+    let edge = if backwards { "\u{7f}" } else { "" };
+    let (key, id) = after.map_or((None, edge.to_owned()), |at| (Some(at.key), at.id));
+    let key: Value<'static> = match (order, key) {
+        (ServiceOrder::Name, key) => key.unwrap_or_else(|| edge.to_owned()).into(),
+        (ServiceOrder::Created | ServiceOrder::Updated, None) if backwards => i64::MAX.into(),
+        (ServiceOrder::Created | ServiceOrder::Updated, None) => (-1_i64).into(),
+        (ServiceOrder::Created | ServiceOrder::Updated, Some(key)) => {
+            let millis: Result<i64, _> = key.parse();
+            millis.map_err(|_| Error::Cursor(key))?.into()
+        }
+    };
+    Ok([key, id.into()])
 }
 
 fn row_values<'a>(service: &'a ServiceResource, spec: &'a str) -> Result<[Value<'a>; 15], Error> {
@@ -377,15 +472,19 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &BY_NAME,
     &DELETED_BY_NAME,
     &ALL,
-    &PAGE,
+    &BY_NAME_UP,
+    &BY_NAME_DOWN,
+    &CREATED_UP,
+    &CREATED_DOWN,
+    &UPDATED_UP,
+    &UPDATED_DOWN,
+    &ENTRIES,
+    &NAME,
+    &DELETED_BEFORE,
     &VERSIONS,
     &INSERT,
     &UPDATE,
-    &ADD_REVISION,
-    &REVISIONS,
-    &HAS_REVISION,
     &PURGE,
-    &PURGE_REVISIONS,
     &PURGE_SECRETS,
     &PURGE_CATALOG,
 ];

@@ -6,6 +6,8 @@ mod keys;
 mod calls;
 mod small;
 mod health;
+mod revisions;
+mod usage;
 
 mod crash;
 mod group_commit;

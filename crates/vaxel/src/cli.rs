@@ -19,13 +19,16 @@ mod connect;
 mod dependencies;
 mod doctor;
 mod edit;
+mod events;
 mod health;
+mod history;
 mod import;
 mod key;
 mod logs;
 mod server;
 mod service;
 mod tools;
+mod usage;
 
 /// Runs, registers, guards and connects MCP servers and the services around them.
 #[derive(Parser)]
@@ -108,6 +111,14 @@ enum Command {
     /// List calls
     #[command(after_help = "Example:\n  vaxel calls --service everything --outcome error")]
     Calls(calls::Args),
+    /// Show how much services and tools are called
+    #[command(
+        after_help = "Examples:\n  vaxel usage\n  vaxel usage everything --by day --from 30d"
+    )]
+    Usage(usage::Args),
+    /// Show what changed, and follow the changes
+    #[command(after_help = "Example:\n  vaxel events --follow --type 'service.*'")]
+    Events(events::Args),
     /// Write Vaxel into an MCP client's configuration
     #[command(after_help = "Examples:\n  vaxel connect cursor\n  vaxel connect claude --print")]
     Connect(connect::Args),
@@ -141,6 +152,24 @@ struct Format {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// For commands that change something.
+#[derive(Debug, Clone, Default, clap::Args)]
+struct Why {
+    /// Why, for whoever reads the history
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+}
+
+impl Why {
+    /// The path of a change, with why it is made.
+    fn on(&self, path: String) -> String {
+        match &self.message {
+            Some(message) => format!("{path}?message={}", vaxel_client::segment(message)),
+            None => path,
+        }
+    }
 }
 
 /// What every command may use.
@@ -204,6 +233,8 @@ impl Command {
             Self::Tools(args) => args.format,
             Self::Logs(args) => args.format,
             Self::Calls(args) => args.format,
+            Self::Usage(args) => args.format,
+            Self::Events(args) => args.format,
             Self::Key(command) => command.format(),
             Self::Config(command) => command.format(),
             Self::Up(_)
@@ -230,6 +261,8 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Call(args) => return call::run(&args, context).await,
         Command::Logs(args) => logs::run(&args, context).await?,
         Command::Calls(args) => calls::run(&args, context).await?,
+        Command::Usage(args) => usage::run(&args, context).await?,
+        Command::Events(args) => events::run(&args, context).await?,
         Command::Connect(args) => connect::run(&args, context).await?,
         Command::Stdio(args) => server::stdio(&args, context).await?,
         Command::Key(command) => key::run(command, context).await?,

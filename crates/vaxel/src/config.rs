@@ -41,6 +41,10 @@ pub(crate) struct Config {
     pub(crate) store: vaxel_store::Config,
     /// Call records.
     pub(crate) records: Records,
+    /// The feed of changes.
+    pub(crate) feed: vaxel_control::FeedConfig,
+    /// After how long the archive forgets.
+    pub(crate) archive: Option<Duration>,
     /// Logs.
     pub(crate) logs: Logs,
     /// Who may read metrics.
@@ -86,6 +90,10 @@ pub(crate) struct Records {
     pub(crate) retention: Duration,
     /// More than this are deleted.
     pub(crate) max_rows: u64,
+    /// Older sums of hours are deleted.
+    pub(crate) hours: Duration,
+    /// Older sums of days are deleted.
+    pub(crate) days: Duration,
 }
 
 /// `[logs]`

@@ -211,7 +211,11 @@ fn control_config(config: &Config, server: ServerFacts) -> vaxel_control::Config
         records: RecordsConfig {
             retention: config.records.retention,
             max_rows: config.records.max_rows,
+            hours: config.records.hours,
+            days: config.records.days,
         },
+        feed: config.feed,
+        archive: config.archive,
         name_max: config.gateway.name_max,
         grace: config.gateway.shutdown_grace,
     }

@@ -136,7 +136,7 @@ impl From<Stats> for StatsView {
 /// One page of services.
 #[derive(Serialize, utoipa::ToSchema)]
 pub(crate) struct ServiceListView {
-    /// In the order of their names.
+    /// In the order that was asked for.
     items: Vec<ServiceView>,
     /// Send it as `cursor` to read on; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]

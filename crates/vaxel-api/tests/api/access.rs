@@ -20,6 +20,8 @@ fn body_of(operation: &str) -> Option<Value> {
             Some(json!({ "name": "other", "spec": { "source": { "builtin": "demo" } } }))
         }
         "create_key" => Some(json!({ "name": "x" })),
+        "rollback_service" => Some(json!({ "to": 1 })),
+        "label_service_revision" => Some(json!({ "revision": 1 })),
         "call_tool" | "call_service_tool" => Some(json!({ "arguments": { "message": "x" } })),
         _ => None,
     }
@@ -35,6 +37,8 @@ fn operations() -> Vec<(String, String, String)> {
                 .replace("{service}", "demo")
                 .replace("{exposed}", "demo__echo")
                 .replace("{tool}", "echo")
+                .replace("{revision}", "1")
+                .replace("{label}", "good")
                 .replace("{key}", "admin");
             operations.push((name, method.to_uppercase(), path));
         }

@@ -18,7 +18,7 @@ use vaxel_auth::{
     seal::{RootKey, Sealer},
     web::WebRules,
 };
-use vaxel_control::{Control, ProcessConfig, RecordsConfig, ServerFacts};
+use vaxel_control::{Control, FeedConfig, ProcessConfig, RecordsConfig, ServerFacts};
 use vaxel_core::{
     failure::{Failure, Kind},
     id::Id,
@@ -142,6 +142,8 @@ async fn control(folder: &Path) -> (Control, Supervisor, Registry) {
         catalog_ttl: Duration::from_mins(10),
         health: vaxel_control::HealthConfig::default(),
         records: RecordsConfig::default(),
+        feed: FeedConfig::default(),
+        archive: None,
         name_max: 50,
         grace: Duration::from_secs(5),
     };

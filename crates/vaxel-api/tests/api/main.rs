@@ -9,4 +9,6 @@ mod home; // read this first
 
 mod access;
 mod answers;
+mod feed;
 mod pages;
+mod revisions;

@@ -10,13 +10,12 @@ use vaxel_core::{
     service::ServiceResource,
     status::{Health, ServiceStatus},
 };
-use vaxel_store::ServiceQuery;
 
 use crate::{
     change::ServiceRef,
     control::{Control, conflict},
     health::HealthReport,
-    query::{List, Observed, Page, ServiceFilter},
+    query::Observed,
     reconcile::resting,
 };
 
@@ -24,39 +23,6 @@ use crate::{
 const HEALTH_WAIT_MAX: Duration = Duration::from_mins(5);
 
 impl Control {
-    /// Which services there are, by name. `mcp:read`.
-    pub async fn services(
-        &self,
-        caller: &Principal,
-        filter: &ServiceFilter,
-        page: &Page,
-    ) -> Result<List<Observed>, Failure> {
-        require(caller, Permission::McpRead)?;
-        let mut items = Vec::new();
-        let mut cursor = page.cursor.clone();
-        // State and health are not in the store: read on until the page is full.
-        loop {
-            let missing = page.limit - u32::try_from(items.len()).unwrap_or(page.limit);
-            let (rows, next) = self
-                .store()
-                .services(stored(filter), missing, cursor)
-                .await?;
-            for resource in rows {
-                if self.is_seen_as(&resource, filter) {
-                    items.push(self.observe(resource).await);
-                }
-            }
-            cursor = next;
-            let full = items.len() >= usize::try_from(page.limit).unwrap_or(usize::MAX);
-            if full || cursor.is_none() {
-                return Ok(List {
-                    items,
-                    next_cursor: cursor,
-                });
-            }
-        }
-    }
-
     /// One service. `mcp:read`.
     pub async fn service(
         &self,
@@ -98,15 +64,6 @@ impl Control {
                 state,
                 Lifecycle::Active | Lifecycle::Error | Lifecycle::Inactive | Lifecycle::Draft
             )
-    }
-
-    fn is_seen_as(&self, resource: &ServiceResource, filter: &ServiceFilter) -> bool {
-        if filter.state.is_none() && filter.health.is_none() {
-            return true;
-        }
-        let status = self.status_of(resource);
-        filter.state.is_none_or(|state| state == status.lifecycle)
-            && filter.health.is_none_or(|health| health == status.health)
     }
 
     /// The service, unless it is deleted.
@@ -154,6 +111,18 @@ impl Control {
         }
     }
 
+    /// The same for many, in their order.
+    pub(crate) async fn observe_all(&self, resources: Vec<ServiceResource>) -> Vec<Observed> {
+        let ids = resources.iter().map(|one| one.id).collect();
+        let mut stats = self.stats_of_all(ids).await;
+        let observed = resources.into_iter().map(|resource| Observed {
+            status: self.status_of(&resource),
+            stats: stats.remove(&resource.id).unwrap_or_default(),
+            resource,
+        });
+        observed.collect()
+    }
+
     /// What is seen of a service; of one that nothing was done for yet, what will be done.
     pub(crate) fn status_of(&self, resource: &ServiceResource) -> ServiceStatus {
         let seen = self
@@ -177,25 +146,5 @@ impl Control {
             };
             status
         })
-    }
-}
-
-/// The part of a filter that the store can answer.
-fn stored(filter: &ServiceFilter) -> ServiceQuery {
-    let ServiceFilter {
-        text,
-        tag,
-        environment,
-        source,
-        state: _,
-        health: _,
-        deleted,
-    } = filter;
-    ServiceQuery {
-        text: text.clone(),
-        tag: tag.clone(),
-        environment: environment.clone(),
-        source: source.clone(),
-        deleted: *deleted,
     }
 }

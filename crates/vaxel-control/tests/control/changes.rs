@@ -145,8 +145,8 @@ async fn a_write_on_an_old_version_is_refused_and_says_the_current_one() {
     let first = home.submit(update(Some(1))).await.unwrap();
     assert_eq!(
         (first.resource.version, first.resource.revision),
-        (2, 1),
-        "the spec is the same"
+        (2, 2),
+        "tags are part of a revision"
     );
     let late = home.submit(update(Some(1))).await.unwrap_err();
     assert_eq!(late.kind, Kind::VersionMismatch);

@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use vaxel_auth::{seal::RootKeys, web::WebRules};
 use vaxel_control::{
-    Change, Config, Control, Deps, Observed, ProcessConfig, RecordsConfig, ServerFacts, ServiceRef,
-    ToolInput, ToolTarget,
+    Change, Config, Control, Deps, FeedConfig, Observed, ProcessConfig, RecordsConfig, ServerFacts,
+    ServiceRef, ToolInput, ToolTarget,
 };
 use vaxel_core::{
     backoff::Backoff, failure::Failure, lifecycle::Lifecycle, principal::Principal, secret::Secret,
@@ -107,6 +107,8 @@ fn settings(data: &Path, clock: &Clock) -> Config {
         catalog_ttl: Duration::from_mins(10),
         health: vaxel_control::HealthConfig::default(),
         records: RecordsConfig::default(),
+        feed: FeedConfig::default(),
+        archive: None,
         name_max: 50,
         grace: Duration::from_secs(15),
     }

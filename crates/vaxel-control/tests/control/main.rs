@@ -9,9 +9,14 @@ mod home; // read this first
 
 mod changes;
 mod dependencies;
+mod feed;
 mod keys;
 mod lifecycle;
+mod lists;
 mod many;
+mod revisions;
 mod running;
+mod usage;
 mod values;
 mod watching;
+mod writers;

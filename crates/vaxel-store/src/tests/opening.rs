@@ -11,7 +11,10 @@ use std::{
 };
 
 use rusqlite::Connection;
-use vaxel_core::failure::{Failure, Kind};
+use vaxel_core::{
+    failure::{Failure, Kind},
+    id::{Id, Service},
+};
 
 use super::{NOW, fresh, open, put};
 use crate::{
@@ -91,6 +94,34 @@ async fn every_older_schema_is_brought_up_to_date_with_what_it_holds() {
         assert_eq!(store.demo_notes().await.unwrap(), ["old"]);
         store.put_meta("step", "works".to_owned()).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn revisions_of_an_older_schema_get_what_is_known_of_their_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = Connection::open(dir.path().join("vaxel.db")).unwrap();
+    let id = Id::<Service>::new(NOW);
+    raw.execute_batch(migrations::RESOURCES[0]).unwrap();
+    raw.execute_batch(&format!(
+        "PRAGMA user_version = 1;
+        INSERT INTO services VALUES ('{id}', 'files', 3, 2, 0, '[\"a\"]', 'prod', 'admin', \
+            'builtin', '{{}}', '', 0, 0, NULL);
+        INSERT INTO revisions VALUES ('{id}', 1, '{{\"old\":1}}', 'ann', 5);
+        INSERT INTO revisions VALUES ('gone', 1, '{{}}', 'ann', 5);"
+    ))
+    .unwrap();
+    drop(raw);
+    let store = open(dir.path());
+    let row = store.revision(id, 1).await.unwrap().unwrap();
+    assert_eq!((row.name.as_str(), row.enabled), ("files", false));
+    assert_eq!(
+        (row.tags, row.environment.as_str()),
+        (vec!["a".to_owned()], "prod")
+    );
+    assert_eq!(
+        (row.spec.as_str(), row.action.as_str()),
+        ("{\"old\":1}", "service.create")
+    );
 }
 
 #[test]

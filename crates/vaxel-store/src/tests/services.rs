@@ -12,7 +12,7 @@ use super::contract::{contract, traces};
 use crate::{
     error::Error,
     secret::SecretRow,
-    service::ServiceQuery,
+    service::{ServiceOrder, ServicePosition, ServiceQuery},
     store::Store,
     tests::{NOW, fresh, line, service},
 };
@@ -138,7 +138,7 @@ async fn each_new_spec_is_a_revision_and_each_old_one_stays(store: &Store) {
     changed.revision = 2;
     changed.spec.replicas = 3;
     update(store, &changed, 2).await.unwrap();
-    let revisions = store.revisions(first.id).await.unwrap();
+    let revisions = store.revisions(first.id, None, 10).await.unwrap();
     let numbers: Vec<_> = revisions.iter().map(|row| row.revision).collect();
     assert_eq!(numbers, [2, 1]);
     let specs = [&revisions[0].spec, &revisions[1].spec];
@@ -151,21 +151,46 @@ async fn pages_hold_every_service_once(store: &Store) {
     for name in names.iter().rev() {
         create(store, &service(name)).await.unwrap();
     }
-    let mut seen = Vec::new();
-    let mut cursor = None;
-    loop {
-        let query = ServiceQuery::default();
-        let (page, next) = store.services(query, 5, cursor).await.unwrap();
-        assert!(page.len() <= 5);
-        seen.extend(page.into_iter().map(|service| service.name.to_string()));
-        cursor = next;
-        if cursor.is_none() {
-            break;
+    for (order, backwards) in [
+        (ServiceOrder::Name, false),
+        (ServiceOrder::Name, true),
+        (ServiceOrder::Created, false),
+        (ServiceOrder::Updated, true),
+    ] {
+        let mut seen: Vec<ServiceResource> = Vec::new();
+        loop {
+            let after = seen.last().map(|last| ServicePosition {
+                key: match order {
+                    ServiceOrder::Name => last.name.to_string(),
+                    ServiceOrder::Created => last.created_at.as_millis().to_string(),
+                    ServiceOrder::Updated => last.updated_at.as_millis().to_string(),
+                },
+                id: last.id.to_string(),
+            });
+            let page = store.services(ServiceQuery::default(), (order, backwards), (after, 5));
+            let page = page.await.unwrap();
+            assert!(page.len() <= 5);
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(page);
         }
+        let mut found: Vec<String> = seen.iter().map(|one| one.name.to_string()).collect();
+        if order == ServiceOrder::Name && backwards {
+            found.reverse();
+        } else if order != ServiceOrder::Name {
+            found.sort();
+        }
+        assert_eq!(found, names, "{order:?} {backwards}");
     }
-    assert_eq!(seen, names);
-    let query = ServiceQuery::default();
-    let refused = store.services(query, 5, Some("nonsense".to_owned())).await;
+    let nonsense = ServicePosition {
+        key: "nonsense".to_owned(),
+        id: String::new(),
+    };
+    let order = (ServiceOrder::Created, false);
+    let refused = store
+        .services(ServiceQuery::default(), order, (Some(nonsense), 5))
+        .await;
     assert!(matches!(refused, Err(Error::Cursor(_))), "{refused:?}");
 }
 
@@ -185,7 +210,13 @@ async fn filters_hold_together(store: &Store) {
         create(store, service).await.unwrap();
     }
     let check = async |query: ServiceQuery, names: &[&str]| {
-        let (page, _) = store.services(query.clone(), 10, None).await.unwrap();
+        let order = (ServiceOrder::Name, false);
+        let page = store
+            .services(query.clone(), order, (None, 10))
+            .await
+            .unwrap();
+        let entries = store.service_entries(query.clone()).await.unwrap();
+        assert_eq!(entries.len(), page.len(), "{query:?}");
         let found: Vec<_> = page.iter().map(|service| service.name.as_str()).collect();
         assert_eq!(found, names, "{query:?}");
     };
@@ -236,6 +267,14 @@ async fn filters_hold_together(store: &Store) {
         &["git"],
     )
     .await;
+    check(
+        ServiceQuery {
+            owner: some("admin"),
+            ..query()
+        },
+        &["git", "plain"],
+    )
+    .await;
     let both = ServiceQuery {
         source: some("builtin"),
         environment: some("prod"),
@@ -257,7 +296,7 @@ async fn only_what_is_in_the_archive_is_purged(store: &Store) {
     purge(&deleted).await.unwrap();
     assert_eq!(store.service(live.id).await.unwrap(), None);
     assert_eq!(store.secrets(live.id).await.unwrap(), []);
-    assert_eq!(store.revisions(live.id).await.unwrap(), []);
+    assert_eq!(store.revisions(live.id, None, 10).await.unwrap(), []);
     assert_eq!(traces(store).await, (3, 3));
 }
 
@@ -273,7 +312,8 @@ proptest! {
             one.spec.description = Some(description.clone());
             create(&store, &one).await.unwrap();
             let query = ServiceQuery { text: Some(text.clone()), ..ServiceQuery::default() };
-            let (found, _) = store.services(query, 10, None).await.unwrap();
+            let order = (ServiceOrder::Name, false);
+            let found = store.services(query, order, (None, 10)).await.unwrap();
             let all = format!("one {description} {}", one.spec.source).to_lowercase().replace('\0', " ");
             prop_assert_eq!(found.len() == 1, all.contains(&text.to_lowercase()));
             Ok(())

@@ -11,6 +11,7 @@ use vaxel_core::{
 
 use super::contract::contract;
 use crate::{
+    outbox::Happening,
     store::Store,
     tests::{NOW, line, service},
 };
@@ -18,6 +19,7 @@ use crate::{
 contract!(
     changes_are_numbered_in_the_order_of_commits,
     the_number_of_a_trimmed_change_is_never_used_again,
+    what_stays_of_the_changes_has_no_hole,
     audit_lines_are_paged_from_the_newest,
     a_catalog_takes_the_place_of_the_one_before,
     a_note_takes_the_place_of_the_one_before,
@@ -55,17 +57,45 @@ async fn the_number_of_a_trimmed_change_is_never_used_again(store: &Store) {
         create(name).await;
     }
     assert_eq!(
-        store.trim_changes(NOW, 10).await.unwrap(),
+        store.trim_changes(NOW, 100, 10).await.unwrap(),
         0,
         "none is older"
     );
     let later = NOW.plus(Duration::from_secs(1));
-    assert_eq!(store.trim_changes(later, 2).await.unwrap(), 2);
-    assert_eq!(store.trim_changes(later, 2).await.unwrap(), 1);
-    assert_eq!(store.trim_changes(later, 2).await.unwrap(), 0);
+    assert_eq!(store.trim_changes(later, 100, 2).await.unwrap(), 2);
+    assert_eq!(store.trim_changes(later, 100, 2).await.unwrap(), 1);
+    assert_eq!(store.trim_changes(later, 100, 2).await.unwrap(), 0);
     assert_eq!(store.last_change().await.unwrap(), 4);
     create("e").await;
     assert_eq!(store.last_change().await.unwrap(), 5);
+}
+
+async fn what_stays_of_the_changes_has_no_hole(store: &Store) {
+    // The clock went back between the second and the third one.
+    let later = NOW.plus(Duration::from_mins(1));
+    let happened = |at| Happening {
+        at,
+        action: "service.lifecycle",
+        target_kind: "service",
+        target_id: "x".to_owned(),
+        target_name: "files".to_owned(),
+        detail: json!({ "to": "active" }),
+    };
+    let all = [NOW, later, NOW, later, later].map(happened).to_vec();
+    store.append_changes(all).await.unwrap();
+    assert_eq!(store.trim_changes(later, 100, 10).await.unwrap(), 1);
+    let left = store.changes_after(0, 10).await.unwrap();
+    let numbers: Vec<_> = left.iter().map(|event| event.seq).collect();
+    assert_eq!(numbers, [2, 3, 4, 5]);
+    assert_eq!(left[0].detail, r#"{"to":"active"}"#);
+    assert_eq!(
+        store.trim_changes(NOW, 2, 10).await.unwrap(),
+        2,
+        "more than two"
+    );
+    let left = store.changes_after(0, 10).await.unwrap();
+    let numbers: Vec<_> = left.iter().map(|event| event.seq).collect();
+    assert_eq!(numbers, [4, 5]);
 }
 
 async fn audit_lines_are_paged_from_the_newest(store: &Store) {

@@ -4,14 +4,15 @@ use std::fs;
 
 use super::fresh;
 use crate::{
-    audit, call, catalog, dependency, health, key, meta, note, outbox, secret, service, session,
-    stmt::Stmt,
+    audit, call, catalog, dependency, health, key, meta, note, outbox, revision, secret, service,
+    session, stmt::Stmt, usage,
 };
 
 /// Every resource's file, where its statements are, and whether they are of `records.db`.
 static ALL: &[(&str, &[&Stmt], bool)] = &[
     ("service", service::STATEMENTS, false),
     ("dependency", dependency::STATEMENTS, false),
+    ("revision", revision::STATEMENTS, false),
     ("secret", secret::STATEMENTS, false),
     ("key", key::STATEMENTS, false),
     ("catalog", catalog::STATEMENTS, false),
@@ -22,6 +23,7 @@ static ALL: &[(&str, &[&Stmt], bool)] = &[
     ("health", health::STATEMENTS, false),
     ("meta", meta::STATEMENTS, false),
     ("call", call::STATEMENTS, true),
+    ("usage", usage::STATEMENTS, true),
 ];
 
 #[tokio::test]

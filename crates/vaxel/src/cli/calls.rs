@@ -35,7 +35,7 @@ pub(super) struct Args {
 }
 
 /// A time, from itself or from how long ago it was.
-fn time(text: &str) -> Result<String, String> {
+pub(super) fn time(text: &str) -> Result<String, String> {
     let wrong = || "write 2026-11-21T12:00:00Z, or how long ago: 30s, 15m, 2h, 7d".to_owned();
     if let Ok(Span(ago)) = text.parse() {
         let then = jiff::Timestamp::now().checked_sub(ago);

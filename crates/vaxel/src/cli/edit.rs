@@ -9,7 +9,10 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use vaxel_client::Client;
 
-use super::service::{path, yaml};
+use super::{
+    Why,
+    service::{path, yaml},
+};
 use crate::{output, paths, wire::write_private};
 
 const HELP: &str = "\
@@ -17,7 +20,7 @@ const HELP: &str = "\
 # `secret:` stands for a value that is kept sealed; replace it to set another one.
 ";
 
-pub(super) async fn run(name: &str, client: &Client) -> anyhow::Result<()> {
+pub(super) async fn run(name: &str, why: &Why, client: &Client) -> anyhow::Result<()> {
     let service: Value = client.get(&path(name, "")).await?;
     let before = format!("{HELP}{}", yaml(&editable(&service))?);
     let draft = Draft::new(name)?;
@@ -30,7 +33,7 @@ pub(super) async fn run(name: &str, client: &Client) -> anyhow::Result<()> {
             output::note("Nothing was changed");
             return Ok(());
         }
-        let problem = match submit(name, &text, version, client).await {
+        let problem = match submit((name, why), &text, version, client).await {
             Ok(()) => {
                 draft.remove();
                 output::note(format!("Changed {name}"));
@@ -74,14 +77,16 @@ enum Refused {
 }
 
 async fn submit(
-    name: &str,
+    (name, why): (&str, &Why),
     text: &str,
     version: Option<u64>,
     client: &Client,
 ) -> Result<(), Refused> {
     let draft: Value = serde_saphyr::from_str(text)
         .map_err(|error| Refused::Text(format!("it is no YAML: {error}")))?;
-    let changed = client.put::<Value>(&path(name, ""), &draft, version).await;
+    let changed = client
+        .put::<Value>(&why.on(path(name, "")), &draft, version)
+        .await;
     match changed {
         Ok(_) => Ok(()),
         Err(vaxel_client::Error::Problem(problem)) if problem.status == 412 => Err(Refused::Stale),

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use vaxel_client::segment;
 
-use super::Context;
+use super::{Context, Why};
 use crate::output;
 
 #[derive(Subcommand)]
@@ -24,6 +24,8 @@ pub(super) enum Command {
         #[arg(long)]
         expires: Option<String>,
         #[command(flatten)]
+        why: Why,
+        #[command(flatten)]
         format: super::Format,
     },
     /// List keys
@@ -34,6 +36,8 @@ pub(super) enum Command {
     Revoke {
         /// Name or id
         name: String,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
@@ -54,6 +58,7 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
             role,
             permission,
             expires,
+            why,
             format: _,
         } => {
             let mut draft = json!({ "name": name });
@@ -65,7 +70,9 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
             if let Some(expires) = expires {
                 draft["expires_in"] = expires.into();
             }
-            let key: Value = client.post("/api/v1/keys", &draft).await?;
+            let key: Value = client
+                .post(&why.on("/api/v1/keys".to_owned()), &draft)
+                .await?;
             if context.style.json {
                 output::json(&key);
             } else {
@@ -74,9 +81,9 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
             }
         }
         Command::Ls(_) => list(&client.get("/api/v1/keys").await?, context),
-        Command::Revoke { name } => {
+        Command::Revoke { name, why } => {
             client
-                .delete(&format!("/api/v1/keys/{}", segment(&name)))
+                .delete(&why.on(format!("/api/v1/keys/{}", segment(&name))))
                 .await?;
             output::note(format!("Revoked {name}"));
         }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use vaxel_client::{Client, segment};
 
-use super::{Context, dependencies, edit, health};
+use super::{Context, Why, dependencies, edit, health, history};
 use crate::output;
 
 #[derive(Subcommand)]
@@ -33,6 +33,8 @@ pub(super) enum Command {
     Edit {
         /// Name or id
         name: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Remove services; `restore` brings them back
     #[command(after_help = "Example:\n  vaxel service rm everything")]
@@ -40,12 +42,16 @@ pub(super) enum Command {
         /// Names or ids
         #[arg(required = true)]
         names: Vec<String>,
+        #[command(flatten)]
+        why: Why,
     },
     /// Bring a removed service back
     #[command(after_help = "Example:\n  vaxel service restore everything")]
     Restore {
         /// Name or id
         name: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Show how a service is, what was checked of it, and how it was
     #[command(
@@ -57,12 +63,16 @@ pub(super) enum Command {
     Start {
         /// Name or id
         name: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Stop a service
     #[command(after_help = "Example:\n  vaxel service stop everything")]
     Stop {
         /// Name or id
         name: String,
+        #[command(flatten)]
+        why: Why,
     },
     /// Show which service needs which, in the order in which they start
     #[command(
@@ -88,7 +98,11 @@ pub(super) enum Command {
     Restart {
         /// Name or id
         name: String,
+        #[command(flatten)]
+        why: Why,
     },
+    #[command(flatten)]
+    History(history::Command),
 }
 
 #[derive(Args)]
@@ -150,6 +164,8 @@ pub(super) struct AddArgs {
     /// Do not start it
     #[arg(long)]
     disabled: bool,
+    #[command(flatten)]
+    why: Why,
     /// Do not wait until it is ready
     #[arg(long)]
     no_wait: bool,
@@ -164,15 +180,30 @@ pub(super) struct AddArgs {
 pub(super) struct ListArgs {
     /// Part of name, description, command or URL
     text: Option<String>,
-    /// With this tag
+    /// With this tag; with all of them, when there are several
     #[arg(long)]
-    tag: Option<String>,
+    tag: Vec<String>,
     /// In this environment
     #[arg(long)]
     environment: Option<String>,
-    /// In this state: active, inactive, error, …
+    /// Created by the key of this name
     #[arg(long)]
+    owner: Option<String>,
+    /// Of this kind: process, mcp, builtin, …
+    #[arg(long = "type", visible_alias = "source", value_name = "TYPE")]
+    source: Option<String>,
+    /// In this state: active, inactive, error, …
+    #[arg(long, visible_alias = "status")]
     state: Option<String>,
+    /// With this health: HEALTHY, DEGRADED, ERROR, …
+    #[arg(long)]
+    health: Option<String>,
+    /// Offering a tool of this name; `*` stands for any run of characters
+    #[arg(long)]
+    tool: Option<String>,
+    /// By name, created, updated, health or calls; with `-` before it the other way round
+    #[arg(long, value_name = "ORDER", allow_hyphen_values = true)]
+    sort: Option<String>,
     /// What was removed
     #[arg(long)]
     deleted: bool,
@@ -189,6 +220,7 @@ impl Command {
                 *format
             }
             Self::Health(args) => args.format,
+            Self::History(command) => command.format(),
             Self::Edit { .. }
             | Self::Rm { .. }
             | Self::Restore { .. }
@@ -212,25 +244,32 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<E
         Command::Ls(args) => list(&args, context).await?,
         Command::Health(args) => return health::run(&args, &client, context).await,
         Command::Show { name, .. } => show(&name, &client, context).await?,
-        Command::Edit { name } => edit::run(&name, &client).await?,
-        Command::Rm { names } => {
+        Command::Edit { name, why } => edit::run(&name, &why, &client).await?,
+        Command::Rm { names, why } => {
             for name in names {
-                client.delete(&path(&name, "")).await?;
+                client.delete(&why.on(path(&name, ""))).await?;
                 output::note(format!(
                     "Removed {name}; `vaxel service restore {name}` brings it back"
                 ));
             }
         }
-        Command::Restore { name } => act(&name, "restore", &client, context).await?,
-        Command::Start { name } => act(&name, "start", &client, context).await?,
-        Command::Stop { name } => {
-            act(&name, "stop", &client, context).await?;
+        Command::Restore { name, why } => {
+            act((&name, &why), "restore", &client, context).await?;
+        }
+        Command::Start { name, why } => {
+            act((&name, &why), "start", &client, context).await?;
+        }
+        Command::Stop { name, why } => {
+            act((&name, &why), "stop", &client, context).await?;
             dependencies::warn(&name, &client).await?;
         }
         Command::Map { mermaid: true, .. } => dependencies::chart(&client).await?,
         Command::Map { .. } => dependencies::map(&client, context).await?,
         Command::Impact { name, .. } => dependencies::impact(&name, &client, context).await?,
-        Command::Restart { name } => act(&name, "restart", &client, context).await?,
+        Command::Restart { name, why } => {
+            act((&name, &why), "restart", &client, context).await?;
+        }
+        Command::History(command) => history::run(command, &client, context).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -255,7 +294,9 @@ async fn add(args: &AddArgs, client: &Client, context: &Context) -> anyhow::Resu
     if let Some(environment) = &args.environment {
         draft["environment"] = environment.as_str().into();
     }
-    let created: Value = client.post("/api/v1/services", &draft).await?;
+    let created: Value = client
+        .post(&args.why.on("/api/v1/services".to_owned()), &draft)
+        .await?;
     if args.no_wait || args.disabled {
         if context.style.json {
             output::json(&created);
@@ -383,12 +424,19 @@ async fn wait_until_ready(
 
 pub(super) async fn list(args: &ListArgs, context: &Context) -> anyhow::Result<()> {
     let client = context.client()?;
-    let mut query: Vec<String> = Vec::new();
+    let mut query: Vec<String> = vec!["limit=500".to_owned()];
+    let tags = Some(args.tag.join(",")).filter(|tags| !tags.is_empty());
+    let health = args.health.as_ref().map(|health| health.to_uppercase());
     let filters = [
         ("text", &args.text),
-        ("tag", &args.tag),
+        ("tag", &tags),
         ("environment", &args.environment),
+        ("owner", &args.owner),
+        ("source", &args.source),
         ("state", &args.state),
+        ("health", &health),
+        ("tool", &args.tool),
+        ("sort", &args.sort),
     ];
     for (key, value) in filters {
         query.extend(
@@ -475,9 +523,14 @@ async fn show(name: &str, client: &Client, context: &Context) -> anyhow::Result<
     Ok(())
 }
 
-async fn act(name: &str, action: &str, client: &Client, context: &Context) -> anyhow::Result<()> {
+async fn act(
+    (name, why): (&str, &Why),
+    action: &str,
+    client: &Client,
+    context: &Context,
+) -> anyhow::Result<()> {
     let service: Value = client
-        .post(&path(name, &format!("/{action}")), &Value::Null)
+        .post(&why.on(path(name, &format!("/{action}"))), &Value::Null)
         .await?;
     if context.style.json {
         output::json(&service);

@@ -46,11 +46,13 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
     let health = fields.nested("health", health);
     let store = fields.nested("store", |fields| store(fields, data_dir));
     let records = fields.nested("records", records);
+    let feed = fields.nested("feed", feed);
     let logs = fields.nested("logs", logs);
     let metrics = fields.nested("metrics", metrics);
     let (server, rules) = server.flatten()?;
     let calls = calls?;
     let (records, kept) = records?;
+    let (store, archive) = store?;
     let tunables = Tunables {
         call_timeout: calls.timeout,
         concurrency: calls.concurrency,
@@ -68,8 +70,10 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
         egress,
         process: process?,
         health: health?,
-        store: store?,
+        store,
+        archive,
         records,
+        feed: feed?,
         logs: logs?,
         metrics: metrics?,
         catalog_ttl: catalog_ttl?,
@@ -233,12 +237,24 @@ fn health(fields: &mut Fields<'_>) -> HealthConfig {
     }
 }
 
-fn store(fields: &mut Fields<'_>, data_dir: &Path) -> vaxel_store::Config {
-    vaxel_store::Config {
+/// The store, and after how long its archive forgets.
+fn store(fields: &mut Fields<'_>, data_dir: &Path) -> (vaxel_store::Config, Option<Duration>) {
+    let config = vaxel_store::Config {
         dir: data_dir.to_owned(),
         queue: count(fields, "queue", 1..=1_000_000),
         readers: count(fields, "readers", 1..=64),
         write_timeout: span(fields, "write_timeout", 10 * MS..=HOUR),
+    };
+    let archive = span(fields, "archive", Duration::ZERO..=3_650 * DAY);
+    (config, Some(archive).filter(|archive| !archive.is_zero()))
+}
+
+fn feed(fields: &mut Fields<'_>) -> vaxel_control::FeedConfig {
+    vaxel_control::FeedConfig {
+        readers: count(fields, "readers", 0..=1_000_000),
+        retention: span(fields, "retention", MINUTE..=3_650 * DAY),
+        max_rows: count(fields, "max_rows", 1..=1_000_000_000) as u64,
+        ..vaxel_control::FeedConfig::default()
     }
 }
 
@@ -264,6 +280,8 @@ fn records(fields: &mut Fields<'_>) -> (Records, Kept) {
         queue: count(fields, "queue", 1..=10_000_000),
         retention: span(fields, "retention", MINUTE..=3_650 * DAY),
         max_rows: count(fields, "max_rows", 1..=1_000_000_000) as u64,
+        hours: span(fields, "hours", DAY..=3_650 * DAY),
+        days: span(fields, "days", DAY..=3_650 * DAY),
     };
     (records, kept)
 }

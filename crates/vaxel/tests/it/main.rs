@@ -10,6 +10,7 @@ mod doors;
 mod faults;
 mod first_run;
 mod fixture;
+mod history;
 mod matrix;
 mod peers;
 mod registry;
