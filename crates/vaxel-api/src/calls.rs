@@ -119,7 +119,7 @@ impl From<CallRow> for CallView {
 }
 
 /// What a record kept: the JSON itself, or, when it was cut at the cap, its beginning as a string.
-fn kept(bytes: &[u8]) -> Box<RawValue> {
+pub(crate) fn kept(bytes: &[u8]) -> Box<RawValue> {
     serde_json::from_slice(bytes).unwrap_or_else(|_| {
         let text = String::from_utf8_lossy(bytes);
         serde_json::value::to_raw_value(&text).expect("a string is JSON")

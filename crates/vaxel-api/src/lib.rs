@@ -21,6 +21,7 @@ mod calls;
 mod keys;
 mod status;
 
+mod compat; // the doors of earlier systems
 mod docs; // pages for people
 mod markdown;
 mod describe;

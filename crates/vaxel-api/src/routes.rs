@@ -5,8 +5,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    calls, context::Context, dependencies, describe, docs, events, health, keys, logs, problem,
-    revisions, services, status, tools, usage,
+    calls, compat, context::Context, dependencies, describe, docs, events, health, keys, logs,
+    problem, revisions, services, status, tools, usage,
 };
 
 /// Every endpoint that the document describes.
@@ -60,6 +60,7 @@ pub(crate) fn described() -> (Router<Context>, OpenApi) {
 /// document; bodies are bounded.
 pub(crate) fn router(context: Context, described: Router<Context>) -> Router {
     described
+        .merge(compat::router())
         .route("/", get(docs::home))
         .route("/docs", get(docs::reader_folder))
         .route("/docs/", get(docs::reader))

@@ -193,7 +193,8 @@ impl Control {
         &self.inner.context.store
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
+    /// The time by which everything here is dated.
+    pub fn now(&self) -> Timestamp {
         self.inner.context.clock.now()
     }
 

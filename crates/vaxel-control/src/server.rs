@@ -63,6 +63,11 @@ impl Control {
         Ok(())
     }
 
+    /// Whether the caller may see and change what others own. `mcp:manage`.
+    pub fn may_manage(&self, caller: &Principal) -> Result<(), Failure> {
+        require(caller, Permission::McpManage)
+    }
+
     /// Whether the caller may read the metrics. `metrics:read`.
     pub fn may_read_metrics(&self, caller: &Principal) -> Result<(), Failure> {
         require(caller, Permission::MetricsRead)

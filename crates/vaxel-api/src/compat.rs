@@ -1,0 +1,79 @@
+//! Paths, bodies and answers of the systems that Vaxel takes the place of, exactly as their clients know
+//! them: thin views over the same calls of control as the management API. One file per system.
+
+use axum::{
+    Json as Answer, Router,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+use vaxel_core::{
+    failure::{Failure, facts},
+    name::ServiceName,
+};
+
+use crate::{context::Context, problem::Refusal};
+
+mod ai_platform;
+mod devq;
+
+/// Every path of every system.
+pub(crate) fn router() -> Router<Context> {
+    Router::new()
+        .merge(ai_platform::router())
+        .merge(devq::router())
+}
+
+/// A failure as these clients read it: a status, and the sentence under `error` and `detail`.
+struct Told {
+    status: StatusCode,
+    sentence: String,
+}
+
+impl Told {
+    fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
+        let sentence = sentence.into();
+        Self { status, sentence }
+    }
+
+    /// The failure under a status that the system has for it.
+    fn under(status: StatusCode, failure: &Failure) -> Self {
+        Self::new(status, failure.to_string())
+    }
+}
+
+impl From<Failure> for Told {
+    fn from(failure: Failure) -> Self {
+        let status = StatusCode::from_u16(facts(failure.kind).status);
+        Self::under(
+            status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            &failure,
+        )
+    }
+}
+
+impl From<Refusal> for Told {
+    fn from(refusal: Refusal) -> Self {
+        refusal.0.into()
+    }
+}
+
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        let body = json!({ "error": self.sentence, "detail": self.sentence });
+        (self.status, Answer(body)).into_response()
+    }
+}
+
+/// The name under which a service called `text` by people is registered.
+fn service_name(text: &str) -> Result<ServiceName, Told> {
+    ServiceName::closest(text).ok_or_else(|| {
+        let sentence = format!("`{text}` is no name: it needs a letter or a digit");
+        Told::new(StatusCode::UNPROCESSABLE_ENTITY, sentence)
+    })
+}
+
+/// The first of `keys` that the object has.
+fn first_of<'a>(object: &'a Value, keys: &[&str]) -> Option<&'a Value> {
+    keys.iter().find_map(|key| object.get(key))
+}
