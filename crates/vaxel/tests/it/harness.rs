@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -166,6 +167,47 @@ impl Drop for TestVaxel {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// Where and as whom to ask. Unlike the command line it is quick, and what it answers says whether a
+/// change was acknowledged.
+pub(crate) struct Door {
+    pub(crate) address: String,
+    pub(crate) key: String,
+}
+
+impl Door {
+    pub(crate) fn of(vaxel: &TestVaxel) -> Self {
+        Self {
+            address: vaxel.url().trim_start_matches("http://").to_owned(),
+            key: vaxel.key(),
+        }
+    }
+
+    /// The status and body of an answer; an error when there is none.
+    pub(crate) fn ask(
+        &self,
+        verb: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> io::Result<(u16, Value)> {
+        let mut link = TcpStream::connect(&self.address)?;
+        let body = body.map(ToString::to_string).unwrap_or_default();
+        write!(
+            link,
+            "{verb} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
+             content-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            self.key,
+            body.len()
+        )?;
+        let mut answer = String::new();
+        link.read_to_string(&mut answer)?;
+        let broken = || io::Error::other("the answer broke off");
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(broken)?;
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let body = serde_json::from_str(body).map_err(|_| broken())?;
+        Ok((status.ok_or_else(broken)?, body))
     }
 }
 

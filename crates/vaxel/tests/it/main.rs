@@ -15,5 +15,6 @@ mod matrix;
 mod peers;
 mod registry;
 mod restart;
+mod seeds;
 mod tidy;
 mod validation;

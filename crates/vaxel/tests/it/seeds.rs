@@ -1,0 +1,238 @@
+//! Clients of the systems that Vaxel takes the place of, with the requests that they know.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Door, TestVaxel, echo_server};
+
+fn told(door: &Door, verb: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+    door.ask(verb, path, body)
+        .unwrap_or_else(|error| panic!("{verb} {path}: {error}"))
+}
+
+fn ok(door: &Door, verb: &str, path: &str, body: Option<&Value>) -> Value {
+    let (status, answer) = told(door, verb, path, body);
+    assert!(
+        (200..300).contains(&status),
+        "{verb} {path}: {status} {answer}"
+    );
+    answer
+}
+
+/// The server of the AI Platform's document, with a script that is here.
+fn file_system_server(vaxel: &TestVaxel) -> Value {
+    json!({
+        "name": "File System Server", "description": "Local file system access",
+        "command": "python3", "args": [echo_server(vaxel.home.path())],
+        "env": { "DEBUG": "1" }, "enabled": true
+    })
+}
+
+#[test]
+fn the_ai_platform_manages_its_servers() {
+    let vaxel = TestVaxel::start();
+    let door = Door::of(&vaxel);
+    let server = file_system_server(&vaxel);
+    let (status, created) = told(&door, "POST", "/api/mcp", Some(&server));
+    assert_eq!(status, 201, "{created}");
+    let created = &created["server"];
+    let id = created["id"].as_str().unwrap();
+    assert_eq!(created["name"], "File System Server");
+    assert_eq!(
+        (&created["command"], &created["enabled"]),
+        (&json!("python3"), &json!(true))
+    );
+    assert!(
+        !created.to_string().contains(r#""DEBUG":"1""#),
+        "values are sealed: {created}"
+    );
+    // A second one of the same name is another one.
+    let second = ok(&door, "POST", "/api/mcp", Some(&server));
+    assert_ne!(second["server"]["id"], id);
+    assert_eq!(second["server"]["name"], "File System Server");
+    let path = format!("/api/mcp/{id}");
+
+    let started = ok(&door, "POST", &format!("{path}/start"), None);
+    assert_eq!(started["server"]["healthStatus"], "HEALTHY");
+    assert_eq!(started["runtimeStatus"]["status"], "running");
+    let execute = format!("{path}/execute");
+    for call in [
+        json!({ "toolName": "echo", "parameters": { "text": "hi" } }),
+        json!({ "tool": "echo", "args": { "text": "hi" } }),
+        json!({ "name": "echo", "arguments": { "text": "hi" } }),
+    ] {
+        let done = ok(&door, "POST", &execute, Some(&call));
+        assert_eq!(done["success"], true);
+        assert_eq!(done["result"]["content"][0]["text"], "hi");
+        assert!(done["executionTime"].is_u64());
+    }
+
+    let shown = ok(&door, "GET", &path, None);
+    assert_eq!(shown["runtimeStatus"]["status"], "running");
+    assert!(shown["runtimeStatus"]["pid"].is_u64() && shown["runtimeStatus"]["uptime"].is_u64());
+    crate::harness::wait_for("the calls to be on record", || {
+        ok(&door, "GET", &path, None)["stats"]["totalCalls"] == 3
+    });
+    let shown = ok(&door, "GET", &path, None);
+    assert!(shown["server"]["lastUsedAt"].is_string(), "{shown}");
+    assert!(shown["stats"]["averageExecutionTime"].is_number());
+    let logs = ok(&door, "GET", &format!("{path}/logs"), None);
+    let newest = &logs["logs"][0];
+    assert_eq!(
+        (&newest["toolName"], &newest["success"]),
+        (&json!("echo"), &json!(true))
+    );
+    assert_eq!(newest["serverId"], id);
+
+    let renamed = ok(
+        &door,
+        "PUT",
+        &path,
+        Some(&json!({ "description": "Files" })),
+    );
+    assert_eq!(renamed["server"]["description"], "Files");
+    assert_eq!(
+        renamed["server"]["name"], "File System Server",
+        "what was not sent stays"
+    );
+    let list = ok(&door, "GET", "/api/mcp", None);
+    assert_eq!(list["servers"].as_array().unwrap().len(), 2);
+    let stopped = ok(&door, "POST", &format!("{path}/stop"), None);
+    assert_eq!(stopped["server"]["enabled"], false);
+    ok(&door, "DELETE", &path, None);
+    let list = ok(&door, "GET", "/api/mcp", None);
+    assert_eq!(list["servers"].as_array().unwrap().len(), 1);
+    // Soft: it is in the archive.
+    let archive = ok(&door, "GET", "/api/v1/services?deleted=true", None);
+    assert_eq!(archive["items"][0]["id"], id);
+}
+
+#[test]
+fn the_ai_platform_reads_its_own_errors() {
+    let vaxel = TestVaxel::start();
+    let door = Door::of(&vaxel);
+    let (status, told_) = told(&door, "GET", "/api/mcp/no-such-server", None);
+    assert_eq!(status, 404);
+    assert!(
+        told_["error"].as_str().unwrap().contains("no-such-server"),
+        "{told_}"
+    );
+
+    let mut broken = file_system_server(&vaxel);
+    broken["command"] = json!("no-such-program-anywhere");
+    let server = ok(&door, "POST", "/api/mcp", Some(&broken));
+    let path = format!("/api/mcp/{}", server["server"]["id"].as_str().unwrap());
+    let (status, answer) = told(&door, "POST", &format!("{path}/start"), None);
+    assert_eq!(status, 500, "{answer}");
+    assert!(
+        answer["error"]
+            .as_str()
+            .unwrap()
+            .contains("no-such-program-anywhere"),
+        "{answer}"
+    );
+
+    let works = ok(&door, "POST", "/api/mcp", Some(&file_system_server(&vaxel)));
+    let path = format!("/api/mcp/{}", works["server"]["id"].as_str().unwrap());
+    ok(&door, "POST", &format!("{path}/start"), None);
+    let execute = format!("{path}/execute");
+    let (status, answer) = told(&door, "POST", &execute, Some(&json!({ "toolName": "die" })));
+    assert_eq!(status, 400, "{answer}");
+    assert!(!answer["error"].as_str().unwrap().is_empty());
+    let (status, _) = told(&door, "POST", &execute, Some(&json!({ "parameters": {} })));
+    assert_eq!(status, 400);
+
+    vaxel.ok(&["key", "create", "reader", "--permission", "mcp:read"]);
+    let reader = vaxel.json(&["key", "create", "other", "--permission", "mcp:read"]);
+    let door = Door {
+        key: reader["key"].as_str().unwrap().to_owned(),
+        ..door
+    };
+    let call = json!({ "toolName": "echo", "parameters": {} });
+    assert_eq!(told(&door, "POST", &execute, Some(&call)).0, 403);
+    assert_eq!(told(&door, "GET", "/api/mcp/admin/all", None).0, 403);
+    // What others own is not among one's own.
+    let own = ok(&door, "GET", "/api/mcp", None);
+    assert_eq!(own["servers"], json!([]));
+}
+
+#[test]
+fn the_ai_platforms_dashboard_and_figures_count_what_is_there() {
+    let vaxel = TestVaxel::start();
+    let door = Door::of(&vaxel);
+    let server = ok(&door, "POST", "/api/mcp", Some(&file_system_server(&vaxel)));
+    let id = server["server"]["id"].as_str().unwrap();
+    ok(&door, "POST", &format!("/api/mcp/{id}/start"), None);
+    let mut broken = file_system_server(&vaxel);
+    broken["command"] = json!("no-such-program-anywhere");
+    ok(&door, "POST", "/api/mcp", Some(&broken));
+    let dashboard = ok(&door, "GET", "/api/mcp/health/check", None);
+    assert_eq!(
+        dashboard["summary"],
+        json!({ "total": 2, "healthy": 1, "unhealthy": 1 })
+    );
+    let servers = dashboard["servers"].as_array().unwrap();
+    let well = servers.iter().find(|one| one["id"] == id).unwrap();
+    assert_eq!(
+        (&well["healthy"], &well["status"]),
+        (&json!(true), &json!("HEALTHY"))
+    );
+    assert_eq!(well["name"], "File System Server");
+    let all = ok(&door, "GET", "/api/mcp/admin/all", None);
+    assert_eq!(all["servers"].as_array().unwrap().len(), 2);
+    let figures = ok(&door, "GET", "/api/mcp/admin/statistics", None);
+    let figures = &figures["statistics"];
+    assert_eq!(
+        (&figures["totalServers"], &figures["activeServers"]),
+        (&json!(2), &json!(1))
+    );
+}
+
+#[test]
+fn devq_lists_checks_and_calls_services() {
+    let vaxel = TestVaxel::start();
+    let door = Door::of(&vaxel);
+    let script = echo_server(vaxel.home.path()).display().to_string();
+    vaxel.add("context7-mcp", &["python3", &script]);
+    let list = ok(&door, "GET", "/api/services", None);
+    let registration = &list[0];
+    assert_eq!(registration["name"], "context7-mcp");
+    assert_eq!(
+        (&registration["type"], &registration["protocol"]),
+        (&json!("fastmcp"), &json!("stdio"))
+    );
+    let health = ok(&door, "GET", "/api/services/context7-mcp/health", None);
+    assert_eq!(
+        (&health["service"], &health["status"]),
+        (&json!("context7-mcp"), &json!("healthy"))
+    );
+    assert_eq!(health["error"], Value::Null);
+
+    let call = json!({ "tool": "echo", "args": { "text": "FastAPI patterns" } });
+    let done = ok(
+        &door,
+        "POST",
+        "/api/services/context7-mcp/call",
+        Some(&call),
+    );
+    assert_eq!(done["content"][0]["text"], "FastAPI patterns");
+
+    let (status, answer) = told(&door, "POST", "/api/services/stripe-mcp/call", Some(&call));
+    assert_eq!(
+        (status, &answer["detail"]),
+        (404, &json!("Service stripe-mcp not found"))
+    );
+    vaxel.ok(&["service", "stop", "context7-mcp"]);
+    let (status, answer) = told(
+        &door,
+        "POST",
+        "/api/services/context7-mcp/call",
+        Some(&call),
+    );
+    assert_eq!(status, 503, "{answer}");
+    assert!(
+        answer["detail"]
+            .as_str()
+            .unwrap()
+            .starts_with("No healthy instances of context7-mcp")
+    );
+}
