@@ -35,7 +35,7 @@ impl Control {
             services: inner.context.board.totals(),
             calls,
             store: StoreFacts {
-                engine: store.engine,
+                engine: store.engine.to_owned(),
                 schema: store.schema,
                 bytes: store.bytes,
             },

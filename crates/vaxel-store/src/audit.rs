@@ -5,9 +5,9 @@ use vaxel_core::{audit::AuditLine, time::Timestamp};
 use crate::{
     error::Error,
     service::to_json,
-    sqlite::Tx,
     stmt::{Stmt, values},
     store::Store,
+    tx::Tx,
 };
 
 /// A line as it was written.

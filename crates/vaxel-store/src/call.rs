@@ -13,9 +13,9 @@ use vaxel_core::{
 
 use crate::{
     error::Error,
-    sqlite::Prepared,
     stmt::{Row, Stmt, Value, values},
     store::Store,
+    tx::Prepared,
 };
 
 /// A record as it was written.
@@ -102,8 +102,9 @@ static INSERT: Stmt = Stmt::new(
 static COUNT: Stmt = Stmt::new(
     "INSERT INTO call_stats (service, calls, errors, total_us, last_at) \
      VALUES ($1, $2, $3, $4, $5) ON CONFLICT (service) DO UPDATE SET \
-     calls = calls + excluded.calls, errors = errors + excluded.errors, \
-     total_us = total_us + excluded.total_us, last_at = max(last_at, excluded.last_at)",
+     calls = call_stats.calls + excluded.calls, errors = call_stats.errors + excluded.errors, \
+     total_us = call_stats.total_us + excluded.total_us, last_at = CASE \
+     WHEN excluded.last_at > call_stats.last_at THEN excluded.last_at ELSE call_stats.last_at END",
 );
 static STATS: Stmt =
     Stmt::new("SELECT calls, errors, total_us, last_at FROM call_stats WHERE service = $1");

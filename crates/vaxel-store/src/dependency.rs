@@ -11,9 +11,9 @@ use vaxel_core::{
 
 use crate::{
     error::Error,
-    sqlite::Tx,
     stmt::{Row, Stmt, values},
     store::Store,
+    tx::Tx,
 };
 
 static FORGET: Stmt = Stmt::new("DELETE FROM dependencies WHERE service = $1");

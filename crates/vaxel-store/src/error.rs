@@ -73,6 +73,43 @@ pub enum Error {
         "the store did not answer in time, its disk may hang; look whether the change was made before you repeat it"
     )]
     Late,
+    /// The server of the database cannot be reached, or does not let Vaxel do its work.
+    #[error("the store, {server}, cannot be reached ({detail})")]
+    Unreachable {
+        /// Which one, without its password.
+        server: String,
+        /// What was said last.
+        detail: String,
+    },
+    /// The server answers and refuses: a password, a right, a database that is not there.
+    #[error("{server} refuses what Vaxel needs ({detail})")]
+    Refused {
+        /// Which one, without its password.
+        server: String,
+        /// What it said.
+        detail: String,
+    },
+    /// The connection broke between a commit and its answer.
+    #[error(
+        "the connection to {server} was lost before it answered; look whether the change was made before you repeat it"
+    )]
+    Unknown {
+        /// Which one, without its password.
+        server: String,
+    },
+    /// Another Vaxel works on the database.
+    #[error(
+        "{server} is in use by another Vaxel ({holder}); stop it, or give this one another database or schema: several on one database come with a later version"
+    )]
+    Shared {
+        /// Which one, without its password.
+        server: String,
+        /// What the server knows about the other one.
+        holder: String,
+    },
+    /// Others changed the same rows at the same moment, more than once.
+    #[error("others changed the same at the same moment; try again")]
+    Contended,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -159,10 +196,6 @@ impl Error {
         reason = "it is the function that `map_err` wants"
     )]
     pub(crate) fn of(error: rusqlite::Error) -> Self {
-        Self::sorted(&error)
-    }
-
-    pub(crate) fn sorted(error: &rusqlite::Error) -> Self {
         let extended = error.sqlite_error().map_or(0, |raw| raw.extended_code);
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
@@ -177,6 +210,41 @@ impl Error {
             },
             _ => Self::Engine(error.to_string()),
         }
+    }
+
+    /// The same for somebody else whom it meets.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Full => Self::Full,
+            Self::Busy => Self::Busy,
+            Self::Contended => Self::Contended,
+            Self::Disk(detail) => Self::Disk(detail.clone()),
+            Self::Unreachable { server, detail } => Self::Unreachable {
+                server: server.clone(),
+                detail: detail.clone(),
+            },
+            Self::Refused { server, detail } => Self::Refused {
+                server: server.clone(),
+                detail: detail.clone(),
+            },
+            Self::Shared { server, holder } => Self::Shared {
+                server: server.clone(),
+                holder: holder.clone(),
+            },
+            Self::Unknown { server } => Self::Unknown {
+                server: server.clone(),
+            },
+            Self::Corrupt { file, detail } => Self::Corrupt {
+                file: file.clone(),
+                detail: detail.clone(),
+            },
+            other => Self::Engine(other.to_string()),
+        }
+    }
+
+    /// Whether it may be gone the next time, and nothing was written.
+    pub(crate) const fn is_passing(&self) -> bool {
+        matches!(self, Self::Contended | Self::Unreachable { .. })
     }
 
     /// Whether the store is to blame, not what was asked of it.
@@ -197,6 +265,11 @@ impl Error {
             | Self::Disk(_)
             | Self::Busy
             | Self::Late
+            | Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::Unknown { .. }
+            | Self::Shared { .. }
+            | Self::Contended
             | Self::Closed => Kind::StoreUnavailable,
             Self::Taken | Self::Circle(_) => Kind::Conflict,
             Self::Changed => Kind::VersionMismatch,

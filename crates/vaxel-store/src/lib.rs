@@ -1,13 +1,18 @@
 //! The only place that knows the SQL engine.
 //!
-//! Two files: `vaxel.db` holds resources, where a write is answered after it is on disk, and
-//! `records.db` holds call records, of which a crash may cost the last second. Every write is one
-//! named transaction that also holds its audit line and its change event. Statements are values with
-//! `$1`-style parameters, so that a second engine can take the same text.
+//! Two databases: one holds resources, where a write is answered after it is on disk, the other one
+//! call records, of which a crash may cost the last second. They are two files of SQLite, or the
+//! tables of one schema of PostgreSQL. Every write is one named transaction that also holds its audit
+//! line and its change event. Statements are values with `$1`-style parameters that both engines take.
 mod store; // read this first
+mod database;
+mod writer;
 mod error;
 mod stmt;
+mod tx;
+mod link; // where the engines part:
 mod sqlite;
+mod postgres;
 mod migrations;
 mod lock;
 mod counts;
@@ -20,6 +25,7 @@ mod key;
 mod catalog;
 mod audit;
 mod outbox;
+mod wait;
 mod note;
 mod session;
 mod health;
@@ -34,6 +40,7 @@ pub use error::Error;
 pub use health::{Digests, HealthChange, HealthRow};
 pub use key::KeyRow;
 pub use outbox::{Event, Happening};
+pub use postgres::{DatabaseUrl, InvalidUrl};
 pub use revision::{LabelRow, RevisionRow};
 pub use secret::SecretRow;
 pub use service::{ServiceEntry, ServiceOrder, ServicePosition, ServiceQuery};

@@ -7,9 +7,9 @@ use vaxel_core::{audit::AuditLine, principal::Principal, time::Timestamp};
 use crate::{
     error::Error,
     service::to_json,
-    sqlite::Tx,
     stmt::{Row, Stmt, values},
     store::Store,
+    tx::Tx,
 };
 
 /// One change.
@@ -52,9 +52,11 @@ pub struct Happening {
     pub detail: Value,
 }
 
+// The number is made here, not by the engine: a transaction that fails would leave a hole.
 static APPEND: Stmt = Stmt::new(
-    "INSERT INTO outbox (at, action, target_kind, target_id, target_name, actor, message, detail) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    "INSERT INTO outbox (seq, at, action, target_kind, target_id, target_name, actor, message, \
+     detail) \
+     VALUES ((SELECT COALESCE(max(seq), 0) + 1 FROM outbox), $1, $2, $3, $4, $5, $6, $7, $8)",
 );
 static AFTER: Stmt = Stmt::new(
     "SELECT seq, at, action, target_kind, target_id, target_name, actor, message, detail \

@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     outbox,
     service::{from_json, to_json},
-    sqlite::Tx,
+    tx::Tx,
     stmt::{Row, Stmt, values},
     store::Store,
 };

@@ -9,9 +9,9 @@ use vaxel_core::{
 use crate::{
     audit,
     error::Error,
-    sqlite::Tx,
     stmt::{Row, Stmt, values},
     store::Store,
+    tx::Tx,
 };
 
 /// A sealed value.

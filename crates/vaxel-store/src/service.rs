@@ -17,6 +17,7 @@ use crate::{
     secret::{self, SecretRow},
     stmt::{Row, Stmt, Value, values},
     store::Store,
+    tx::Tx,
 };
 
 /// Which services. Everything that is given must hold.
@@ -87,7 +88,7 @@ static ALL: Stmt = Stmt::new(columns!("WHERE deleted_at IS NULL ORDER BY name"))
 // LIKE would not mind here, but would on another engine).
 macro_rules! matching {
     () => {
-        "(deleted_at IS NOT NULL) = $1 AND ($2 IS NULL OR search LIKE $2 ESCAPE '\\') \
+        "(CASE WHEN deleted_at IS NULL THEN 0 ELSE 1 END) = $1 AND ($2 IS NULL OR search LIKE $2 ESCAPE '\\') \
          AND ($3 IS NULL OR replace(tags, $3, '') <> tags) AND ($4 IS NULL OR environment = $4) \
          AND ($5 IS NULL OR source = $5) AND ($6 IS NULL OR owner = $6)"
     };

@@ -5,9 +5,9 @@ use std::{borrow::Cow, sync::OnceLock};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use vaxel_core::{id::Id, time::Timestamp};
 
-use crate::error::Error;
+use crate::{error::Error, postgres::Number};
 
-/// One SQL text. Parameters are `$1`, `$2`, …; `$` stands for nothing else.
+/// One SQL text for every engine. Parameters are `$1`, `$2`, …; `$` stands for nothing else.
 pub(crate) struct Stmt {
     text: &'static str,
     sqlite: OnceLock<String>,
@@ -25,21 +25,75 @@ impl Stmt {
     pub(crate) fn for_sqlite(&self) -> &str {
         self.sqlite.get_or_init(|| self.text.replace('$', "?"))
     }
+
+    /// The text as PostgreSQL reads it.
+    pub(crate) const fn for_postgres(&self) -> &'static str {
+        self.text
+    }
 }
 
-/// A value that is stored. Column types are TEXT, BIGINT and BLOB.
+/// What a column holds: BIGINT, TEXT or BLOB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Int,
+    Text,
+    Blob,
+}
+
+/// A value that is stored. PostgreSQL wants to know also of a null what it would be.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value<'a> {
-    Null,
+    Null(Kind),
     Int(i64),
     Text(Cow<'a, str>),
     Blob(Cow<'a, [u8]>),
 }
 
+impl Value<'_> {
+    pub(crate) const fn kind(&self) -> Kind {
+        match self {
+            Self::Null(kind) => *kind,
+            Self::Int(_) => Kind::Int,
+            Self::Text(_) => Kind::Text,
+            Self::Blob(_) => Kind::Blob,
+        }
+    }
+}
+
+/// What values of a type are stored as.
+pub(crate) trait Stored {
+    const KIND: Kind;
+}
+
+impl Stored for i64 {
+    const KIND: Kind = Kind::Int;
+}
+impl Stored for u64 {
+    const KIND: Kind = Kind::Int;
+}
+impl Stored for bool {
+    const KIND: Kind = Kind::Int;
+}
+impl Stored for Timestamp {
+    const KIND: Kind = Kind::Int;
+}
+impl Stored for &str {
+    const KIND: Kind = Kind::Text;
+}
+impl Stored for String {
+    const KIND: Kind = Kind::Text;
+}
+impl<T> Stored for Id<T> {
+    const KIND: Kind = Kind::Text;
+}
+impl Stored for &[u8] {
+    const KIND: Kind = Kind::Blob;
+}
+
 impl rusqlite::ToSql for Value<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
-            Self::Null => ValueRef::Null,
+            Self::Null(_) => ValueRef::Null,
             Self::Int(number) => ValueRef::Integer(*number),
             Self::Text(text) => ValueRef::Text(text.as_bytes()),
             Self::Blob(bytes) => ValueRef::Blob(bytes),
@@ -87,70 +141,82 @@ impl<T> From<Id<T>> for Value<'_> {
         Self::Text(Cow::Owned(id.to_string()))
     }
 }
-impl<T: Into<Self>> From<Option<T>> for Value<'_> {
+impl<T: Into<Self> + Stored> From<Option<T>> for Value<'_> {
     fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Null, Into::into)
+        value.map_or(Self::Null(T::KIND), Into::into)
     }
 }
 
 /// One row of an answer, read by position.
-pub(crate) struct Row<'a>(pub(crate) &'a rusqlite::Row<'a>);
+pub(crate) enum Row<'a> {
+    Sqlite(&'a rusqlite::Row<'a>),
+    Postgres(&'a tokio_postgres::Row),
+}
 
 impl Row<'_> {
     pub(crate) fn int(&self, at: usize) -> Result<i64, Error> {
-        self.0
-            .get(at)
-            .map_err(|error| Error::unreadable("number", error))
+        there("number", self.maybe_int(at)?)
+    }
+    pub(crate) fn maybe_int(&self, at: usize) -> Result<Option<i64>, Error> {
+        const WHAT: &str = "number";
+        match self {
+            Self::Sqlite(row) => row.get(at).map_err(|error| Error::unreadable(WHAT, error)),
+            Self::Postgres(row) => row
+                .try_get::<_, Option<Number>>(at)
+                .map(|number| number.map(|Number(number)| number))
+                .map_err(|error| Error::unreadable(WHAT, error)),
+        }
     }
     pub(crate) fn count(&self, at: usize) -> Result<u64, Error> {
         self.int(at)
             .map(|number| u64::try_from(number).unwrap_or(0))
     }
     pub(crate) fn maybe_count(&self, at: usize) -> Result<Option<u64>, Error> {
-        let number: Option<i64> = self
-            .0
-            .get(at)
-            .map_err(|error| Error::unreadable("number", error))?;
+        let number = self.maybe_int(at)?;
         Ok(number.map(|number| u64::try_from(number).unwrap_or(0)))
     }
     pub(crate) fn truth(&self, at: usize) -> Result<bool, Error> {
         self.int(at).map(|number| number != 0)
     }
     pub(crate) fn text(&self, at: usize) -> Result<String, Error> {
-        self.0
-            .get(at)
-            .map_err(|error| Error::unreadable("text", error))
+        there("text", self.maybe_text(at)?)
     }
     pub(crate) fn maybe_text(&self, at: usize) -> Result<Option<String>, Error> {
-        self.0
-            .get(at)
-            .map_err(|error| Error::unreadable("text", error))
+        const WHAT: &str = "text";
+        match self {
+            Self::Sqlite(row) => row.get(at).map_err(|error| Error::unreadable(WHAT, error)),
+            Self::Postgres(row) => row
+                .try_get(at)
+                .map_err(|error| Error::unreadable(WHAT, error)),
+        }
     }
     pub(crate) fn blob(&self, at: usize) -> Result<Vec<u8>, Error> {
-        self.0
-            .get(at)
-            .map_err(|error| Error::unreadable("value", error))
+        there("value", self.maybe_blob(at)?)
     }
     pub(crate) fn maybe_blob(&self, at: usize) -> Result<Option<Vec<u8>>, Error> {
-        self.0
-            .get(at)
-            .map_err(|error| Error::unreadable("value", error))
+        const WHAT: &str = "value";
+        match self {
+            Self::Sqlite(row) => row.get(at).map_err(|error| Error::unreadable(WHAT, error)),
+            Self::Postgres(row) => row
+                .try_get(at)
+                .map_err(|error| Error::unreadable(WHAT, error)),
+        }
     }
     pub(crate) fn time(&self, at: usize) -> Result<Timestamp, Error> {
         self.count(at).map(Timestamp::from_millis)
     }
     pub(crate) fn maybe_time(&self, at: usize) -> Result<Option<Timestamp>, Error> {
-        let millis: Option<i64> = self
-            .0
-            .get(at)
-            .map_err(|error| Error::unreadable("time", error))?;
-        Ok(millis.map(|millis| Timestamp::from_millis(u64::try_from(millis).unwrap_or(0))))
+        Ok(self.maybe_count(at)?.map(Timestamp::from_millis))
     }
     pub(crate) fn id<T>(&self, at: usize) -> Result<Id<T>, Error> {
         self.text(at)?
             .parse()
             .map_err(|error| Error::unreadable("id", error))
     }
+}
+
+fn there<T>(what: &'static str, value: Option<T>) -> Result<T, Error> {
+    value.ok_or_else(|| Error::unreadable(what, "it is missing"))
 }
 
 /// `[value, …].into()` for parameters of different types.

@@ -1,4 +1,4 @@
-//! The store: a cheap handle to two databases.
+//! The store: a cheap handle to two databases, of resources and of records, on either engine.
 
 use std::{
     fs,
@@ -8,13 +8,20 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
 use crate::{
     counts::TransactionStats,
+    database::Database,
     error::Error,
+    link::Link,
     lock::DirLock,
     migrations,
-    sqlite::{Database, Durability, Tx},
+    postgres::{DatabaseUrl, Ear, Role, Server, Session},
+    sqlite::{self, Durability},
     stmt::Stmt,
+    tx::Tx,
 };
 
 /// Settings of a store.
@@ -22,6 +29,8 @@ use crate::{
 pub struct Config {
     /// The data directory; made when it is missing.
     pub dir: PathBuf,
+    /// Where the database is, when it is no file in that directory.
+    pub url: Option<DatabaseUrl>,
     /// Connections that read, per database.
     pub readers: usize,
     /// Writes that may wait; further ones wait to be queued.
@@ -35,6 +44,7 @@ impl Config {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
+            url: None,
             readers: 2,
             queue: 1_024,
             write_timeout: Duration::from_secs(10),
@@ -48,18 +58,37 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     resources: Database,
     records: Database,
-    dir: PathBuf,
+    pub(crate) engine: Engine,
+    /// Counts up whenever something may have been committed.
+    pub(crate) ticks: watch::Sender<u64>,
+    /// Hears what others commit, from the first time that somebody waits.
+    pub(crate) ear: Mutex<Option<Ear>>,
     _lock: DirLock,
 }
+
+/// What the two databases are.
+pub(crate) enum Engine {
+    /// Two files in this directory.
+    Sqlite(PathBuf),
+    /// Tables of one schema.
+    Postgres(Arc<Server>),
+}
+
+/// Both databases of an engine.
+type Opened = (Database, Database, Engine);
 
 /// Figures of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
-    /// `sqlite`
-    pub engine: String,
+    /// `sqlite` or `postgresql`
+    pub engine: &'static str,
+    /// Version of the engine.
+    pub version: String,
+    /// Where it is: a directory, or a server with its database.
+    pub place: String,
     /// Number of the schema.
     pub schema: u64,
     /// Size on disk, bytes.
@@ -77,21 +106,27 @@ pub struct Stats {
 }
 
 impl Store {
-    /// Opens the store in `config.dir`, making what is missing and bringing the schema up to date.
+    /// Opens the store, making what is missing and bringing the schema up to date: in `config.dir`, or
+    /// at `config.url`. The directory is locked in any case.
     pub fn open(config: &Config) -> Result<Self, Error> {
+        Self::open_as(config, false)
+    }
+
+    /// `is_shared`: others may write to the same database. No feature yet, but tests are several nodes.
+    pub(crate) fn open_as(config: &Config, is_shared: bool) -> Result<Self, Error> {
         make_private_dir(&config.dir)?;
         let lock = DirLock::take(&config.dir)?;
-        let settings = (config.readers, config.queue, config.write_timeout);
-        let open = |name: &str, durability, steps| {
-            let file = config.dir.join(name);
-            make_private_file(&file)?;
-            Database::open(&file, durability, steps, settings)
+        let (resources, records, engine) = match &config.url {
+            None => open_files(config)?,
+            Some(url) => open_server(config, url, is_shared)?,
         };
         Ok(Self {
             inner: Arc::new(Inner {
-                resources: open("vaxel.db", Durability::Full, migrations::RESOURCES)?,
-                records: open("records.db", Durability::Relaxed, migrations::RECORDS)?,
-                dir: config.dir.clone(),
+                resources,
+                records,
+                engine,
+                ticks: watch::Sender::new(0),
+                ear: Mutex::new(None),
                 _lock: lock,
             }),
         })
@@ -102,6 +137,7 @@ impl Store {
     pub async fn close(&self) {
         let inner = Arc::clone(&self.inner);
         let closing = tokio::task::spawn_blocking(move || {
+            inner.ear.lock().take();
             inner.resources.close();
             inner.records.close();
         });
@@ -112,20 +148,31 @@ impl Store {
 
     /// Figures of the store.
     pub fn stats(&self) -> Stats {
-        let bytes = ["vaxel.db", "vaxel.db-wal", "records.db", "records.db-wal"]
-            .iter()
-            .filter_map(|name| fs::metadata(self.inner.dir.join(name)).ok())
-            .map(|file| file.len())
-            .sum();
         let Inner {
             resources, records, ..
         } = &*self.inner;
+        let (engine, version, place, bytes) = match &self.inner.engine {
+            Engine::Sqlite(dir) => (
+                "sqlite",
+                rusqlite::version().to_owned(),
+                dir.display().to_string(),
+                size_of_files(dir),
+            ),
+            Engine::Postgres(server) => (
+                "postgresql",
+                server.version().to_owned(),
+                server.name().to_owned(),
+                server.bytes(),
+            ),
+        };
         let (commits, writes) = resources.commits();
         let mut transactions = resources.counts.by_name();
         transactions.extend(records.counts.by_name());
         let last_error = resources.counts.last_error();
         Stats {
-            engine: "sqlite".to_owned(),
+            engine,
+            version,
+            place,
             schema: migrations::RESOURCES.len() as u64,
             bytes,
             writes,
@@ -136,10 +183,32 @@ impl Store {
         }
     }
 
+    /// Whether the store answers. Notes the size of what is stored, where only the engine knows it.
+    pub async fn probe(&self) -> Result<(), Error> {
+        static ONE: Stmt = Stmt::new("SELECT 1");
+        // The second moment of a size that grows slowly: nobody waits for an exact one.
+        static BYTES: Stmt = Stmt::new(
+            "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c \
+             JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind = 'r' AND n.nspname = current_schema()",
+        );
+        let Engine::Postgres(server) = &self.inner.engine else {
+            return self
+                .read("probe", |tx| tx.find(&ONE, &[], |_| Ok(())).map(drop))
+                .await;
+        };
+        let bytes = self.read("probe", |tx| tx.find(&BYTES, &[], |row| row.count(0)));
+        server.saw_bytes(bytes.await?.unwrap_or(0));
+        Ok(())
+    }
+
     /// Every problem that the engine finds in its files; empty when they are sound. Reads all of
     /// them: for a doctor, not for a timer.
     pub async fn check(&self) -> Result<Vec<String>, Error> {
         static CHECK: Stmt = Stmt::new("PRAGMA integrity_check(20)");
+        if let Engine::Postgres(_) = &self.inner.engine {
+            return self.check_server().await;
+        }
         let mut problems = Vec::new();
         for (name, database) in [
             ("vaxel.db", &self.inner.resources),
@@ -157,12 +226,31 @@ impl Store {
         Ok(problems)
     }
 
+    /// A server looks after its files itself; what can be wrong are its promises.
+    async fn check_server(&self) -> Result<Vec<String>, Error> {
+        static PROMISES: Stmt = Stmt::new(
+            "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') \
+             AND setting = 'off' ORDER BY name",
+        );
+        let off = self.read("check", |tx| tx.query(&PROMISES, &[], |row| row.text(0)));
+        let said = |name| {
+            format!(
+                "the server runs with {name} = off: a crash of its machine may lose what was \
+                 acknowledged"
+            )
+        };
+        Ok(off.await?.into_iter().map(said).collect())
+    }
+
     pub(crate) async fn write<T: Send + 'static>(
         &self,
         name: &'static str,
         work: impl Fn(&mut Tx<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.inner.resources.write(name, work).await
+        let written = self.inner.resources.write(name, work).await;
+        // Also when it failed: that may have been after its commit.
+        self.inner.ticks.send_modify(|tick| *tick += 1);
+        written
     }
 
     pub(crate) async fn read<T: Send + 'static>(
@@ -173,9 +261,69 @@ impl Store {
         self.inner.resources.read(name, work).await
     }
 
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     pub(crate) fn records(&self) -> &Database {
         &self.inner.records
     }
+}
+
+fn open_files(config: &Config) -> Result<Opened, Error> {
+    let settings = (config.readers, config.queue, config.write_timeout);
+    let open = |name: &str, durability, steps| {
+        let file = config.dir.join(name);
+        make_private_file(&file)?;
+        sqlite::open(&file, durability, steps, settings)
+    };
+    Ok((
+        open("vaxel.db", Durability::Full, migrations::RESOURCES)?,
+        open("records.db", Durability::Relaxed, migrations::RECORDS)?,
+        Engine::Sqlite(config.dir.clone()),
+    ))
+}
+
+fn open_server(config: &Config, url: &DatabaseUrl, is_shared: bool) -> Result<Opened, Error> {
+    let server = Arc::new(Server::new(url, config.write_timeout, is_shared)?);
+    let session = |role| Session::new(Arc::clone(&server), role);
+    let mut writer = session(Role::Resources)?;
+    // Sessions block, and whoever opens a store may be where nothing may.
+    let opened = std::thread::scope(|scope| {
+        let migrating = std::thread::Builder::new()
+            .name("vaxel-store-open".to_owned())
+            .spawn_scoped(scope, || {
+                let parts = [
+                    ("resources", migrations::RESOURCES),
+                    ("records", migrations::RECORDS),
+                ];
+                for part in parts {
+                    migrations::apply_to_postgres(&mut writer, &server, part)?;
+                }
+                Ok(())
+            });
+        migrating.map(|thread| thread.join().unwrap_or(Err(Error::Panicked)))
+    });
+    opened.map_err(|error| Error::unusable(&config.dir, error))??;
+    let start = |writer: Session| {
+        let readers: Result<Vec<_>, Error> = (0..config.readers.max(1))
+            .map(|_| session(Role::Reader).map(|session| Link::Postgres(Box::new(session))))
+            .collect();
+        let limits = (config.queue, config.write_timeout);
+        let started = Database::start(Link::Postgres(Box::new(writer)), readers?, limits);
+        started.map_err(|error| Error::unusable(&config.dir, error))
+    };
+    let resources = start(writer)?;
+    let records = start(session(Role::Records)?)?;
+    Ok((resources, records, Engine::Postgres(Arc::clone(&server))))
+}
+
+fn size_of_files(dir: &Path) -> u64 {
+    ["vaxel.db", "vaxel.db-wal", "records.db", "records.db-wal"]
+        .iter()
+        .filter_map(|name| fs::metadata(dir.join(name)).ok())
+        .map(|file| file.len())
+        .sum()
 }
 
 fn make_private_dir(dir: &Path) -> Result<(), Error> {

@@ -13,6 +13,8 @@ mod crash;
 mod group_commit;
 mod opening;
 mod statements;
+mod postgres;
+mod feed;
 
 use std::path::Path;
 
@@ -26,9 +28,9 @@ use vaxel_core::{
 
 use crate::{
     error::Error,
-    sqlite::Tx,
     stmt::{Stmt, values},
     store::{Config, Store},
+    tx::Tx,
 };
 
 static PUT_NOTE: Stmt = Stmt::new("INSERT INTO notes (name, text, updated_at) VALUES ($1, $2, 0)");

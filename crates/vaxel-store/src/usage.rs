@@ -15,7 +15,7 @@ use vaxel_core::{
 
 use crate::{
     error::Error,
-    sqlite::Tx,
+    tx::Tx,
     stmt::{Row, Stmt, Value, values},
     store::Store,
 };

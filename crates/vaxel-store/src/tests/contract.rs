@@ -2,7 +2,8 @@
 
 use crate::store::Store;
 
-/// Runs each of these bodies on every engine; a second engine adds a second module here.
+/// Runs each of these bodies on every engine. PostgreSQL is that of `VAXEL_TEST_POSTGRES`; without it
+/// those tests say that they were skipped.
 macro_rules! contract {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
@@ -12,6 +13,17 @@ macro_rules! contract {
                     let (_dir, store) = crate::tests::fresh();
                     super::$name(&store).await;
                     assert_eq!(store.check().await.unwrap(), Vec::<String>::new());
+                }
+            )*
+        }
+        mod postgres {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    let Some(schema) = crate::tests::postgres::Schema::fresh() else {
+                        return;
+                    };
+                    super::$name(&schema.open()).await;
                 }
             )*
         }

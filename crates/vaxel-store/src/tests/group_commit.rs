@@ -4,12 +4,19 @@ use std::{sync::mpsc, time::Duration};
 
 use tokio::task::JoinSet;
 
-use super::{NOW, fresh, put};
+use super::{NOW, contract::contract, fresh, postgres::Schema, put};
 use crate::{
     error::Error,
     stmt::Stmt,
     store::{Config, Store},
 };
+
+contract!(
+    writers_that_wait_share_one_commit,
+    a_writer_that_fails_or_panics_rolls_back_alone,
+    a_write_whose_caller_went_away_before_it_began_is_not_begun,
+    a_reader_that_panics_is_there_for_the_next_one,
+);
 
 /// Keeps the writer busy until the returned sender is used or dropped, so that what is written
 /// meanwhile is committed together.
@@ -40,11 +47,9 @@ async fn queued(store: &Store, count: u64) {
     }
 }
 
-#[tokio::test]
-async fn writers_that_wait_share_one_commit() {
-    let (_dir, store) = fresh();
+async fn writers_that_wait_share_one_commit(store: &Store) {
     let mut tasks = JoinSet::new();
-    let release = hold(&store, &mut tasks).await;
+    let release = hold(store, &mut tasks).await;
     for number in 0..100 {
         let store = store.clone();
         tasks.spawn(async move {
@@ -53,7 +58,7 @@ async fn writers_that_wait_share_one_commit() {
             written.expect("it is written");
         });
     }
-    queued(&store, 100).await;
+    queued(store, 100).await;
     drop(release);
     tasks.join_all().await;
     let stats = store.stats();
@@ -64,11 +69,9 @@ async fn writers_that_wait_share_one_commit() {
     assert_eq!(notes.map(|stats| stats.count).sum::<u64>(), 100);
 }
 
-#[tokio::test]
-async fn a_writer_that_fails_or_panics_rolls_back_alone() {
-    let (_dir, store) = fresh();
+async fn a_writer_that_fails_or_panics_rolls_back_alone(store: &Store) {
     let mut tasks = JoinSet::new();
-    let release = hold(&store, &mut tasks).await;
+    let release = hold(store, &mut tasks).await;
     let (first, failing, panicking, last, ()) = tokio::join!(
         store.write("first", |tx| put(tx, "first", "")),
         store.write("failing", |tx| {
@@ -81,7 +84,7 @@ async fn a_writer_that_fails_or_panics_rolls_back_alone() {
         }),
         store.write("last", |tx| put(tx, "last", "")),
         async {
-            queued(&store, 4).await;
+            queued(store, 4).await;
             drop(release);
         }
     );
@@ -124,15 +127,13 @@ async fn a_full_disk_in_the_middle_of_a_batch_leaves_nothing_half_said() {
     assert_eq!(store.demo_notes().await.unwrap(), ["after", "before"]);
 }
 
-#[tokio::test]
-async fn a_write_whose_caller_went_away_before_it_began_is_not_begun() {
-    let (_dir, store) = fresh();
+async fn a_write_whose_caller_went_away_before_it_began_is_not_begun(store: &Store) {
     let mut tasks = JoinSet::new();
-    let release = hold(&store, &mut tasks).await;
+    let release = hold(store, &mut tasks).await;
     let mut leaving = JoinSet::new();
     let writer = store.clone();
     leaving.spawn(async move { writer.write("put", |tx| put(tx, "abandoned", "")).await });
-    queued(&store, 1).await;
+    queued(store, 1).await;
     leaving.shutdown().await;
     drop(release);
     tasks.join_all().await;
@@ -168,6 +169,18 @@ async fn a_full_queue_refuses_after_the_deadline_and_an_unanswered_write_is_call
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_writers_and_readers_never_see_half_a_write() {
     let (_dir, store) = fresh();
+    nobody_sees_half_a_write(store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn concurrent_writers_and_readers_never_see_half_a_write_on_postgresql() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    nobody_sees_half_a_write(schema.open()).await;
+}
+
+async fn nobody_sees_half_a_write(store: Store) {
     let mut tasks = JoinSet::new();
     for writer in 0..8 {
         let store = store.clone();
@@ -201,9 +214,7 @@ async fn concurrent_writers_and_readers_never_see_half_a_write() {
     }
 }
 
-#[tokio::test]
-async fn a_reader_that_panics_is_there_for_the_next_one() {
-    let (_dir, store) = fresh();
+async fn a_reader_that_panics_is_there_for_the_next_one(store: &Store) {
     for _ in 0..10 {
         let read = store.read("panic", |_| -> Result<(), Error> { panic!("on purpose") });
         assert!(matches!(read.await, Err(Error::Panicked)));

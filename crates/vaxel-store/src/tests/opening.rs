@@ -16,7 +16,7 @@ use vaxel_core::{
     id::{Id, Service},
 };
 
-use super::{NOW, fresh, open, put};
+use super::{NOW, fresh, open, postgres::Schema, put};
 use crate::{
     error::Error,
     migrations,
@@ -122,6 +122,31 @@ async fn revisions_of_an_older_schema_get_what_is_known_of_their_service() {
         (row.spec.as_str(), row.action.as_str()),
         ("{\"old\":1}", "service.create")
     );
+}
+
+#[tokio::test]
+async fn every_older_schema_of_postgresql_is_brought_up_to_date_with_what_it_holds() {
+    for version in 1..migrations::RESOURCES.len() {
+        let Some(schema) = Schema::fresh() else {
+            return;
+        };
+        for step in &migrations::RESOURCES[..version] {
+            schema.run(&migrations::for_postgres(step));
+        }
+        let records = migrations::for_postgres(migrations::RECORDS[0]);
+        schema.run(&format!(
+            "{records}; INSERT INTO notes VALUES ('old', 'text', 0);
+             CREATE TABLE schema_steps (part TEXT PRIMARY KEY, steps BIGINT NOT NULL);
+             INSERT INTO schema_steps VALUES ('resources', {version}), ('records', 1);"
+        ));
+        let store = schema.open();
+        assert_eq!(store.demo_notes().await.unwrap(), ["old"]);
+        store.put_meta("step", "works".to_owned()).await.unwrap();
+        store.close().await;
+        drop(store);
+        // And again, with nothing to do.
+        assert_eq!(schema.open().demo_notes().await.unwrap(), ["old"]);
+    }
 }
 
 #[test]

@@ -2,10 +2,17 @@
 
 use std::fs;
 
-use super::fresh;
+use super::{fresh, postgres::Schema};
 use crate::{
-    audit, call, catalog, dependency, health, key, meta, note, outbox, revision, secret, service,
-    session, stmt::Stmt, usage,
+    audit, call, catalog, dependency,
+    error::Error,
+    health, key, meta, note, outbox,
+    postgres::Session,
+    revision, secret, service, session,
+    stmt::{Kind, Stmt},
+    store::Store,
+    tx::Tx,
+    usage,
 };
 
 /// Every resource's file, where its statements are, and whether they are of `records.db`.
@@ -29,10 +36,28 @@ static ALL: &[(&str, &[&Stmt], bool)] = &[
 #[tokio::test]
 async fn every_statement_is_prepared() {
     let (_dir, store) = fresh();
+    prepare_all(&store).await;
+}
+
+#[tokio::test]
+async fn every_statement_is_prepared_by_postgresql() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    prepare_all(&schema.open()).await;
+}
+
+async fn prepare_all(store: &Store) {
     for (file, statements, of_records) in ALL {
-        let prepare_all = |tx: &mut crate::sqlite::Tx<'_>| {
+        let prepare_all = |tx: &mut Tx<'_>| {
             for stmt in *statements {
-                tx.prepare(stmt)?;
+                match tx {
+                    Tx::Sqlite(_) => drop(tx.prepare(stmt)?),
+                    Tx::Postgres(session) => {
+                        let text = stmt.for_postgres();
+                        assert!(is_prepared(session, text, &mut Vec::new())?, "{text}");
+                    }
+                }
             }
             Ok(())
         };
@@ -43,6 +68,36 @@ async fn every_statement_is_prepared() {
         };
         prepared.unwrap_or_else(|error| panic!("{file}.rs: {error}"));
     }
+}
+
+/// Whether there are types of parameters with which a statement can be prepared. Which ones it gets
+/// is known when it is run; some must be named then, and are looked for here.
+fn is_prepared(
+    session: &mut Session,
+    text: &'static str,
+    kinds: &mut Vec<Option<Kind>>,
+) -> Result<bool, Error> {
+    // A failure spoils the transaction: each try has one of its own.
+    session.roll_back()?;
+    session.begin_read();
+    let refused = match session.try_kinds(text, kinds) {
+        Ok(()) => return Ok(true),
+        Err(Error::Engine(refused)) => refused,
+        Err(error) => return Err(error),
+    };
+    let unknown = refused.strip_prefix("could not determine data type of parameter $");
+    let Some(number) = unknown.and_then(|rest| rest.split(' ').next()?.parse().ok()) else {
+        println!("{kinds:?}: {refused}");
+        return Ok(false);
+    };
+    kinds.resize(kinds.len().max(number), None);
+    for kind in [Kind::Text, Kind::Int, Kind::Blob] {
+        kinds[number - 1] = Some(kind);
+        if is_prepared(session, text, &mut kinds.clone())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[test]

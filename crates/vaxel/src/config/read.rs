@@ -20,6 +20,7 @@ use vaxel_core::{
     quantity::{Size, Span},
 };
 use vaxel_gateway::{BreakerRules, Keep, Tunables};
+use vaxel_store::{DatabaseUrl, InvalidUrl};
 
 use super::{Config, LogFormat, Logs, Process, Records, Server};
 
@@ -241,6 +242,7 @@ fn health(fields: &mut Fields<'_>) -> HealthConfig {
 fn store(fields: &mut Fields<'_>, data_dir: &Path) -> (vaxel_store::Config, Option<Duration>) {
     let config = vaxel_store::Config {
         dir: data_dir.to_owned(),
+        url: database_url(fields),
         queue: count(fields, "queue", 1..=1_000_000),
         readers: count(fields, "readers", 1..=64),
         write_timeout: span(fields, "write_timeout", 10 * MS..=HOUR),
@@ -256,6 +258,17 @@ fn feed(fields: &mut Fields<'_>) -> vaxel_control::FeedConfig {
         max_rows: count(fields, "max_rows", 1..=1_000_000_000) as u64,
         ..vaxel_control::FeedConfig::default()
     }
+}
+
+/// `None`: files in the data directory. A problem is told without the text, which holds a password.
+fn database_url(fields: &mut Fields<'_>) -> Option<DatabaseUrl> {
+    let text = fields.string("url").filter(|text| !text.is_empty())?;
+    let parsed = text.parse();
+    if let Err(error) = &parsed {
+        let error: &InvalidUrl = error;
+        fields.issue("url", error.to_string());
+    }
+    parsed.ok()
 }
 
 /// What records keep of calls.

@@ -81,6 +81,7 @@ const HOUSE: &[(&str, &str, &[&str])] = &[
 /// Libraries that only these crates may use, because the rest must not know of them.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("rusqlite", &["vaxel-store"]),
+    ("tokio-postgres", &["vaxel-store"]),
     ("axum", &["vaxel-api", "vaxel"]),
     ("utoipa-axum", &["vaxel-api"]),
     ("landlock", &["vaxel-supervisor"]),

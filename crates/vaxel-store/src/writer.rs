@@ -3,11 +3,11 @@
 //! What waits in the queue is committed in one transaction, so that many writers share the price of
 //! one flush. Each has a savepoint of its own: one that fails rolls back alone. Nobody is answered
 //! before the commit. When the transaction itself is lost (SQLite rolls all of it back when the disk
-//! is full, and so does a commit that fails), each write is tried again alone, so that one that is
-//! too large for the disk takes no other with it.
+//! is full, and so does a commit that fails; a connection to PostgreSQL may break), each write is
+//! tried again alone, so that one that is too large for the disk takes no other with it. A write that
+//! met a passing fault, such as a deadlock, is tried again, too. What may have been written is not.
 
 use std::{
-    path::Path,
     slice,
     sync::{
         Arc,
@@ -18,17 +18,17 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Tx, frame, guarded};
-use crate::error::Error;
+use crate::{database::guarded, error::Error, link::Link, tx::Tx};
 
 /// Writes committed together at most.
 const BATCH: usize = 256;
+/// How often a write is tried that meets passing faults.
+const TRIES: usize = 3;
 
 /// The queue and the thread at its end.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     /// Bounded. When it is full, callers wait for a place, at most `timeout`.
     queue: Mutex<Option<mpsc::Sender<Box<dyn Write>>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -45,10 +45,20 @@ struct Commits {
 /// A transaction that is gone: a statement around the callers' work failed. That is also how it
 /// shows when the engine gave it up inside a caller's work, because then no savepoint is left.
 struct Lost {
-    /// Whether it had begun. One that could not (others keep the database busy, say) cannot for
-    /// each write alone either.
-    begun: bool,
-    error: rusqlite::Error,
+    stage: Stage,
+    error: Error,
+}
+
+/// How far a lost transaction had come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It could not begin (others keep the database busy, say), and cannot for each write alone
+    /// either.
+    Begin,
+    /// Nothing of it was written.
+    Work,
+    /// All of it was written, or nothing: nobody knows.
+    Commit,
 }
 
 /// One caller's write.
@@ -57,6 +67,8 @@ trait Write: Send {
     fn attempt(&mut self, tx: &mut Tx<'_>) -> bool;
     /// What was written does not count. An error of its own is kept.
     fn fail(&mut self, error: Error);
+    /// Whether it failed for a reason that may be gone the next time.
+    fn may_go_well_again(&self) -> bool;
     /// The caller went away or gave up waiting.
     fn is_abandoned(&self) -> bool;
     /// Tells the caller.
@@ -70,18 +82,13 @@ struct Job<T, F> {
 }
 
 impl Writer {
-    pub(super) fn start(
-        connection: Connection,
-        file: &Path,
-        (queue, timeout): (usize, Duration),
-    ) -> Result<Self, Error> {
+    pub(crate) fn start(link: Link, (queue, timeout): (usize, Duration)) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel(queue);
         let commits: Arc<Commits> = Arc::default();
         let counted = Arc::clone(&commits);
         let thread = std::thread::Builder::new()
             .name("vaxel-store".to_owned())
-            .spawn(move || write_all(&connection, receiver, &counted))
-            .map_err(|source| Error::unusable(file, source))?;
+            .spawn(move || write_all(link, receiver, &counted))?;
         Ok(Self {
             queue: Mutex::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
@@ -95,7 +102,7 @@ impl Writer {
     /// # Errors
     /// [`Error::Busy`] when the queue stayed full: nothing was written. [`Error::Late`] when no
     /// answer came in time: a write that has not begun by then is not begun any more.
-    pub(super) async fn write<T: Send + 'static>(
+    pub(crate) async fn write<T: Send + 'static>(
         &self,
         work: impl Fn(&mut Tx<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
@@ -117,14 +124,14 @@ impl Writer {
             .map_err(|_| Error::Closed)?
     }
 
-    pub(super) fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         let queue = self.queue.lock();
         queue
             .as_ref()
             .map_or(0, |queue| queue.max_capacity() - queue.capacity())
     }
 
-    pub(super) fn commits(&self) -> (u64, u64) {
+    pub(crate) fn commits(&self) -> (u64, u64) {
         let Commits {
             transactions,
             writes,
@@ -136,7 +143,7 @@ impl Writer {
     }
 
     /// Writes what is queued and ends the thread.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.queue.lock().take();
         let Some(thread) = self.thread.lock().take() else {
             return;
@@ -170,6 +177,10 @@ where
         }
     }
 
+    fn may_go_well_again(&self) -> bool {
+        matches!(&self.outcome, Some(Err(error)) if error.is_passing())
+    }
+
     fn is_abandoned(&self) -> bool {
         self.told.is_closed()
     }
@@ -180,7 +191,7 @@ where
     }
 }
 
-fn write_all(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Write>>, counts: &Commits) {
+fn write_all(mut link: Link, mut queue: mpsc::Receiver<Box<dyn Write>>, counts: &Commits) {
     let mut batch = Vec::with_capacity(BATCH);
     while let Some(first) = queue.blocking_recv() {
         batch.push(first);
@@ -190,70 +201,98 @@ fn write_all(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Write>>,
             batch.push(next);
         }
         batch.retain(|write| !write.is_abandoned());
-        commit(connection, &mut batch, counts);
+        commit(&mut link, &mut batch, counts);
         for write in batch.drain(..) {
             write.answer();
         }
     }
-    // So that a copy of the one file is a copy of everything.
-    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
-        tracing::warn!(%error, "the write-ahead log stays beside the database; the next start reads it");
-    }
+    link.finish();
 }
 
-fn commit(connection: &Connection, batch: &mut [Box<dyn Write>], counts: &Commits) {
+fn commit(link: &mut Link, batch: &mut [Box<dyn Write>], counts: &Commits) {
     if batch.is_empty() {
         return;
     }
-    let lost = match together(connection, batch, counts) {
-        Ok(()) => return,
-        Err(lost) => lost,
-    };
-    // What each caller meets is told to that caller; this is for whoever looks at the disk.
-    tracing::warn!(writes = batch.len(), reason = %lost.error, "a transaction of the store was lost");
-    if batch.len() == 1 || !lost.begun {
-        for write in batch {
-            write.fail(Error::sorted(&lost.error));
+    let lost = together(link, batch, counts).err();
+    if let Some(Lost { stage, error }) = &lost {
+        // What each caller meets is told to that caller; this is for whoever looks at the store.
+        tracing::warn!(writes = batch.len(), reason = %error, "a transaction of the store was lost");
+        for write in &mut *batch {
+            write.fail(error.again());
         }
-        return;
+        if *stage != Stage::Work {
+            return;
+        }
+    }
+    let was_alone = batch.len() == 1;
+    for write in batch {
+        let again = lost.is_some() && !was_alone;
+        if (again || write.may_go_well_again()) && alone(link, write, counts) == Stage::Begin {
+            // The others say why they were lost; they would wait for nothing.
+            return;
+        }
+    }
+}
+
+/// Tries a write in a transaction of its own; returns how far the last one came.
+fn alone(link: &mut Link, write: &mut Box<dyn Write>, counts: &Commits) -> Stage {
+    for _ in 0..TRIES {
+        let lost = together(link, slice::from_mut(write), counts).err();
+        if let Some(Lost { stage, error }) = lost {
+            write.fail(error);
+            if stage != Stage::Work {
+                return stage;
+            }
+        }
+        if !write.may_go_well_again() {
+            break;
+        }
+    }
+    Stage::Work
+}
+
+/// Runs `batch` in one transaction. When that is lost before its commit, nothing of it was written.
+fn together(link: &mut Link, batch: &mut [Box<dyn Write>], counts: &Commits) -> Result<(), Lost> {
+    let at = |stage| move |error| Lost { stage, error };
+    link.begin().map_err(at(Stage::Begin))?;
+    let done = work(link, batch);
+    if matches!(done, Ok(true)) {
+        let committed = link.commit();
+        if committed.is_ok() {
+            counts.transactions.fetch_add(1, Ordering::Relaxed);
+            let writes = batch.len() as u64;
+            counts.writes.fetch_add(writes, Ordering::Relaxed);
+            return Ok(());
+        }
+        link.roll_back();
+        return committed.map_err(|error| {
+            let stage = match error {
+                Error::Unknown { .. } => Stage::Commit,
+                _ => Stage::Work,
+            };
+            Lost { stage, error }
+        });
+    }
+    let unbegun = link.could_not_begin();
+    link.roll_back();
+    match unbegun {
+        Some(error) => Err(at(Stage::Begin)(error)),
+        None => done.map(drop).map_err(at(Stage::Work)),
+    }
+}
+
+/// The callers' work. Whether there is something to commit.
+fn work(link: &mut Link, batch: &mut [Box<dyn Write>]) -> Result<bool, Error> {
+    if let [only] = batch {
+        return Ok(only.attempt(&mut link.tx()));
     }
     for write in batch {
-        if let Err(lost) = together(connection, slice::from_mut(write), counts) {
-            write.fail(Error::sorted(&lost.error));
+        link.save()?;
+        if write.attempt(&mut link.tx()) {
+            link.keep()?;
+        } else {
+            link.take_back()?;
         }
     }
-}
-
-/// Runs `batch` in one transaction. When that is lost, nothing of it was written.
-fn together(
-    connection: &Connection,
-    batch: &mut [Box<dyn Write>],
-    counts: &Commits,
-) -> Result<(), Lost> {
-    let lost = |begun| move |error| Lost { begun, error };
-    frame(connection, "BEGIN IMMEDIATE").map_err(lost(false))?;
-    let done = batch
-        .iter_mut()
-        .try_for_each(|write| in_savepoint(connection, write.as_mut()))
-        .and_then(|()| frame(connection, "COMMIT"))
-        .map_err(lost(true));
-    if done.is_ok() {
-        counts.transactions.fetch_add(1, Ordering::Relaxed);
-        counts
-            .writes
-            .fetch_add(batch.len() as u64, Ordering::Relaxed);
-    } else if !connection.is_autocommit()
-        && let Err(error) = frame(connection, "ROLLBACK")
-    {
-        tracing::error!(%error, "a lost transaction could not be rolled back");
-    }
-    done
-}
-
-fn in_savepoint(connection: &Connection, write: &mut dyn Write) -> rusqlite::Result<()> {
-    frame(connection, "SAVEPOINT caller")?;
-    if !write.attempt(&mut Tx { connection }) {
-        frame(connection, "ROLLBACK TO caller")?;
-    }
-    frame(connection, "RELEASE caller")
+    Ok(true)
 }

@@ -1,0 +1,91 @@
+//! A transaction, as the resources see it: the same for every engine.
+
+use rusqlite::{CachedStatement, Connection};
+
+use crate::{
+    error::Error,
+    postgres::Session,
+    stmt::{Row, Stmt, Value},
+};
+
+/// A transaction; statements run in it one after the other. One that fails spoils what its caller
+/// does in the transaction: whatever follows is refused by PostgreSQL, so it is to be given on.
+pub(crate) enum Tx<'a> {
+    Sqlite(&'a Connection),
+    Postgres(&'a mut Session),
+}
+
+impl Tx<'_> {
+    /// Runs a statement; returns how many rows it changed.
+    pub(crate) fn execute(&mut self, stmt: &Stmt, values: &[Value<'_>]) -> Result<usize, Error> {
+        self.prepare(stmt)?.execute(values)
+    }
+
+    /// A statement that is run many times.
+    pub(crate) fn prepare(&mut self, stmt: &Stmt) -> Result<Prepared<'_>, Error> {
+        match self {
+            Self::Sqlite(connection) => {
+                let prepared = connection.prepare_cached(stmt.for_sqlite());
+                prepared.map(Prepared::Sqlite).map_err(Error::of)
+            }
+            // It is prepared when it is known what its values are, and kept then.
+            Self::Postgres(session) => Ok(Prepared::Postgres(session, stmt.for_postgres())),
+        }
+    }
+
+    /// All rows of a statement, each read by `read`.
+    pub(crate) fn query<T>(
+        &mut self,
+        stmt: &Stmt,
+        values: &[Value<'_>],
+        mut read: impl FnMut(&Row<'_>) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        match self {
+            Self::Sqlite(connection) => {
+                let prepared = connection.prepare_cached(stmt.for_sqlite());
+                let mut prepared = prepared.map_err(Error::of)?;
+                let mut rows = prepared
+                    .query(rusqlite::params_from_iter(values))
+                    .map_err(Error::of)?;
+                let mut found = Vec::new();
+                while let Some(row) = rows.next().map_err(Error::of)? {
+                    found.push(read(&Row::Sqlite(row))?);
+                }
+                Ok(found)
+            }
+            Self::Postgres(session) => {
+                let rows = session.query(stmt.for_postgres(), values)?;
+                rows.iter().map(|row| read(&Row::Postgres(row))).collect()
+            }
+        }
+    }
+
+    /// The first row, when there is one.
+    pub(crate) fn find<T>(
+        &mut self,
+        stmt: &Stmt,
+        values: &[Value<'_>],
+        read: impl FnMut(&Row<'_>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        Ok(self.query(stmt, values, read)?.into_iter().next())
+    }
+}
+
+/// A statement that was prepared once.
+pub(crate) enum Prepared<'a> {
+    Sqlite(CachedStatement<'a>),
+    Postgres(&'a mut Session, &'static str),
+}
+
+impl Prepared<'_> {
+    /// Runs it; returns how many rows it changed.
+    pub(crate) fn execute(&mut self, values: &[Value<'_>]) -> Result<usize, Error> {
+        match self {
+            Self::Sqlite(prepared) => {
+                let values = rusqlite::params_from_iter(values);
+                prepared.execute(values).map_err(Error::of)
+            }
+            Self::Postgres(session, text) => session.execute(text, values),
+        }
+    }
+}
