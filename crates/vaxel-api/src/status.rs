@@ -81,6 +81,16 @@ pub(crate) struct StoreView {
     /// Which engine.
     #[schema(example = "sqlite")]
     engine: String,
+    /// Its version.
+    version: String,
+    /// Where it is: a directory, or a server with its database.
+    #[schema(example = "PostgreSQL at db:5432/vaxel")]
+    place: String,
+    /// Whether it answers. Calls go on when it does not, and changes are refused.
+    reachable: bool,
+    /// Why it does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
     /// Number of its layout.
     schema: u64,
     /// Size on disk, bytes.
@@ -142,6 +152,10 @@ impl From<ServerStatus> for StatusView {
             },
             store: StoreView {
                 engine: store.engine,
+                version: store.version,
+                place: store.place,
+                reachable: store.problem.is_none(),
+                problem: store.problem,
                 schema: store.schema,
                 bytes: store.bytes,
             },
@@ -163,7 +177,7 @@ pub(crate) async fn get(
     Caller(caller): Caller,
     State(context): State<Context>,
 ) -> Result<Answer<StatusView>, Refusal> {
-    Ok(Answer(context.control.status(&caller)?.into()))
+    Ok(Answer(context.control.status(&caller).await?.into()))
 }
 
 /// Stop the server

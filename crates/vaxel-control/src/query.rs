@@ -283,6 +283,12 @@ pub struct CallTotals {
 pub struct StoreFacts {
     /// Which engine.
     pub engine: String,
+    /// Its version.
+    pub version: String,
+    /// Where it is: a directory, or a server with its database.
+    pub place: String,
+    /// Why it does not answer; `None` when it does.
+    pub problem: Option<String>,
     /// Number of its layout.
     pub schema: u64,
     /// Size on disk, bytes.

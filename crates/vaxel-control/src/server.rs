@@ -1,6 +1,6 @@
 //! Queries of the server itself, and its end.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use vaxel_core::{
     audit::AuditLine,
@@ -16,9 +16,12 @@ use crate::{
     query::{CallTotals, RecordFacts, ServerStatus, StoreFacts},
 };
 
+/// Whoever asks for the status is not kept longer by a store that is gone.
+const STORE_ANSWERS: Duration = Duration::from_secs(2);
+
 impl Control {
     /// The running server. `system:read`.
-    pub fn status(&self, caller: &Principal) -> Result<ServerStatus, Failure> {
+    pub async fn status(&self, caller: &Principal) -> Result<ServerStatus, Failure> {
         require(caller, Permission::SystemRead)?;
         let inner = &self.inner;
         let mut calls = CallTotals::default();
@@ -28,6 +31,7 @@ impl Control {
             calls.errors += load.errors;
             calls.in_flight += load.in_flight;
         }
+        let problem = self.problem_of_the_store().await;
         let store = self.store().stats();
         Ok(ServerStatus {
             server: inner.context.config.server.clone(),
@@ -36,6 +40,9 @@ impl Control {
             calls,
             store: StoreFacts {
                 engine: store.engine.to_owned(),
+                version: store.version,
+                place: store.place,
+                problem,
                 schema: store.schema,
                 bytes: store.bytes,
             },
@@ -45,6 +52,17 @@ impl Control {
                     + inner.context.gateway.records_lost(),
             },
         })
+    }
+
+    /// Why the store does not answer, when it does not.
+    async fn problem_of_the_store(&self) -> Option<String> {
+        match tokio::time::timeout(STORE_ANSWERS, self.store().probe()).await {
+            Ok(answer) => answer.err().map(|error| error.to_string()),
+            Err(_) => Some(format!(
+                "it did not answer within {} s",
+                STORE_ANSWERS.as_secs()
+            )),
+        }
     }
 
     /// The log of a service. `calls:read`.

@@ -71,16 +71,29 @@ fn show(file: Option<PathBuf>, context: &Context) {
             .layers()
             .entries()
             .map(|(key, value, origin)| {
-                json!({"key": key, "value": value, "origin": origin.to_string()})
+                json!({"key": key, "value": shown(key, value), "origin": origin.to_string()})
             })
             .collect();
         return output::json(&entries);
     }
     let mut table = output::table(&["KEY", "VALUE", "FROM"]);
     for (key, value, origin) in merged.layers().entries() {
-        table.add_row([key.to_owned(), value.to_string(), origin.to_string()]);
+        let value = shown(key, value).to_string();
+        table.add_row([key.to_owned(), value, origin.to_string()]);
     }
     output::rows(table, context.style);
+}
+
+/// A value without its secret part; what cannot be read may be nothing but secret.
+fn shown(key: &str, value: &Value) -> Value {
+    match value.as_str() {
+        Some(text) if key == "store.url" && !text.is_empty() => {
+            let url = text.parse::<vaxel_store::DatabaseUrl>();
+            url.map_or_else(|_| "[secret]".to_owned(), |url| url.to_string())
+                .into()
+        }
+        _ => value.clone(),
+    }
 }
 
 fn check(file: Option<PathBuf>, context: &Context) -> ExitCode {

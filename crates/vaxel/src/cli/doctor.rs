@@ -12,7 +12,7 @@ use vaxel_client::Local;
 
 use super::{Context, service::all_pages};
 use crate::{
-    config::{Merged, Sources},
+    config::{Config, Merged, Sources},
     output, paths,
 };
 
@@ -42,11 +42,11 @@ impl Check {
 
 pub(super) async fn run(context: &Context) -> anyhow::Result<ExitCode> {
     let mut checks = vec![data_dir(&context.data_dir)];
-    let (configuration, listen) = configuration(context);
+    let (configuration, config) = configuration(context);
     checks.push(configuration);
     match Local::find(&context.data_dir) {
         Some(local) => checks.extend(running(&local, context).await),
-        None => checks.extend(stopped(context, listen).await),
+        None => checks.extend(stopped(config).await),
     }
     checks.extend(programs());
     checks.push(isolation());
@@ -100,7 +100,7 @@ fn data_dir(dir: &Path) -> Check {
     }
 }
 
-fn configuration(context: &Context) -> (Check, Option<std::net::SocketAddr>) {
+fn configuration(context: &Context) -> (Check, Option<Config>) {
     let merged = Merged::of(&Sources {
         file: None,
         data_dir: context.data_dir.clone(),
@@ -110,7 +110,7 @@ fn configuration(context: &Context) -> (Check, Option<std::net::SocketAddr>) {
     match merged.resolve(&context.data_dir) {
         Ok(config) => {
             let check = Check::new("configuration", Verdict::Ok, "no problem");
-            (check, Some(config.server.listen))
+            (check, Some(config))
         }
         Err(issues) => {
             let detail = format!("{} problems; see `vaxel config check`", issues.len());
@@ -125,6 +125,11 @@ async fn running(local: &Local, context: &Context) -> Vec<Check> {
         Verdict::Ok,
         format!("runs as process {} at {}", local.pid, local.url),
     )];
+    if let Ok(client) = context.client()
+        && let Ok(status) = client.get::<Value>("/api/v1/status").await
+    {
+        checks.push(running_database(&status));
+    }
     let services = match context.client() {
         Ok(client) => all_pages(&client, "/api/v1/services", &[]).await,
         Err(error) => Err(error),
@@ -164,41 +169,60 @@ async fn running(local: &Local, context: &Context) -> Vec<Check> {
     checks
 }
 
-async fn stopped(context: &Context, listen: Option<std::net::SocketAddr>) -> Vec<Check> {
+async fn stopped(config: Option<Config>) -> Vec<Check> {
     let mut checks = vec![Check::new(
         "server",
         Verdict::Warning,
         "does not run; `vaxel up` starts it",
     )];
-    if let Some(listen) = listen {
-        checks.push(match TcpListener::bind(listen) {
-            Ok(_) => Check::new("address", Verdict::Ok, format!("{listen} is free")),
-            Err(error) => Check::new(
-                "address",
-                Verdict::Error,
-                format!("{listen} cannot be used ({error})"),
-            ),
-        });
-    }
-    if context.data_dir.join("vaxel.db").exists() {
-        checks.push(database(context).await);
+    let Some(config) = config else {
+        return checks;
+    };
+    let listen = config.server.listen;
+    checks.push(match TcpListener::bind(listen) {
+        Ok(_) => Check::new("address", Verdict::Ok, format!("{listen} is free")),
+        Err(error) => Check::new(
+            "address",
+            Verdict::Error,
+            format!("{listen} cannot be used ({error})"),
+        ),
+    });
+    if config.store.url.is_some() || config.data_dir.join("vaxel.db").exists() {
+        checks.push(database(&config.store).await);
     }
     checks
 }
 
-async fn database(context: &Context) -> Check {
-    const WHAT: &str = "database";
-    let store = match vaxel_store::Store::open(&vaxel_store::Config::new(&context.data_dir)) {
+const DATABASE: &str = "database";
+
+async fn database(config: &vaxel_store::Config) -> Check {
+    let store = match vaxel_store::Store::open(config) {
         Ok(store) => store,
-        Err(error) => return Check::new(WHAT, Verdict::Error, error.to_string()),
+        Err(error) => return Check::new(DATABASE, Verdict::Error, error.to_string()),
     };
+    let stats = store.stats();
     let check = match store.check().await {
-        Ok(problems) if problems.is_empty() => Check::new(WHAT, Verdict::Ok, "sound"),
-        Ok(problems) => Check::new(WHAT, Verdict::Error, problems.join("\n")),
-        Err(error) => Check::new(WHAT, Verdict::Error, error.to_string()),
+        Ok(problems) if problems.is_empty() => {
+            let detail = format!("sound; {} {}, {}", stats.engine, stats.version, stats.place);
+            Check::new(DATABASE, Verdict::Ok, detail)
+        }
+        Ok(problems) => Check::new(DATABASE, Verdict::Error, problems.join("\n")),
+        Err(error) => Check::new(DATABASE, Verdict::Error, error.to_string()),
     };
     store.close().await;
     check
+}
+
+/// What a running server says of its own.
+fn running_database(status: &Value) -> Check {
+    let text = |key: &str| status["store"][key].as_str().unwrap_or_default();
+    match text("problem") {
+        "" => {
+            let detail = format!("{} {}, {}", text("engine"), text("version"), text("place"));
+            Check::new(DATABASE, Verdict::Ok, detail)
+        }
+        problem => Check::new(DATABASE, Verdict::Error, problem),
+    }
 }
 
 fn programs() -> Vec<Check> {

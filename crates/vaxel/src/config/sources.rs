@@ -72,13 +72,14 @@ enum Meaning {
     Nothing(&'static str),
 }
 
-/// Variables that are not configuration keys; the last two belong to `./dev` and `bench/run`.
+/// Variables that are not configuration keys; the last three belong to `./dev` and `bench/run`.
 const OTHER_VARIABLES: &[&str] = &[
     "VAXEL_URL",
     "VAXEL_KEY",
     "VAXEL_DATA_DIR",
     "VAXEL_LOG",
     "VAXEL_TEST_TOOLS",
+    "VAXEL_TEST_POSTGRES",
     "VAXEL_BENCH_SUITE",
 ];
 
