@@ -110,6 +110,30 @@ pub enum Error {
     /// Others changed the same rows at the same moment, more than once.
     #[error("others changed the same at the same moment; try again")]
     Contended,
+    /// A place that is moved to holds something already.
+    #[error(
+        "{place} is not empty ({rows} rows in {table}); nothing was moved: name an empty place, or empty this one first"
+    )]
+    NotEmpty {
+        /// Which place.
+        place: String,
+        /// The first table that has rows.
+        table: String,
+        /// How many.
+        rows: u64,
+    },
+    /// What arrived is not what was sent.
+    #[error(
+        "{table} arrived with {found} rows that are not the {rows} that were sent; nothing was moved"
+    )]
+    Differs {
+        /// Which table.
+        table: String,
+        /// Rows that were read.
+        rows: u64,
+        /// Rows that were found.
+        found: u64,
+    },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -271,11 +295,13 @@ impl Error {
             | Self::Shared { .. }
             | Self::Contended
             | Self::Closed => Kind::StoreUnavailable,
-            Self::Taken | Self::Circle(_) => Kind::Conflict,
+            Self::Taken | Self::Circle(_) | Self::NotEmpty { .. } => Kind::Conflict,
             Self::Changed => Kind::VersionMismatch,
             Self::Missing => Kind::NotFound,
             Self::Cursor(_) => Kind::Invalid,
-            Self::Unreadable { .. } | Self::Panicked | Self::Engine(_) => Kind::Internal,
+            Self::Unreadable { .. } | Self::Differs { .. } | Self::Panicked | Self::Engine(_) => {
+                Kind::Internal
+            }
         }
     }
 }

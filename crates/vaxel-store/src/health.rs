@@ -18,9 +18,9 @@ use crate::{
     error::Error,
     outbox,
     service::{from_json, to_json},
-    tx::Tx,
     stmt::{Row, Stmt, values},
     store::Store,
+    tx::Tx,
 };
 
 /// One change of the health of a service.

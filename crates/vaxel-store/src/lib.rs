@@ -16,6 +16,7 @@ mod postgres;
 mod migrations;
 mod lock;
 mod counts;
+mod transfer;
 
 mod service; // one file per resource
 mod dependency;
@@ -45,6 +46,7 @@ pub use revision::{LabelRow, RevisionRow};
 pub use secret::SecretRow;
 pub use service::{ServiceEntry, ServiceOrder, ServicePosition, ServiceQuery};
 pub use store::{Config, Stats, Store};
+pub use transfer::{Moved, has_files, transfer};
 pub use usage::{Grain, UsageBatch, UsageRows, UsageSum};
 
 #[cfg(test)]

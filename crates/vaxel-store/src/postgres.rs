@@ -184,6 +184,39 @@ impl Session {
         })
     }
 
+    /// Reads the rows of a question through a cursor, which takes the name of a table.
+    pub(crate) fn each(
+        &mut self,
+        text: &'static str,
+        name: &str,
+        mut read: impl FnMut(&tokio_postgres::Row) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let cursor = format!("DECLARE of_{name} NO SCROLL CURSOR FOR {text};");
+        self.frames.push_str(&cursor);
+        self.flush()?;
+        let fetch = format!("FETCH 500 FROM of_{name}");
+        loop {
+            let rows = self.wait(async |client| client.query(&fetch, &[]).await)?;
+            if rows.is_empty() {
+                break;
+            }
+            rows.iter().try_for_each(&mut read)?;
+        }
+        let close = format!("CLOSE of_{name};");
+        self.frames.push_str(&close);
+        self.flush()
+    }
+
+    /// Lets the numbers of a table go on behind the largest one.
+    pub(crate) fn continue_numbers(&mut self, table: &str) -> Result<(), Error> {
+        let last = format!(
+            "SELECT setval(pg_get_serial_sequence('{table}', 'seq'), max(seq)) FROM {table} \
+             HAVING max(seq) IS NOT NULL;"
+        );
+        self.frames.push_str(&last);
+        self.flush()
+    }
+
     /// Runs statements that come with their own frame: steps of the schema.
     pub(crate) fn run(&mut self, texts: &str) -> Result<(), Error> {
         self.begin(texts);

@@ -13,9 +13,9 @@ use crate::{
     error::Error,
     outbox,
     service::{from_json, to_json},
-    tx::Tx,
     stmt::{Row, Stmt, values},
     store::Store,
+    tx::Tx,
 };
 
 /// What was wanted, as it was accepted. Never changes.

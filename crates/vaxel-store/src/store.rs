@@ -66,7 +66,7 @@ pub(crate) struct Inner {
     pub(crate) ticks: watch::Sender<u64>,
     /// Hears what others commit, from the first time that somebody waits.
     pub(crate) ear: Mutex<Option<Ear>>,
-    _lock: DirLock,
+    _lock: Option<DirLock>,
 }
 
 /// What the two databases are.
@@ -116,6 +116,15 @@ impl Store {
     pub(crate) fn open_as(config: &Config, is_shared: bool) -> Result<Self, Error> {
         make_private_dir(&config.dir)?;
         let lock = DirLock::take(&config.dir)?;
+        Self::open_with(config, Some(lock), is_shared)
+    }
+
+    /// For who has locked the directory.
+    pub(crate) fn open_unlocked(config: &Config) -> Result<Self, Error> {
+        Self::open_with(config, None, false)
+    }
+
+    fn open_with(config: &Config, lock: Option<DirLock>, is_shared: bool) -> Result<Self, Error> {
         let (resources, records, engine) = match &config.url {
             None => open_files(config)?,
             Some(url) => open_server(config, url, is_shared)?,
@@ -265,6 +274,10 @@ impl Store {
         &self.inner
     }
 
+    pub(crate) fn resources(&self) -> &Database {
+        &self.inner.resources
+    }
+
     pub(crate) fn records(&self) -> &Database {
         &self.inner.records
     }
@@ -326,7 +339,7 @@ fn size_of_files(dir: &Path) -> u64 {
         .sum()
 }
 
-fn make_private_dir(dir: &Path) -> Result<(), Error> {
+pub(crate) fn make_private_dir(dir: &Path) -> Result<(), Error> {
     let unusable = |source| Error::unusable(dir, source);
     fs::DirBuilder::new()
         .recursive(true)

@@ -15,6 +15,9 @@ mod opening;
 mod statements;
 mod postgres;
 mod feed;
+mod faults;
+mod transfer;
+mod figures;
 
 use std::path::Path;
 

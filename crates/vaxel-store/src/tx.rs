@@ -71,6 +71,39 @@ impl Tx<'_> {
     }
 }
 
+/// For moves between engines.
+impl Tx<'_> {
+    /// Every row of a statement without values, however many there are; `name` is that of its table.
+    pub(crate) fn each(
+        &mut self,
+        stmt: &'static Stmt,
+        name: &str,
+        mut read: impl FnMut(&Row<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(connection) => {
+                let mut prepared = connection.prepare(stmt.for_sqlite()).map_err(Error::of)?;
+                let mut rows = prepared.query([]).map_err(Error::of)?;
+                while let Some(row) = rows.next().map_err(Error::of)? {
+                    read(&Row::Sqlite(row))?;
+                }
+                Ok(())
+            }
+            Self::Postgres(session) => {
+                session.each(stmt.for_postgres(), name, |row| read(&Row::Postgres(row)))
+            }
+        }
+    }
+
+    /// Numbers go on behind those that were copied. SQLite does that by itself.
+    pub(crate) fn continue_numbers(&mut self, table: &str, has_seq: bool) -> Result<(), Error> {
+        match self {
+            Self::Postgres(session) if has_seq => session.continue_numbers(table),
+            Self::Sqlite(_) | Self::Postgres(_) => Ok(()),
+        }
+    }
+}
+
 /// A statement that was prepared once.
 pub(crate) enum Prepared<'a> {
     Sqlite(CachedStatement<'a>),

@@ -15,9 +15,9 @@ use vaxel_core::{
 
 use crate::{
     error::Error,
-    tx::Tx,
     stmt::{Row, Stmt, Value, values},
     store::Store,
+    tx::Tx,
 };
 
 /// Tools that are told apart in one batch; calls of further ones are in the sums of their service.

@@ -27,6 +27,7 @@ mod key;
 mod logs;
 mod server;
 mod service;
+mod store;
 mod tools;
 mod usage;
 
@@ -133,6 +134,9 @@ enum Command {
     /// Show and check the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// Move what is stored
+    #[command(subcommand)]
+    Store(store::Command),
     /// Find out what is wrong
     #[command(after_help = "Example:\n  vaxel doctor")]
     Doctor(Format),
@@ -243,6 +247,7 @@ impl Command {
             | Self::Call(_)
             | Self::Connect(_)
             | Self::Stdio(_)
+            | Self::Store(_)
             | Self::Completions { .. } => Format::default(),
         }
     }
@@ -267,6 +272,7 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Stdio(args) => server::stdio(&args, context).await?,
         Command::Key(command) => key::run(command, context).await?,
         Command::Config(command) => return Ok(config::run(&command, context)),
+        Command::Store(command) => store::run(command, context).await?,
         Command::Doctor(_) => return doctor::run(context).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

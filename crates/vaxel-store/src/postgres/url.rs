@@ -7,7 +7,7 @@ use tokio_postgres::config::{Host, SslMode};
 /// Where the database is, and how to get in. It holds a password: it shows itself without.
 #[derive(Clone)]
 pub struct DatabaseUrl {
-    pub(super) config: tokio_postgres::Config,
+    pub(crate) config: tokio_postgres::Config,
     /// A file of certificates that are trusted besides those of the system.
     pub(super) roots: Option<PathBuf>,
     shown: String,

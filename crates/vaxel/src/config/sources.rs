@@ -78,6 +78,7 @@ const OTHER_VARIABLES: &[&str] = &[
     "VAXEL_KEY",
     "VAXEL_DATA_DIR",
     "VAXEL_LOG",
+    "VAXEL_MOVE_TO",
     "VAXEL_TEST_TOOLS",
     "VAXEL_TEST_POSTGRES",
     "VAXEL_BENCH_SUITE",

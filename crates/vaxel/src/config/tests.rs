@@ -217,3 +217,25 @@ fn a_file_that_is_missing_or_no_toml_is_one_problem() {
     std::fs::write(&file, "[server\n").unwrap();
     assert!(check().starts_with("is no TOML: TOML parse error at line 1"));
 }
+
+#[test]
+fn the_url_of_a_database_is_read_and_a_wrong_one_told_without_its_password() {
+    let url = "postgres://me:s3cr@db.example.com/vaxel";
+    let (merged, dir) = merged(&[("VAXEL_STORE_URL", url)], None);
+    let config = merged.resolve(dir.path()).unwrap();
+    let said = config.store.url.expect("there is one").to_string();
+    assert_eq!(said, "postgres://me:***@db.example.com/vaxel");
+    for wrong in [
+        "mysql://me:s3cr@db/vaxel",
+        "postgres://me:s3cr@db/vaxel?sslmode=allow",
+    ] {
+        let (merged, dir) = super::tests::merged(&[("VAXEL_STORE_URL", wrong)], None);
+        let issues = merged.resolve(dir.path()).unwrap_err();
+        let said = format!("{issues:?}");
+        assert!(
+            said.contains("store.url") && said.contains("$VAXEL_STORE_URL"),
+            "{said}"
+        );
+        assert!(!said.contains("s3cr"), "{said}");
+    }
+}

@@ -40,6 +40,11 @@ impl TestVaxel {
         vaxel
     }
 
+    /// The flags of `up` from the next start on.
+    pub(crate) fn set_args(&mut self, args: &[&str]) {
+        self.args = args.iter().map(ToString::to_string).collect();
+    }
+
     /// Starts it (again) and waits until it answers.
     pub(crate) fn launch(&mut self) {
         let log = fs::File::options()

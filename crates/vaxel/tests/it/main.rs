@@ -13,6 +13,7 @@ mod fixture;
 mod history;
 mod matrix;
 mod peers;
+mod postgres;
 mod registry;
 mod restart;
 mod seeds;
