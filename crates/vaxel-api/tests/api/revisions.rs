@@ -186,7 +186,7 @@ async fn lists_take_every_filter_and_name_the_ones_that_there_are() {
     assert_eq!(names("tag=a,b&owner=someone").await, ["other"]);
     assert_eq!(names("tag=a,c").await, Vec::<String>::new());
     for (query, said) in [
-        ("colour=red", "known are text"),
+        ("colour=red", "known are"),
         ("state=active&status=active", "another word for `state`"),
         ("sort=size", "one of name"),
     ] {
