@@ -42,6 +42,7 @@ pub(crate) mod ear;
 pub(crate) mod http_events;
 pub(crate) mod http_link;
 pub(crate) mod http_probe;
+mod http_sessions;
 mod heard; // what calls say about their server
 mod left; // calls whose callers left
 mod legacy_call;

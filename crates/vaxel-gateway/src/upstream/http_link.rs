@@ -1,13 +1,11 @@
 //! A remote MCP server over Streamable HTTP, in either era.
 //!
-//! Modern: every request stands alone. Legacy: a server that hands out session ids gets one session
-//! per principal and set of answers, so that what it remembers of one caller never shows to another
-//! and it asks nothing that its caller did not say it answers; one that does not is shared. A session that the server forgot (404, or 400 in the field) is opened again once, and the request repeated,
+//! Modern: every request stands alone. Legacy: requests are made within sessions (`http_sessions`). One
+//! that the server forgot (404, or 400 in the field) is opened again once, and the request repeated,
 //! which is safe because it was refused before it was looked at (MCP 2025-11-25, Transports,
 //! "Session Management").
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,14 +14,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Method as Verb, StatusCode, header};
 use http_body_util::BodyExt;
-use parking_lot::Mutex;
-use tokio::{
-    sync::{Notify, OnceCell},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::task::TaskTracker;
 use vaxel_core::{
     failure::{Failure, Kind},
@@ -34,11 +27,11 @@ use vaxel_egress::{Body, Reply, ReplyBody, Target};
 use vaxel_mcp::{
     envelope::{Envelope, Kind as MessageKind},
     handshake::{self, ProbeAnswer, ServerFacts, Verdict as ProbeVerdict, capabilities::Answers},
-    headers, hello,
+    headers,
     method::Method,
     request::{Forward, Request},
     response::{Response, Verdict},
-    revision::{Era, Revision},
+    revision::Era,
 };
 
 use super::{
@@ -47,15 +40,12 @@ use super::{
     ear::{Ear, Listened},
     http_events::{HttpEvents, Source},
     http_probe::{Address, probe_modern},
+    http_sessions::{Session, Sessions},
     left,
     legacy_call::LegacyCall,
-    session_stream::{Calls, SessionStream},
+    session_stream::Calls,
 };
 
-/// Sessions of one legacy server; the one that was unused longest makes room.
-const SESSIONS: usize = 1_024;
-/// Sessions that are ended at the same time.
-const ENDED_AT_ONCE: usize = 32;
 /// Shortest time between two looks at which era a server speaks.
 const DOUBT_PAUSE: Duration = Duration::from_secs(10);
 /// Longest wait for a stream of changes to open.
@@ -63,7 +53,7 @@ const OPEN_STREAM: Duration = Duration::from_secs(30);
 /// How long what a server said on the stream of a session may be on its way.
 const STREAM_FOLLOWS: Duration = Duration::from_millis(500);
 /// How long a polite end may take.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub(crate) struct HttpLink(pub(super) Arc<Shared>);
@@ -73,42 +63,19 @@ pub(super) struct Shared {
     /// When to look again which era the server speaks; never, when that was set.
     recheck: Option<Recheck>,
     /// The server said something that belongs to another era.
-    doubt: Notify,
+    pub(super) doubt: Notify,
     pub(super) target: Target,
     pub(super) name: Box<str>,
     /// What every request carries: content type, accept, the service's own headers.
-    base: HeaderMap,
+    pub(super) base: HeaderMap,
     era: Era,
-    revision: HeaderValue,
-    sessions: Sessions,
+    pub(super) revision: HeaderValue,
+    pub(super) sessions: Sessions,
     /// Ids of legacy requests: callers share sessions, so theirs could meet.
     next_id: AtomicU64,
     /// Cancellations on their way.
-    farewells: TaskTracker,
+    pub(super) farewells: TaskTracker,
     pub(super) response_max: usize,
-}
-
-/// Legacy sessions, one per caller, or none when the server hands out no ids.
-struct Sessions {
-    handed_out: bool,
-    open: Mutex<OpenSessions>,
-}
-
-#[derive(Default)]
-struct OpenSessions {
-    by_caller: HashMap<OnBehalf, Known>,
-}
-
-struct Known {
-    session: Arc<Session>,
-    used: Instant,
-}
-
-impl Known {
-    fn new(session: Arc<Session>) -> Self {
-        let used = Instant::now();
-        Self { session, used }
-    }
 }
 
 /// How often, and with what patience, a server is asked again which era it speaks.
@@ -118,15 +85,6 @@ pub(crate) struct Recheck {
     pub(crate) wait: Duration,
 }
 
-/// Opened by the first request that needs it; the others wait for it.
-#[derive(Default)]
-pub(super) struct Session {
-    id: OnceCell<HeaderValue>,
-    /// Calls that the server may ask about on the session's stream.
-    calls: Arc<Calls>,
-    stream: tokio::sync::Mutex<SessionStream>,
-}
-
 impl HttpLink {
     pub(crate) fn new(
         address: Address,
@@ -134,16 +92,6 @@ impl HttpLink {
         first: Option<HeaderValue>,
         recheck: Option<Recheck>,
     ) -> Self {
-        let handed_out = first.is_some();
-        let mut open = OpenSessions::default();
-        if let Some(id) = first {
-            let session = Arc::new(Session {
-                id: OnceCell::new_with(Some(id)),
-                ..Session::default()
-            });
-            let known = Known::new(session);
-            open.by_caller.insert(OnBehalf::SYSTEM, known);
-        }
         Self(Arc::new(Shared {
             target: address.target.clone(),
             name: address.name.clone(),
@@ -154,35 +102,11 @@ impl HttpLink {
             doubt: Notify::new(),
             era: facts.revision.era(),
             revision: HeaderValue::from_static(facts.revision.as_str()),
-            sessions: Sessions {
-                handed_out,
-                open: Mutex::new(open),
-            },
+            sessions: Sessions::beginning_with(first),
             // `initialize` was the first.
             next_id: AtomicU64::new(2),
             farewells: TaskTracker::new(),
         }))
-    }
-
-    /// The place of a caller's session; none when the server hands out no ids.
-    fn slot(&self, caller: OnBehalf) -> Option<Arc<Session>> {
-        if !self.0.sessions.handed_out {
-            return None;
-        }
-        let mut open = self.0.sessions.open.lock();
-        if let Some(known) = open.by_caller.get_mut(&caller) {
-            known.used = Instant::now();
-            return Some(Arc::clone(&known.session));
-        }
-        let crowded = open.by_caller.len() >= SESSIONS;
-        let oldest = crowded.then(|| open.longest_unused()).flatten();
-        let evicted = oldest.and_then(|oldest| open.by_caller.remove(&oldest));
-        let session = Arc::<Session>::default();
-        let known = Known::new(Arc::clone(&session));
-        open.by_caller.insert(caller, known);
-        drop(open);
-        self.end(evicted.into_iter().collect());
-        Some(session)
     }
 
     pub(super) async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
@@ -233,7 +157,7 @@ impl HttpLink {
             InSession::Forgotten(call, answer) => (call, answer),
         };
         let Some(slot) = slot else { return answer };
-        self.0.forget(out.on_behalf, &slot);
+        self.0.sessions.forget(out.on_behalf, &slot);
         let slot = self.slot(out.on_behalf);
         self.ask_in(slot.as_ref(), body, call, out).await?.answer()
     }
@@ -293,35 +217,6 @@ impl HttpLink {
             return Ok(InSession::Forgotten(call, answer));
         }
         answer.map(InSession::Answered)
-    }
-
-    /// Opens the stream of a session, where it is missing, before a call that the server may ask about
-    /// is sent: what it says on a stream that is not there is lost.
-    async fn listen_in(&self, slot: &Session, session: &HeaderValue, deadline: Instant) {
-        let mut stream = slot.stream.lock().await;
-        if !stream.is_missing() {
-            return;
-        }
-        let deadline = deadline.min(Instant::now_plus(FAREWELL));
-        let map = self.0.legacy_headers(Some(session));
-        let opening = request(Verb::GET, &self.0.target, map, Body::Empty);
-        let Ok(reply) = self.0.target.send(opening, deadline).await else {
-            // The next call tries it again.
-            return;
-        };
-        if !reply.parts.status.is_success() || !is_stream(&reply.parts.headers) {
-            stream.is_refused = true;
-            return;
-        }
-        let mut body = reply.body;
-        body.detach();
-        let (link, session) = (Arc::downgrade(&self.0), session.clone());
-        let tell = move |message: Bytes| {
-            if let Some(shared) = link.upgrade() {
-                Self(shared).tell(message, Some(session.clone()));
-            }
-        };
-        stream.follow(body, self.0.response_max, Arc::clone(&slot.calls), tell);
     }
 
     /// An id for a request of Vaxel's own.
@@ -495,48 +390,6 @@ impl HttpLink {
         Listened::Broken
     }
 
-    /// Ends the sessions that are open.
-    pub(super) async fn close(&self) {
-        let sessions = std::mem::take(&mut *self.0.sessions.open.lock());
-        self.0.say_goodbye(sessions.by_caller.into_values()).await;
-    }
-
-    /// Ends the sessions that nobody has used for so long; Vaxel's own stays.
-    pub(super) fn sweep(&self, idle: Duration) {
-        let mut idle_ones = Vec::new();
-        let now = Instant::now();
-        self.0
-            .sessions
-            .open
-            .lock()
-            .by_caller
-            .retain(|caller, known| {
-                let is_in_use = Arc::strong_count(&known.session) > 1;
-                if is_in_use || *caller == OnBehalf::SYSTEM {
-                    known.used = now;
-                }
-                let stays = known.used + idle > now;
-                if !stays {
-                    idle_ones.push(Known::new(Arc::clone(&known.session)));
-                }
-                stays
-            });
-        self.end(idle_ones);
-    }
-
-    /// Ends sessions in a task of its own.
-    fn end(&self, sessions: Vec<Known>) {
-        if sessions.is_empty() {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        let shared = Arc::clone(&self.0);
-        let goodbye = async move { shared.say_goodbye(sessions.into_iter()).await };
-        self.0.farewells.spawn_on(goodbye, &runtime);
-    }
-
     /// Resolves when the server turns out to speak another era than this link: looked at when it said
     /// something odd, and from time to time, since a legacy verdict that is not true any more would
     /// never be noticed.
@@ -586,15 +439,6 @@ fn is_unread(status: StatusCode, text: &Bytes) -> bool {
             .is_ok_and(|one| one.verdict == Verdict::Error && matches!(one.id(), b"" | b"null"))
 }
 
-impl OpenSessions {
-    fn longest_unused(&self) -> Option<OnBehalf> {
-        let others = self.by_caller.iter();
-        let others = others.filter(|(caller, _)| **caller != OnBehalf::SYSTEM);
-        let oldest = others.min_by_key(|(_, known)| known.used);
-        oldest.map(|(caller, _)| *caller)
-    }
-}
-
 impl Shared {
     /// Takes note of a refusal that a server of this era does not speak.
     fn doubt_if_odd(&self, status: StatusCode, text: &Bytes) {
@@ -609,74 +453,6 @@ impl Shared {
         if is_odd {
             self.doubt.notify_one();
         }
-    }
-
-    async fn say_goodbye(&self, sessions: impl Iterator<Item = Known>) {
-        let deadline = Instant::now_plus(FAREWELL);
-        let ending = stream::iter(sessions).for_each_concurrent(ENDED_AT_ONCE, async |known| {
-            let Some(id) = known.session.id.get() else {
-                return;
-            };
-            let map = self.legacy_headers(Some(id));
-            let request = request(Verb::DELETE, &self.target, map, Body::Empty);
-            if let Err(error) = self.target.send(request, deadline).await {
-                tracing::debug!(service.name = %self.name, %error, "a session was not ended");
-            }
-        });
-        ending.await;
-    }
-    fn forget(&self, caller: OnBehalf, slot: &Arc<Session>) {
-        let mut open = self.sessions.open.lock();
-        let same = |known: &Known| Arc::ptr_eq(&known.session, slot);
-        if open.by_caller.get(&caller).is_some_and(same) {
-            open.by_caller.remove(&caller);
-        }
-    }
-
-    async fn session_id(
-        &self,
-        slot: Option<&Session>,
-        answers: Answers,
-        deadline: Instant,
-    ) -> Result<Option<HeaderValue>, Failure> {
-        let Some(slot) = slot else { return Ok(None) };
-        if let Some(id) = slot.id.get() {
-            return Ok(Some(id.clone()));
-        }
-        slot.id
-            .get_or_try_init(|| self.initialize(answers, deadline))
-            .await
-            .cloned()
-            .map(Some)
-    }
-
-    async fn initialize(
-        &self,
-        answers: Answers,
-        deadline: Instant,
-    ) -> Result<HeaderValue, Failure> {
-        let revision: Revision = self
-            .revision
-            .to_str()
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(Revision::LATEST_LEGACY);
-        let message = hello::initialize_request(1, revision, answers);
-        let reply = send(&self.target, self.base.clone(), message, deadline).await?;
-        let id = reply.parts.headers.get(headers::MCP_SESSION_ID).cloned();
-        let id = id
-            .filter(|_| reply.parts.status.is_success())
-            .ok_or_else(|| {
-                self.doubt.notify_one();
-                let detail = format!("`{}` did not open another session", self.name);
-                Failure::new(Kind::UpstreamProtocol, detail)
-            })?;
-        reply.body.collect(self.response_max, deadline).await?;
-        let map = self.legacy_headers(Some(&id));
-        let told = hello::initialized_notification();
-        let reply = send(&self.target, map, told, deadline).await?;
-        reply.body.collect(self.response_max, deadline).await?;
-        Ok(id)
     }
 
     pub(super) fn legacy_headers(&self, session: Option<&HeaderValue>) -> HeaderMap {

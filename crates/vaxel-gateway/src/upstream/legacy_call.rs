@@ -18,7 +18,8 @@ use vaxel_mcp::{
 
 use super::{
     Event,
-    http_link::{HttpLink, Session},
+    http_link::HttpLink,
+    http_sessions::Session,
     session_stream::{Calls, Heard},
 };
 
