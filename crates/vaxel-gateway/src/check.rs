@@ -89,6 +89,7 @@ pub(crate) async fn call(
         client_era: Era::Legacy,
         meta: &nobody,
         on_behalf: link.on_behalf(principal.proof, Answers::default(), None),
+        client: None,
         wants_logs: false,
         param_headers: &param_headers,
         deadline,

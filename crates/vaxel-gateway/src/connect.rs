@@ -248,12 +248,12 @@ async fn http(
     };
     let (facts, wire) = match modern {
         Some(facts) => {
-            let link = HttpLink::new(address, &facts, None, recheck);
+            let link = HttpLink::new(address, &facts, None, (recheck, ear));
             (facts, Wire::Http(link))
         }
         None => match open_legacy(&address, wait).await? {
             Some((facts, session)) => {
-                let link = HttpLink::new(address, &facts, session, recheck);
+                let link = HttpLink::new(address, &facts, session, (recheck, ear));
                 (facts, Wire::Http(link))
             }
             None => open_sse(sse, ear, wait).await?,

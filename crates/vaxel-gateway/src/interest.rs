@@ -124,6 +124,11 @@ impl Interest {
         }
     }
 
+    /// Whose resources these are.
+    pub(crate) const fn service(&self) -> Id<Service> {
+        self.service
+    }
+
     /// The server says that a resource has changed.
     pub(crate) fn updated(&self, uri: &str) {
         // Without streams nobody hears it.

@@ -187,6 +187,10 @@ impl Call {
             client_era: self.exchange.client.era(),
             meta: &meta,
             on_behalf: self.on_behalf(),
+            client: match &self.exchange.client {
+                Client::Legacy(session) => Some(session),
+                Client::Modern => None,
+            },
             wants_logs: self.exchange.log_level().is_some(),
             param_headers: &param_headers,
             deadline: self.reached.deadline,
@@ -380,6 +384,7 @@ pub(crate) async fn call_tool(
         client_era: Era::Legacy,
         meta: &nobody,
         on_behalf: (reached.link).on_behalf(principal.proof, Answers::default(), None),
+        client: None,
         wants_logs: false,
         param_headers: &param_headers,
         deadline,

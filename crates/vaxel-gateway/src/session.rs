@@ -16,10 +16,11 @@ use std::{
 pub(crate) mod remembered;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use vaxel_auth::seal::Sealer;
 use vaxel_core::{
@@ -27,6 +28,7 @@ use vaxel_core::{
     id::{self, Id, Service},
     principal::{Principal, Proof},
     session::{LIFE, SessionState},
+    sse,
     time::Timestamp,
 };
 use vaxel_mcp::{
@@ -64,12 +66,19 @@ pub(crate) struct Session {
     /// Resources that the client watches, by URI.
     pub(crate) watched: Mutex<HashMap<Box<str>, Watched>>,
     /// Streams on which the client hears of changes, the newest last.
-    streams: Mutex<Vec<(Option<Id<Service>>, u64)>>,
+    streams: Mutex<Vec<OpenStream>>,
     /// Streamed answers that the client can take up again.
     pub(crate) replays: Replays,
     /// Calls in flight by raw id, to be cancelled by `notifications/cancelled`.
     calls: Mutex<HashMap<Box<[u8]>, CancellationToken>>,
     seen: AtomicU64,
+}
+
+/// A stream on which a client hears of one service, or of all.
+struct OpenStream {
+    id: u64,
+    service: Option<Id<Service>>,
+    events: mpsc::Sender<Bytes>,
 }
 
 /// What a token holds.
@@ -368,13 +377,41 @@ impl Session {
     }
 
     /// Registers a stream of changes of one service, or of all.
-    pub(crate) fn listen(self: &Arc<Self>, service: Option<Id<Service>>) -> Listener {
+    pub(crate) fn listen(
+        self: &Arc<Self>,
+        service: Option<Id<Service>>,
+        events: mpsc::Sender<Bytes>,
+    ) -> Listener {
         let id = self.next_question.fetch_add(1, Ordering::Relaxed);
-        self.streams.lock().push((service, id));
+        self.streams.lock().push(OpenStream {
+            id,
+            service,
+            events,
+        });
         Listener {
             session: Arc::clone(self),
             service,
             id,
+        }
+    }
+
+    /// Tells the client a log line of a service that belongs to none of its calls in flight. It is lost
+    /// where there is no stream for it, or one that is not read.
+    pub(crate) fn log(&self, service: Id<Service>, line: &Bytes, level: Option<Level>) {
+        let wanted = self.meta.load().log_level;
+        if level
+            .zip(wanted)
+            .is_some_and(|(level, wanted)| level < wanted)
+        {
+            return;
+        }
+        let streams = self.streams.lock();
+        let mut fitting = streams
+            .iter()
+            .rev()
+            .filter(|one| one.service.is_none_or(|only| only == service));
+        if let Some(newest) = fitting.next() {
+            let _ = newest.events.try_send(sse::event(line, None));
         }
     }
 
@@ -431,8 +468,11 @@ impl Listener {
     /// "Multiple Connections").
     pub(crate) fn is_newest(&self) -> bool {
         let streams = self.session.streams.lock();
-        let mut same = streams.iter().rev().filter(|one| one.0 == self.service);
-        same.next() == Some(&(self.service, self.id))
+        let mut same = streams
+            .iter()
+            .rev()
+            .filter(|one| one.service == self.service);
+        same.next().is_some_and(|newest| newest.id == self.id)
     }
 
     pub(crate) const fn session(&self) -> &Arc<Session> {
@@ -442,7 +482,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.session.streams.lock().retain(|(_, id)| *id != self.id);
+        self.session.streams.lock().retain(|one| one.id != self.id);
     }
 }
 

@@ -111,9 +111,9 @@ pub(crate) fn legacy_stream(context: &Context) -> Result<Response, Failure> {
     if let Some(rest) = last_event.and_then(|id| session.replays.resume(id)) {
         return Ok(rest);
     }
-    let wanted = Wanted::ALL;
-    let watching = Watching::Session(session.listen(scope_id(&context.scope)));
-    start(context, wanted, watching, None)
+    let scope = scope_id(&context.scope);
+    let watching = |sender| Watching::Session(session.listen(scope, sender));
+    start(context, Wanted::ALL, watching, None)
 }
 
 /// `resources/subscribe` and `resources/unsubscribe` of a session. It is answered when the server knows,
@@ -192,14 +192,14 @@ pub(crate) fn listen(context: &Context, exchange: &Exchange) -> Result<Response,
     let watched: Vec<Watched> = uris.filter_map(|uri| watch(context, uri).ok()).collect();
     let id = exchange.request.id().to_vec();
     let first = acknowledged(&id, wanted.lists, &watched);
-    let watching = Watching::Stream(watched);
+    let watching = |_| Watching::Stream(watched);
     start(context, wanted.lists, watching, Some((id, first)))
 }
 
 fn start(
     context: &Context,
     wanted: Wanted,
-    watching: Watching,
+    watching: impl FnOnce(mpsc::Sender<Bytes>) -> Watching,
     subscription: Option<(Vec<u8>, Bytes)>,
 ) -> Result<Response, Failure> {
     crate::authorize::may_list(&context.principal)?;
@@ -209,7 +209,8 @@ fn start(
     let _ = sender.try_send(sse::comment("listening"));
     let shared = &context.shared;
     let (subscription, first) = subscription.unzip();
-    let watcher = Watcher::new(shared, &context.scope, (wanted, watching), sender);
+    let wanted = (wanted, watching(sender.clone()));
+    let watcher = Watcher::new(shared, &context.scope, wanted, sender);
     let watcher = Watcher {
         subscription,
         first,
@@ -227,10 +228,8 @@ pub(crate) fn follow(
     session: &Arc<Session>,
     sender: mpsc::Sender<Bytes>,
 ) {
-    let wanted = (
-        Wanted::ALL,
-        Watching::Session(session.listen(scope_id(scope))),
-    );
+    let listener = session.listen(scope_id(scope), sender.clone());
+    let wanted = (Wanted::ALL, Watching::Session(listener));
     let watcher = Watcher::new(shared, scope, wanted, sender);
     shared.tasks.spawn(watcher.run(Arc::clone(shared)));
 }

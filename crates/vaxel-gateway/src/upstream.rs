@@ -57,7 +57,7 @@ use self::{
     ear::{Ear, Listened},
     heard::Heard,
 };
-use crate::gateway::Shared;
+use crate::{gateway::Shared, session};
 
 pub use builtin::{BuiltinError, BuiltinRequest, BuiltinServer};
 pub use heard::Evidence;
@@ -111,6 +111,8 @@ pub(crate) struct Outbound<'a> {
     /// What a legacy client's session says about it.
     pub(crate) meta: &'a ModernMeta,
     pub(crate) on_behalf: OnBehalf,
+    /// The session of a legacy client.
+    pub(crate) client: Option<&'a Arc<session::Session>>,
     /// The caller wants log messages of the call.
     pub(crate) wants_logs: bool,
     /// `Mcp-Param-*` headers of a modern client, passed on.
@@ -218,6 +220,7 @@ impl<'a> Outbound<'a> {
             client_era: Era::Legacy,
             meta,
             on_behalf,
+            client: None,
             wants_logs: false,
             param_headers: &[],
             deadline,

@@ -411,7 +411,9 @@ impl Channel {
         match method {
             Method::Progress => self.progress(envelope, message),
             Method::LogMessage => self.log(message),
-            _ => self.ear.hear(envelope),
+            _ => {
+                self.ear.hear(envelope);
+            }
         }
     }
 

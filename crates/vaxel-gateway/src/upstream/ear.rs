@@ -6,7 +6,10 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use vaxel_core::failure::Failure;
+use vaxel_core::{
+    failure::Failure,
+    id::{Id, Service},
+};
 use vaxel_mcp::{
     envelope::Envelope, handshake::ServerFacts, hello::Offered, meta, method::Method, revision::Era,
 };
@@ -46,8 +49,8 @@ impl Ear {
         }
     }
 
-    /// Takes note of a notification, when it is one of changes.
-    pub(super) fn hear(&self, envelope: &Envelope<'_>) {
+    /// Takes note of a notification; whether it is one of changes.
+    pub(super) fn hear(&self, envelope: &Envelope<'_>) -> bool {
         #[derive(Deserialize)]
         struct Updated {
             uri: String,
@@ -62,8 +65,14 @@ impl Ear {
                     self.interest.updated(&uri);
                 }
             }
-            _ => {}
+            _ => return false,
         }
+        true
+    }
+
+    /// Whose server it hears.
+    pub(super) fn service(&self) -> Id<Service> {
+        self.interest.service()
     }
 
     /// A stream of changes was broken for a while: anything may have happened.
@@ -81,8 +90,7 @@ pub(crate) fn listen(
     ear: &Ear,
 ) -> Option<DropGuard> {
     let takes_subscriptions = Offered::of(&facts.capabilities).subscribe;
-    let announces = facts.capabilities.get().contains("\"listChanged\"");
-    if !takes_subscriptions && !announces {
+    if !takes_subscriptions && !announces(facts) {
         return None;
     }
     let stop = shared.stop.child_token();
@@ -106,6 +114,11 @@ pub(crate) fn listen(
         until(stopped, listening).await;
     });
     Some(stop.drop_guard())
+}
+
+/// Whether a server says that it tells when its lists change.
+pub(super) fn announces(facts: &ServerFacts) -> bool {
+    facts.capabilities.get().contains("\"listChanged\"")
 }
 
 async fn until(stopped: CancellationToken, listening: impl Future<Output = ()>) {

@@ -115,6 +115,8 @@ impl HttpEvents {
                         Failure::new(Kind::UpstreamProtocol, detail)
                     });
                 }
+                // Whoever is concerned hears of it on a stream of their own.
+                MessageKind::Notification if self.link.0.ear.hear(&envelope) => {}
                 MessageKind::Notification => {
                     let note = self.call.as_ref().map(|call| call.outward(&message));
                     return Ok(Event::Notification(note.unwrap_or(message)));

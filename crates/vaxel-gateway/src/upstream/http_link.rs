@@ -37,7 +37,7 @@ use vaxel_mcp::{
 use super::{
     Answer, NowPlus, OnBehalf, Outbound,
     channel::answer_to_server,
-    ear::{Ear, Listened},
+    ear::{self, Ear, Listened},
     http_events::{HttpEvents, Source},
     http_probe::{Address, probe_modern},
     http_sessions::{Session, Sessions},
@@ -49,9 +49,9 @@ use super::{
 /// Shortest time between two looks at which era a server speaks.
 const DOUBT_PAUSE: Duration = Duration::from_secs(10);
 /// Longest wait for a stream of changes to open.
-const OPEN_STREAM: Duration = Duration::from_secs(30);
+pub(super) const OPEN_STREAM: Duration = Duration::from_secs(30);
 /// How long what a server said on the stream of a session may be on its way.
-const STREAM_FOLLOWS: Duration = Duration::from_millis(500);
+pub(super) const STREAM_FOLLOWS: Duration = Duration::from_millis(500);
 /// How long a polite end may take.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -71,6 +71,10 @@ pub(super) struct Shared {
     era: Era,
     pub(super) revision: HeaderValue,
     pub(super) sessions: Sessions,
+    /// Hears of changes, whatever session they are told in.
+    pub(super) ear: Ear,
+    /// The server says that it tells of changes of its lists.
+    announces: bool,
     /// Ids of legacy requests: callers share sessions, so theirs could meet.
     next_id: AtomicU64,
     /// Cancellations on their way.
@@ -90,7 +94,7 @@ impl HttpLink {
         address: Address,
         facts: &ServerFacts,
         first: Option<HeaderValue>,
-        recheck: Option<Recheck>,
+        (recheck, ear): (Option<Recheck>, &Ear),
     ) -> Self {
         Self(Arc::new(Shared {
             target: address.target.clone(),
@@ -103,6 +107,8 @@ impl HttpLink {
             era: facts.revision.era(),
             revision: HeaderValue::from_static(facts.revision.as_str()),
             sessions: Sessions::beginning_with(first),
+            ear: ear.clone(),
+            announces: ear::announces(facts),
             // `initialize` was the first.
             next_id: AtomicU64::new(2),
             farewells: TaskTracker::new(),
@@ -177,12 +183,15 @@ impl HttpLink {
         let may_ask = out.request.method().may_ask() && answers != Answers::default();
         let listens = may_ask || out.wants_logs;
         call.sent(session.clone(), slot.cloned());
-        let heard = slot.zip(session.as_ref()).filter(|_| listens);
-        let reply = match heard {
+        let held = slot.zip(session.as_ref());
+        if let Some((slot, session)) = held.filter(|_| listens || self.0.announces) {
+            self.listen_in(slot, session);
+        }
+        let reply = match held.filter(|_| listens) {
             None => self.post_legacy(body, session.as_ref(), deadline).await?,
             Some((slot, session)) => {
-                self.listen_in(slot, session, deadline).await;
-                call.hear(&slot.calls);
+                slot.stream.opened(deadline).await;
+                call.hear(&slot.calls, out);
                 let (link, session) = (self.clone(), session.clone());
                 let posting = async move { link.post_legacy(body, Some(&session), deadline).await };
                 let mut posting = Box::pin(posting);
@@ -328,7 +337,9 @@ impl HttpLink {
                 let heard = |envelope: &Envelope<'_>| match envelope.kind() {
                     // Nobody's call: nobody can be asked.
                     MessageKind::Request => self.tell(answer_to_server(envelope), session.clone()),
-                    _ => ear.hear(envelope),
+                    _ => {
+                        ear.hear(envelope);
+                    }
                 };
                 self.follow(reply, heard).await
             }
@@ -353,7 +364,9 @@ impl HttpLink {
                 let heard =
                     |envelope: &Envelope<'_>| match envelope.method.as_deref().map(Method::of) {
                         Some(Method::Acknowledged) => acknowledged.notify_one(),
-                        _ => ear.hear(envelope),
+                        _ => {
+                        ear.hear(envelope);
+                    }
                     };
                 self.follow(reply, heard).await
             }

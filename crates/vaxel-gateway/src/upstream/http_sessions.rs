@@ -17,8 +17,8 @@ use vaxel_mcp::{handshake::capabilities::Answers, headers, hello, revision::Revi
 
 use super::{
     NowPlus, OnBehalf,
-    http_link::{FAREWELL, HttpLink, Shared, is_stream, request, send},
-    session_stream::{Calls, SessionStream},
+    http_link::{FAREWELL, HttpLink, OPEN_STREAM, Shared, request, send},
+    session_stream::{Calls, Ears, SessionStream},
 };
 
 /// Sessions of one legacy server; the one that was unused longest makes room.
@@ -48,7 +48,7 @@ pub(super) struct Session {
     id: OnceCell<HeaderValue>,
     /// Calls that the server may ask about on the session's stream.
     pub(super) calls: Arc<Calls>,
-    stream: tokio::sync::Mutex<SessionStream>,
+    pub(super) stream: SessionStream,
 }
 
 impl Sessions {
@@ -103,33 +103,31 @@ impl HttpLink {
         Some(session)
     }
 
-    /// Opens the stream of a session, where it is missing, before a call that the server may ask about
-    /// is sent: what it says on a stream that is not there is lost.
-    pub(super) async fn listen_in(&self, slot: &Session, session: &HeaderValue, deadline: Instant) {
-        let mut stream = slot.stream.lock().await;
-        if !stream.is_missing() {
+    /// Opens the stream of a session, where it is missing.
+    pub(super) fn listen_in(&self, slot: &Session, session: &HeaderValue) {
+        if !slot.stream.is_missing() {
             return;
         }
-        let deadline = deadline.min(Instant::now_plus(FAREWELL));
         let map = self.0.legacy_headers(Some(session));
-        let opening = request(Verb::GET, &self.0.target, map, Body::Empty);
-        let Ok(reply) = self.0.target.send(opening, deadline).await else {
-            // The next call tries it again.
-            return;
+        let target = self.0.target.clone();
+        let opening = async move {
+            let deadline = Instant::now_plus(OPEN_STREAM);
+            let opening = request(Verb::GET, &target, map, Body::Empty);
+            target.send(opening, deadline).await
         };
-        if !reply.parts.status.is_success() || !is_stream(&reply.parts.headers) {
-            stream.is_refused = true;
-            return;
-        }
-        let mut body = reply.body;
-        body.detach();
         let (link, session) = (Arc::downgrade(&self.0), session.clone());
         let tell = move |message: Bytes| {
             if let Some(shared) = link.upgrade() {
                 Self(shared).tell(message, Some(session.clone()));
             }
         };
-        stream.follow(body, self.0.response_max, Arc::clone(&slot.calls), tell);
+        let ears = Ears {
+            limit: self.0.response_max,
+            calls: Arc::clone(&slot.calls),
+            ear: self.0.ear.clone(),
+            tell,
+        };
+        slot.stream.open(opening, ears);
     }
 
     /// Ends the sessions that are open.

@@ -17,7 +17,7 @@ use vaxel_mcp::{
 };
 
 use super::{
-    Event,
+    Event, Outbound,
     http_link::HttpLink,
     http_sessions::Session,
     session_stream::{Calls, Heard},
@@ -53,8 +53,8 @@ impl LegacyCall {
     }
 
     /// Hears what is said on the stream of a session, when that can only be about this call.
-    pub(super) fn hear(&mut self, calls: &Arc<Calls>) {
-        self.heard = Some(calls.enter(self.id));
+    pub(super) fn hear(&mut self, calls: &Arc<Calls>, out: &Outbound<'_>) {
+        self.heard = Some(calls.enter(self.id, out));
     }
 
     /// The next event of that stream.

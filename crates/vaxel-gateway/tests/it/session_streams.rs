@@ -1,15 +1,26 @@
 //! Legacy servers over HTTP that ask on the stream of the session instead of the call's own, as those do
 //! that do not say which call a question belongs to.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use http::Method;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use vaxel_core::call::Outcome;
+use tokio::{sync::mpsc, time::timeout};
+use vaxel_core::{call::Outcome, service::SessionScope};
 
-use crate::harness::{Client, Reply, Rig, Seen, Upstream, client::Message, wait_for};
+use crate::harness::{
+    Client, PATIENCE, Reply, Rig, Script, Seen, Served, Terms, Upstream,
+    client::{Message, Stream},
+    wait_for,
+};
 
 const ABLE: &str = r#"{"elicitation":{"form":{}}}"#;
 
@@ -214,4 +225,153 @@ async fn a_caller_that_answers_nothing_needs_no_stream() {
         .into_iter()
         .filter(|seen| seen.verb == Method::GET);
     assert_eq!(asked.count(), 1);
+}
+
+/// A server that tells what there is to tell only in the session of a call, beside its answer.
+#[derive(Default)]
+struct Discreet {
+    opened: AtomicUsize,
+    /// The streams of its sessions.
+    streams: Mutex<HashMap<String, mpsc::Sender<String>>>,
+}
+
+const NEWS: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+
+impl Discreet {
+    async fn start(rig: &Rig, session: SessionScope) -> (Arc<Self>, Served) {
+        let discreet = Arc::new(Self::default());
+        let hears = Arc::clone(&discreet);
+        let upstream = Upstream::legacy(move |seen| Some(hears.hear(seen))).await;
+        let terms = Terms {
+            session,
+            ..Terms::default()
+        };
+        let served = rig.add_http_on("up", &upstream, terms).await;
+        // It serves for as long as the test runs.
+        std::mem::forget(upstream);
+        (discreet, served)
+    }
+
+    fn hear(&self, seen: &Seen) -> Reply {
+        if seen.verb == Method::GET {
+            let (sender, receiver) = mpsc::channel(16);
+            let session = seen.header("mcp-session-id").unwrap();
+            self.streams.lock().insert(session.to_owned(), sender);
+            return Reply::Live(receiver);
+        }
+        if seen.json["id"].is_null() {
+            return Reply::Json(202, String::new());
+        }
+        let result = match seen.method() {
+            "initialize" => {
+                let id = format!("s{}", self.opened.fetch_add(1, Ordering::Relaxed));
+                let result = json!({"protocolVersion": "2025-11-25", "capabilities":
+                    {"tools": {"listChanged": true}, "resources": {"subscribe": true}, "logging": {}},
+                    "serverInfo": {"name": "up", "version": "1"}});
+                return Reply::Opened(id, seen.result(&result));
+            }
+            "tools/list" => json!({"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]}),
+            "resources/list" => json!({"resources": [{"uri": "note://one", "name": "one"}]}),
+            "resources/templates/list" => json!({"resourceTemplates": []}),
+            "tools/call" if seen.json["params"]["arguments"]["inline"] == true => {
+                return Reply::Events(vec![NEWS.to_owned(), seen.say("done")]);
+            }
+            "tools/call" => return Reply::Json(200, seen.say("done")),
+            "server/discover" => return Reply::Json(400, String::new()),
+            _ => json!({}),
+        };
+        Reply::Json(200, seen.result(&result))
+    }
+
+    /// Says it on the stream of a session, as soon as that is there.
+    async fn say(&self, session: &str, note: &str) {
+        let stream = wait_for("the stream of a session", || {
+            self.streams.lock().get(session).cloned()
+        });
+        stream.await.send(note.to_owned()).await.unwrap();
+    }
+}
+
+fn line(level: &str, text: &str) -> String {
+    json!({"jsonrpc": "2.0", "method": "notifications/message",
+        "params": {"level": level, "data": text}})
+    .to_string()
+}
+
+/// A session with a level and a stream of news.
+async fn with_level(rig: &Rig, key: usize, level: &str) -> (Client, Stream) {
+    let client = Client::legacy(rig.address, &rig.keys[key]).await;
+    let stream = client.send(Method::GET, "").await;
+    let level = Message::new("logging/setLevel", &format!(r#""level":"{level}""#));
+    assert_eq!(client.say(&level).await.json()["result"], json!({}));
+    (client, stream)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_heard_in_whatever_session_it_is_told() {
+    let rig = Rig::start();
+    let (discreet, served) = Discreet::start(&rig, SessionScope::PerPrincipal).await;
+    let watcher = rig.legacy().await;
+    let mut told = watcher.send(Method::GET, "").await;
+    let watch = Message::new("resources/subscribe", r#""uri":"note://one""#);
+    assert_eq!(watcher.say(&watch).await.json()["result"], json!({}));
+    let caller = Client::modern(rig.address, &rig.keys[1]);
+    caller.call("up__echo", "{}").await;
+    discreet.say("s1", NEWS).await;
+    let heard = timeout(PATIENCE, served.link.catalog_changed()).await;
+    heard.expect("nobody heard it on the stream of the session");
+    let updated = json!({"jsonrpc": "2.0", "method": "notifications/resources/updated",
+        "params": {"uri": "note://one"}});
+    discreet.say("s1", &updated.to_string()).await;
+    assert_eq!(told.event().await.unwrap(), updated);
+    let inline = Message::call("up__echo", r#"{"inline":true}"#);
+    let messages = caller.say(&inline).await.messages();
+    assert_eq!(messages.len(), 1, "it is no part of the answer");
+    let heard = timeout(PATIENCE, served.link.catalog_changed()).await;
+    heard.expect("nobody heard it on the stream of the call");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_line_in_the_session_of_one_client_reaches_it_at_any_time() {
+    let rig = Rig::start();
+    let (discreet, _served) = Discreet::start(&rig, SessionScope::PerClient).await;
+    let (first, mut one) = with_level(&rig, 0, "warning").await;
+    let (second, mut two) = with_level(&rig, 0, "debug").await;
+    first.call("up__echo", "{}").await;
+    second.call("up__echo", "{}").await;
+    discreet.say("s1", &line("info", "too little")).await;
+    discreet.say("s1", &line("error", "of the first")).await;
+    assert_eq!(one.event().await.unwrap()["params"]["data"], "of the first");
+    discreet.say("s2", &line("debug", "of the second")).await;
+    assert_eq!(
+        two.event().await.unwrap()["params"]["data"],
+        "of the second"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_line_right_after_the_answer_reaches_who_called() {
+    let rig = Rig::start();
+    let (discreet, _served) = Discreet::start(&rig, SessionScope::PerPrincipal).await;
+    let (caller, mut told) = with_level(&rig, 0, "debug").await;
+    let (_same, mut idle) = with_level(&rig, 0, "debug").await;
+    let (_other, mut foreign) = with_level(&rig, 1, "debug").await;
+    let heard = async {
+        loop {
+            caller.call("up__echo", "{}").await;
+            discreet.say("s1", &line("info", "late")).await;
+            // A line that was too late is said again after another call.
+            if let Ok(heard) = timeout(Duration::from_millis(300), told.event()).await {
+                return heard;
+            }
+        }
+    };
+    let heard = timeout(PATIENCE, heard).await.expect("nobody heard it");
+    assert_eq!(heard.unwrap()["params"]["data"], "late");
+    discreet.say("s0", NEWS).await;
+    rig.add_stdio("more", &Script::legacy("text('x')")).await;
+    for stream in [&mut idle, &mut foreign] {
+        let first = stream.event().await.unwrap();
+        assert_eq!(first["method"], "notifications/tools/list_changed");
+    }
 }

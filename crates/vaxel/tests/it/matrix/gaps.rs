@@ -23,25 +23,27 @@ pub(super) const GAPS: &[Gap] = &[
         servers: &["streamable", "sse"],
         thing: "list",
         by_luck: false,
-        sentence: "`server-everything` keeps what a call adds to a list in the session of that call \
-                   and tells nobody else; the lists that Vaxel shows are those of a session of its \
-                   own, the same for everyone.",
+        sentence: "`server-everything` keeps what a call adds to a list in the session of that call. \
+                   Vaxel hears of it and reads the lists anew, but in a session of its own, the same \
+                   for everyone, where nothing has changed: there is nothing to tell.",
     },
     Gap {
         clients: &[],
         servers: &["streamable", "sse"],
         thing: "update",
         by_luck: false,
-        sentence: "`server-everything` tells of changed resources only in the session that called \
-                   its switch; Vaxel watches resources once for everyone, in a session of its own.",
+        sentence: "`server-everything` tells of a changed resource only the session that both called \
+                   its switch and watches the resource; Vaxel watches resources once for everyone, in a \
+                   session of its own, in which nobody calls.",
     },
     Gap {
-        clients: &[],
+        clients: &["modern", "auto", "server/discover"],
         servers: &["streamable"],
         thing: "log",
         by_luck: true,
-        sentence: "`server-everything` logs on the stream of its session, beside the answer of the call; \
-                   what comes later than that answer belongs to no call any more, and is dropped.",
+        sentence: "`server-everything` logs on the stream of its session, beside the answer of the call. \
+                   In MCP 2026-07-28 log lines belong to the answer, so what comes later can be told only \
+                   to older clients.",
     },
 ];
 
