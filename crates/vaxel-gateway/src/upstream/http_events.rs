@@ -140,6 +140,7 @@ impl HttpEvents {
         deadline: Instant,
     ) -> Result<Option<Response>, Failure> {
         let Reply { parts, mut body } = reply;
+        self.call.iter_mut().for_each(LegacyCall::begun);
         if is_stream(&parts.headers) && parts.status.is_success() {
             body.detach();
             self.source = Source::Begun(body);

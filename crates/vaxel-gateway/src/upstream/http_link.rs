@@ -42,8 +42,7 @@ use super::{
     http_probe::{Address, probe_modern},
     http_sessions::{Session, Sessions},
     left,
-    legacy_call::LegacyCall,
-    session_stream::Calls,
+    legacy_call::{LeftCall, LegacyCall},
 };
 
 /// Shortest time between two looks at which era a server speaks.
@@ -52,6 +51,8 @@ const DOUBT_PAUSE: Duration = Duration::from_secs(10);
 pub(super) const OPEN_STREAM: Duration = Duration::from_secs(30);
 /// How long what a server said on the stream of a session may be on its way.
 pub(super) const STREAM_FOLLOWS: Duration = Duration::from_millis(500);
+/// How long a request may be on its way to a server that has not begun to answer.
+const CALL_ARRIVES: Duration = Duration::from_millis(50);
 /// How long a polite end may take.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -182,7 +183,7 @@ impl HttpLink {
         let session = self.0.session_id(held, answers, deadline).await?;
         let may_ask = out.request.method().may_ask() && answers != Answers::default();
         let listens = may_ask || out.wants_logs;
-        call.sent(session.clone(), slot.cloned());
+        let body = call.sent(body, session.clone(), slot.cloned());
         let held = slot.zip(session.as_ref());
         if let Some((slot, session)) = held.filter(|_| listens || self.0.announces) {
             self.listen_in(slot, session);
@@ -207,6 +208,7 @@ impl HttpLink {
                 }
             }
         };
+        call.begun();
         let status = reply.parts.status;
         let refused = matches!(status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST);
         if session.is_none() || !refused {
@@ -235,24 +237,24 @@ impl HttpLink {
 
     /// Tells the server that nobody waits for a request, and where it may ask about it on the stream of
     /// the session, waits for a sign that it knows.
-    pub(super) fn call_off(
-        &self,
-        id: u64,
-        session: Option<HeaderValue>,
-        calls: Option<(Arc<Calls>, u64)>,
-    ) {
-        let Some((calls, sign)) = calls else {
-            return self.tell(left::cancelled(id), session);
-        };
+    pub(super) fn call_off(&self, left: LeftCall) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            // The process is ending; so do its connections.
             return;
         };
         let link = self.clone();
         let farewell = async move {
+            if !left.has_begun {
+                // The two go over different connections.
+                tokio::time::sleep(CALL_ARRIVES).await;
+            }
             let deadline = Instant::now_plus(FAREWELL);
-            let session = session.as_ref();
-            let told = link.post_legacy(left::cancelled(id), session, deadline);
+            let session = left.session.as_ref();
+            let told = link.post_legacy(left::cancelled(left.id), session, deadline);
             told.await?;
+            let Some((calls, sign)) = left.calls else {
+                return Ok(());
+            };
             let asked = link.post_legacy(left::ask_for_sign(sign), session, deadline);
             let reply = asked.await?;
             reply.body.collect(link.0.response_max, deadline).await?;
@@ -290,7 +292,7 @@ impl HttpLink {
 
     async fn post_legacy(
         &self,
-        body: Bytes,
+        body: impl Into<Body>,
         session: Option<&HeaderValue>,
         deadline: Instant,
     ) -> Result<Reply, Failure> {
@@ -365,8 +367,8 @@ impl HttpLink {
                     |envelope: &Envelope<'_>| match envelope.method.as_deref().map(Method::of) {
                         Some(Method::Acknowledged) => acknowledged.notify_one(),
                         _ => {
-                        ear.hear(envelope);
-                    }
+                            ear.hear(envelope);
+                        }
                     };
                 self.follow(reply, heard).await
             }
@@ -553,10 +555,10 @@ pub(super) fn request(
 pub(super) async fn send(
     target: &Target,
     headers: HeaderMap,
-    body: Bytes,
+    body: impl Into<Body>,
     deadline: Instant,
 ) -> Result<Reply, Failure> {
-    let request = request(Verb::POST, target, headers, Body::Full(body));
+    let request = request(Verb::POST, target, headers, body.into());
     Ok(target.send(request, deadline).await?)
 }
 

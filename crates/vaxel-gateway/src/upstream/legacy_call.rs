@@ -4,12 +4,16 @@
 //! In the legacy era a broken connection does not cancel a request; only saying so does
 //! (MCP 2025-11-25, Transports, "Sending Messages to the Server").
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use http::HeaderValue;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use vaxel_egress::Body;
 use vaxel_mcp::{
     envelope::{Envelope, span},
     method::Method,
@@ -35,7 +39,27 @@ pub(super) struct LegacyCall {
     in_use: Option<Arc<Session>>,
     /// What the server says of it on the stream of its session.
     heard: Option<Heard>,
-    in_flight: bool,
+    progress: Progress,
+}
+
+enum Progress {
+    Unsent,
+    /// The flag says whether it has left.
+    Posted(Arc<AtomicBool>),
+    /// The server has taken it.
+    Begun,
+    Ended,
+}
+
+/// A call for which nobody waits any more, and that the server has.
+pub(super) struct LeftCall {
+    pub(super) id: u64,
+    pub(super) session: Option<HeaderValue>,
+    /// The server has shown that it has taken the request.
+    pub(super) has_begun: bool,
+    /// Where its server may ask about it on the stream of the session, and the id of the request that
+    /// brings a sign that it knows.
+    pub(super) calls: Option<(Arc<Calls>, u64)>,
 }
 
 impl LegacyCall {
@@ -48,7 +72,7 @@ impl LegacyCall {
             session: None,
             in_use: None,
             heard: None,
-            in_flight: false,
+            progress: Progress::Unsent,
         }
     }
 
@@ -65,16 +89,28 @@ impl LegacyCall {
         }
     }
 
-    /// From now on the server may be working on it.
-    pub(super) fn sent(&mut self, session: Option<HeaderValue>, slot: Option<Arc<Session>>) {
+    /// It is about to be posted; what is returned notes when it leaves.
+    pub(super) fn sent(
+        &mut self,
+        body: Bytes,
+        session: Option<HeaderValue>,
+        slot: Option<Arc<Session>>,
+    ) -> Body {
+        let has_left = Arc::<AtomicBool>::default();
         self.session = session;
         self.in_use = slot;
-        self.in_flight = true;
+        self.progress = Progress::Posted(Arc::clone(&has_left));
+        Body::Noted(body, has_left)
+    }
+
+    /// The server has begun to answer.
+    pub(super) fn begun(&mut self) {
+        self.progress = Progress::Begun;
     }
 
     /// The server is done with it.
-    pub(super) const fn ended(&mut self) {
-        self.in_flight = false;
+    pub(super) fn ended(&mut self) {
+        self.progress = Progress::Ended;
     }
 
     pub(super) const fn session(&self) -> Option<&HeaderValue> {
@@ -111,10 +147,18 @@ impl LegacyCall {
 
 impl Drop for LegacyCall {
     fn drop(&mut self) {
-        if self.in_flight {
-            let sign = self.link.next_id();
-            let calls = self.heard.as_ref().map(|heard| (heard.leave(sign), sign));
-            self.link.call_off(self.id, self.session.take(), calls);
-        }
+        let has_begun = match &self.progress {
+            Progress::Posted(has_left) if has_left.load(Ordering::Relaxed) => false,
+            Progress::Begun => true,
+            // What never left ended with its connection: there is nothing to call off.
+            Progress::Posted(_) | Progress::Unsent | Progress::Ended => return,
+        };
+        let sign = self.link.next_id();
+        self.link.call_off(LeftCall {
+            id: self.id,
+            session: self.session.take(),
+            has_begun,
+            calls: self.heard.as_ref().map(|heard| (heard.leave(sign), sign)),
+        });
     }
 }
