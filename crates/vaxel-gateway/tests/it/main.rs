@@ -9,6 +9,7 @@ mod bridge;
 mod cache_hints;
 mod doors;
 mod eras;
+mod hostile;
 mod http_faults;
 mod mirrors;
 mod offers;
