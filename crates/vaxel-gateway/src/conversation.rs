@@ -7,7 +7,7 @@
 //! | legacy | asked on the call's own stream, answers handed over | the same; with all answers the server is called again |
 //! | modern | the call waits in `interactions`, the client is asked by a result | the result passes, its state sealed |
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -137,7 +137,8 @@ impl Conversation {
     }
 
     async fn stream(mut self, sender: mpsc::Sender<Bytes>) {
-        let Some(end) = self.carry(Some(&sender)).await else {
+        let shared = Arc::clone(&self.call.shared);
+        let Some(end) = shared.cut.drive(pin!(self.carry(Some(&sender)))).await else {
             // Dropped unfinished, the record says that the caller went away.
             return;
         };
@@ -171,17 +172,20 @@ impl Conversation {
 
     /// Up to the end; `None` when the caller takes no more.
     async fn carry(&mut self, sender: Option<&mpsc::Sender<Bytes>>) -> Option<End> {
+        let shared = Arc::clone(&self.call.shared);
+        let cut = &shared.cut;
         let cancel = self.call.cancel.take();
         let carried = match &self.call.exchange.client {
             Client::Legacy(session) => {
                 let session = Arc::clone(session);
-                let carrying = self.with_session(&session, sender);
-                unless_cancelled(cancel.as_ref(), carrying).await
+                let carrying = pin!(self.with_session(&session, sender));
+                unless_cancelled(cancel.as_ref(), cut.unless(carrying)).await
             }
             Client::Modern => {
+                let carrying = pin!(self.without_session(sender));
                 tokio::select! {
                     biased;
-                    carried = self.without_session(sender) => carried,
+                    carried = cut.unless(carrying) => carried,
                     // A modern client that goes away cancels its call (MCP 2026-07-28, Streamable
                     // HTTP, "Cancellation"); the disconnect of a legacy one does not.
                     () = gone(sender) => return None,

@@ -49,6 +49,7 @@ use crate::{
     check::{CheckReply, ToolCheck},
     config::{Config, Tunables},
     connect::{self, ConnectTarget},
+    cut::Cut,
     edge::oldest,
     interactions::Interactions,
     interest::Interests,
@@ -195,6 +196,7 @@ pub(crate) struct Shared {
     pub(crate) streams: AtomicUsize,
     /// Ends streams that have no end of their own.
     pub(crate) stop: CancellationToken,
+    pub(crate) cut: Cut,
     runtime: tokio::runtime::Handle,
     fallback: ArcSwapOption<Box<dyn Fallback>>,
 }
@@ -240,6 +242,7 @@ impl Gateway {
             tasks,
             streams: AtomicUsize::new(0),
             stop: CancellationToken::new(),
+            cut: Cut::default(),
             runtime: deps.runtime,
             fallback: ArcSwapOption::empty(),
             config,

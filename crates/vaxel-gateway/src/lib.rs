@@ -24,6 +24,7 @@ mod validate;
 mod upstream;
 mod relay;
 mod answer;
+mod cut; // calls that hang when Vaxel stops
 mod unhurried; // calls whose clients left
 mod conversation; // calls with notes and questions
 mod interactions; // questions to modern clients, between two requests

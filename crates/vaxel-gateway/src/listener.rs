@@ -1,6 +1,6 @@
 //! Accepts connections and serves HTTP/1.1 on them.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,6 +15,9 @@ use crate::{gateway::Shared, pipeline};
 
 /// Wait after an `accept` that failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Time for calls that have to end to say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Serves until `stop`, then drains.
 pub(crate) async fn run(
@@ -92,7 +95,7 @@ async fn serve(
         served = connection.as_mut() => served,
         () = draining.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            shared.cut.drive(connection).await
         }
     };
     if let Err(error) = served {
@@ -121,8 +124,16 @@ async fn drain(shared: &Shared, connections: &TaskTracker, draining: &Cancellati
     connections.close();
     shared.tasks.close();
     let grace = shared.config.shutdown_grace;
-    let ended = async { tokio::join!(connections.wait(), shared.tasks.wait()) };
-    if timeout(grace, ended).await.is_err() {
+    let last_words = LAST_WORDS.min(grace / 4);
+    let mut ended = pin!(async { tokio::join!(connections.wait(), shared.tasks.wait()) });
+    if timeout(grace.saturating_sub(last_words), &mut ended)
+        .await
+        .is_ok()
+    {
+        return;
+    }
+    shared.cut.now();
+    if timeout(last_words, ended).await.is_err() {
         let (open, tasks) = (connections.len(), shared.tasks.len());
         tracing::warn!(open, tasks, "connections did not end in time");
     }

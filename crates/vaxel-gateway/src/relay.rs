@@ -1,7 +1,7 @@
 //! A call and its answer: the one place where a request reaches an upstream. What is more than one
 //! answer (notes, questions) becomes a conversation.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, request::Parts};
@@ -80,8 +80,12 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         Client::Modern => None,
     };
     let arguments = exchange.request.arguments();
-    let reaching = reach(&context.shared, &authorized, arguments);
-    let reached = match unless_cancelled(cancel.as_ref(), reaching).await {
+    let reaching = async {
+        let reaching = pin!(reach(&context.shared, &authorized, arguments));
+        let reaching = context.shared.cut.unless(reaching);
+        unless_cancelled(cancel.as_ref(), reaching).await
+    };
+    let reached = match reaching.await {
         Ok(reached) => reached,
         Err(failure) => {
             let response = refused(&exchange, &failure);
@@ -107,8 +111,12 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         Ok(Some(parked)) => return Box::pin(Conversation::resume(call, parked)).await,
         Err(failure) => return call.fail(&failure),
     }
-    let asked = call.ask(&call.exchange.request);
-    match unless_cancelled(call.cancel.as_ref(), asked).await {
+    let asked = async {
+        let asked = pin!(call.ask(&call.exchange.request));
+        let asked = call.shared.cut.unless(asked);
+        unless_cancelled(call.cancel.as_ref(), asked).await
+    };
+    match asked.await {
         Ok(Answer::Done(answered)) if !call.goes_on_after(&answered) => {
             match call.judge(&answered).await {
                 Ok(()) => call.answer(&answered),
@@ -389,12 +397,18 @@ pub(crate) async fn call_tool(
         param_headers: &param_headers,
         deadline,
     };
-    let answer = match reached.link.exchange(&out).await {
-        Ok(Answer::Done(answered)) => Ok(answered),
-        Ok(Answer::Stream(events)) => last(events, deadline).await,
-        Err(failure) => Err(failure),
+    let answer = async {
+        match reached.link.exchange(&out).await? {
+            Answer::Done(answered) => Ok(answered),
+            Answer::Stream(events) => last(events, deadline).await,
+        }
     };
-    match answer {
+    let answer = async {
+        let answer = pin!(answer);
+        let answer = pin!(shared.cut.unless(answer));
+        shared.cut.drive(answer).await
+    };
+    match answer.await {
         Ok(answered) if answered.verdict == Verdict::InputRequired => {
             Err((Some(recording), not_here()))
         }

@@ -1,6 +1,8 @@
 //! JSON-RPC batches: only MCP 2025-03-26 has them, where servers must take them (Transports, "Sending
 //! Messages to the Server"). The answers come on one stream, each when it is there.
 
+use std::{pin::pin, sync::Arc};
+
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::value::RawValue;
@@ -76,7 +78,9 @@ async fn carry(
     for (message, exchange) in exchanges {
         let (context, sender) = (context.clone(), sender.clone());
         work.spawn(async move {
-            let response = dispatch::dispatch(context, exchange).await;
+            let shared = Arc::clone(&context.shared);
+            let work = pin!(dispatch::dispatch(context, exchange));
+            let response = shared.cut.drive(work).await;
             put(response, &message, &sender).await;
         });
     }

@@ -170,10 +170,9 @@ async fn tell(wire: &Wire, method: Method, uri: &str) -> Result<(), Failure> {
     let mut params = vec![b'{'];
     meta::member(&mut params, "uri", &quoted);
     params.push(b'}');
-    let told = wire
-        .ask(OnBehalf::SYSTEM, (method, &params), SUBSCRIBE)
-        .await;
-    told.map(drop)
+    let asked = wire.ask(OnBehalf::SYSTEM, (method, &params), SUBSCRIBE);
+    // On the heap while it lasts: whoever watches a server waits most of the time.
+    Box::pin(asked).await.map(drop)
 }
 
 fn note_failure(told: Result<(), Failure>) {

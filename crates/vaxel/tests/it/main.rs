@@ -17,5 +17,6 @@ mod postgres;
 mod registry;
 mod restart;
 mod seeds;
+mod stopping;
 mod tidy;
 mod validation;

@@ -1,6 +1,11 @@
 //! Legacy clients go on with the session they have after Vaxel was restarted, politely or not.
 
-use std::{fs, io::Read, net::TcpStream};
+use std::{
+    fs,
+    io::Read,
+    net::TcpStream,
+    process::{Child, Command, Stdio},
+};
 
 use serde_json::{Value, json};
 
@@ -207,4 +212,85 @@ fn a_call_in_flight_fails_clearly_when_vaxel_is_killed() {
     assert_eq!(told["id"], "the call");
     let reason = told["error"]["message"].as_str().unwrap();
     assert!(reason.contains("Vaxel was restarted"), "{told}");
+}
+
+/// Keeps the store from writing, as a process that will not let go of it does, until it is dropped.
+struct Held(Child);
+
+impl Held {
+    fn store(vaxel: &TestVaxel) -> Self {
+        let script = "import sqlite3, sys\n\
+                      store = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)\n\
+                      store.execute('BEGIN IMMEDIATE')\nprint('held', flush=True)\nsys.stdin.read()";
+        let mut holds = Command::new("python3")
+            .args(["-c", script])
+            .arg(vaxel.data_dir().join("vaxel.db"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = [0; 4];
+        holds
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut told)
+            .unwrap();
+        Self(holds)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const NOT_SAVED: &str = "what clients set in their sessions was not saved";
+
+#[test]
+fn a_session_goes_on_while_the_store_does_not_write_and_what_it_set_is_saved_later() {
+    let mut vaxel = start();
+    let raw = Raw::of(&vaxel);
+    let (session, _) = raw.session("2025-11-25");
+    let held = Held::store(&vaxel);
+    let one = json!({"uri": "note://one"});
+    assert_eq!(ask(&raw, &session, "resources/subscribe", &one).status, 200);
+    let level = json!({"level": "error"});
+    assert_eq!(ask(&raw, &session, "logging/setLevel", &level).status, 200);
+    let log = json!({"name": "notes__log", "arguments": {}});
+    let told = ask(&raw, &session, "tools/call", &log).body;
+    let wanted = told.contains(r#""data": "error""#) && !told.contains(r#""data": "debug""#);
+    assert!(wanted, "{told}");
+    wait_for("the log to say so", || vaxel.log().contains(NOT_SAVED));
+    assert_eq!(ask(&raw, &session, "ping", &json!({})).status, 200);
+    drop(held);
+    let written = vaxel.data_dir().join("vaxel.db-wal");
+    wait_for("it to be written", || {
+        let bytes = fs::read(&written).unwrap_or_default();
+        let wanted = b"\",\"note://one\"]]";
+        bytes.windows(wanted.len()).any(|part| part == wanted)
+    });
+    restart(&mut vaxel, false);
+    let told = ask(&Raw::of(&vaxel), &session, "tools/call", &log).body;
+    let wanted = told.contains(r#""data": "error""#) && !told.contains(r#""data": "debug""#);
+    assert!(wanted, "{told}");
+}
+
+#[test]
+fn what_a_session_set_and_the_store_did_not_take_before_the_end_is_said_in_the_log() {
+    let mut vaxel = start();
+    let raw = Raw::of(&vaxel);
+    let (session, _) = raw.session("2025-11-25");
+    let held = Held::store(&vaxel);
+    let level = json!({"level": "error"});
+    assert_eq!(ask(&raw, &session, "logging/setLevel", &level).status, 200);
+    vaxel.ok(&["down"]);
+    drop(held);
+    assert!(vaxel.log().contains(NOT_SAVED), "{}", vaxel.log());
+    vaxel.launch();
+    let known = ask(&Raw::of(&vaxel), &session, "ping", &json!({}));
+    assert_eq!(known.status, 200, "the session itself needs no store");
 }
