@@ -100,11 +100,13 @@ fn to_legacy(method: Method, revision: Revision, result: &RawValue) {
     let out = translate::result_to_legacy(method, revision, result);
     let new = raw(&out);
     survive(result, new, |key| {
-        !matches!(
-            key,
-            "resultType" | "ttlMs" | "cacheScope" | "structuredContent" | "_meta"
-        ) && !(key == "content" && method == Method::ToolsCall)
-            && !(key == "messages" && method == Method::PromptsGet)
+        let may_go = match key {
+            "resultType" | "ttlMs" | "cacheScope" | "structuredContent" | "_meta" => true,
+            "content" => method == Method::ToolsCall,
+            "messages" => method == Method::PromptsGet,
+            _ => false,
+        };
+        !may_go
     });
     let members = meta::members(new.get()).unwrap_or_default();
     for gone in ["resultType", "ttlMs", "cacheScope"] {

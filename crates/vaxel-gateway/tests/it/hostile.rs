@@ -16,7 +16,9 @@ mod sse;
 #[path = "../../../../fuzz/targets/translation.rs"]
 mod translation;
 
-const TARGETS: [(&str, fn(&[u8])); 6] = [
+type Check = fn(&[u8]);
+
+const TARGETS: [(&str, Check); 6] = [
     ("cursor", cursor::check),
     ("envelope", envelope::check),
     ("headers", headers::check),
