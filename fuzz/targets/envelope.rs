@@ -37,9 +37,13 @@ pub(crate) fn check(data: &[u8]) {
         }
         retried(&request);
     }
-    if let Ok(answer) = Response::read(body.clone()) {
-        answered(&answer);
+    let at_once = Response::if_answer(&body).map(|answer| answer.verdict);
+    let answer = Response::read(body.clone());
+    if let Ok(answer) = &answer {
+        answered(answer);
     }
+    let answer = answer.ok().filter(|_| envelope.kind() == Kind::Response);
+    assert_eq!(at_once, answer.map(|answer| answer.verdict));
 }
 
 type Members<'a> = Vec<(std::borrow::Cow<'a, str>, &'a RawValue)>;

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -41,6 +41,7 @@ pub enum Verdict {
 struct Peek<'a> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,
+    method: Option<IgnoredAny>,
     #[serde(borrow)]
     result: Option<ResultPeek<'a>>,
     #[serde(borrow)]
@@ -66,18 +67,19 @@ struct Payload<'a> {
 impl Response {
     /// Reads an answer in one pass.
     pub fn read(body: Bytes) -> Result<Self, Malformed> {
-        if body.trim_ascii_start().first() != Some(&b'{') {
-            return Err(Malformed::Message("expected one object"));
-        }
-        let peek: Peek<'_> = serde_json::from_str(text(&body)?)
-            .map_err(|error| Malformed::Json(error.to_string()))?;
-        let verdict = match (&peek.result, peek.error) {
-            (_, Some(_)) => Verdict::Error,
-            (Some(result), None) => result.verdict(),
-            (None, None) => return Err(Malformed::Message("neither result nor error")),
-        };
-        let id = peek.id.and_then(|id| span(&body, id));
+        let (id, verdict) = Peek::of(&body)?.verdict(&body)?;
         Ok(Self { body, id, verdict })
+    }
+
+    /// Reads a message in one pass, if it is an answer that can be read.
+    pub fn if_answer(message: &Bytes) -> Option<Self> {
+        let peek = Peek::of(message).ok()?;
+        if peek.method.is_some() {
+            return None;
+        }
+        let (id, verdict) = peek.verdict(message).ok()?;
+        let body = message.clone();
+        Some(Self { body, id, verdict })
     }
 
     /// The whole message.
@@ -116,6 +118,25 @@ impl Response {
         let mut splice = Splice::new(&self.body);
         splice.replace(range, id);
         splice.apply()
+    }
+}
+
+impl<'a> Peek<'a> {
+    fn of(body: &'a [u8]) -> Result<Self, Malformed> {
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Malformed::Message("expected one object"));
+        }
+        serde_json::from_str(text(body)?).map_err(|error| Malformed::Json(error.to_string()))
+    }
+
+    /// Where its id stands, and how it came out.
+    fn verdict(&self, body: &[u8]) -> Result<(Option<Range<usize>>, Verdict), Malformed> {
+        let verdict = match (&self.result, self.error) {
+            (_, Some(_)) => Verdict::Error,
+            (Some(result), None) => result.verdict(),
+            (None, None) => return Err(Malformed::Message("neither result nor error")),
+        };
+        Ok((self.id.and_then(|id| span(body, id)), verdict))
     }
 }
 
@@ -196,6 +217,8 @@ mod tests {
             Verdict::InputRequired
         );
         assert!(Response::read(Bytes::from_static(b"{\"id\":1}")).is_err());
+        let question = Bytes::from_static(br#"{"id":1,"method":"x","result":{}}"#);
+        assert!(Response::if_answer(&question).is_none());
         let no_text = b"{\"id\":1,\"result\":{\"text\":\"\xff\"}}";
         assert!(Response::read(Bytes::from_static(no_text)).is_err());
     }

@@ -25,7 +25,7 @@ use tokio::{
 };
 use vaxel_core::failure::{Failure, Kind};
 use vaxel_mcp::{
-    envelope::{Envelope, Kind as MessageKind, span},
+    envelope::{Envelope, Kind as MessageKind, Malformed, span},
     error::METHOD_NOT_FOUND,
     handshake::{ServerFacts, capabilities::Answers},
     hello,
@@ -367,6 +367,11 @@ impl Channel {
 
     /// A message of the server.
     pub(super) fn receive(&self, message: Bytes) {
+        // Most are answers: those are read once.
+        if let Some(response) = Response::if_answer(&message) {
+            let id = std::str::from_utf8(response.id()).ok();
+            return self.answer(id.and_then(|id| id.parse().ok()), Ok(response));
+        }
         let Ok(envelope) = Envelope::parse(&message) else {
             return (self.garbage)(&String::from_utf8_lossy(&message[..message.len().min(400)]));
         };
@@ -374,7 +379,7 @@ impl Channel {
             MessageKind::Response => {
                 let id = envelope.id.and_then(|id| id.get().parse().ok());
                 drop(envelope);
-                self.answer(id, message);
+                self.answer(id, Response::read(message));
             }
             MessageKind::Notification => {
                 let method = Method::of(envelope.method.as_deref().unwrap_or_default());
@@ -385,7 +390,7 @@ impl Channel {
         }
     }
 
-    fn answer(&self, id: Option<u64>, message: Bytes) {
+    fn answer(&self, id: Option<u64>, response: Result<Response, Malformed>) {
         let (waiter, is_sign) = {
             let mut calls = self.calls.lock();
             let waiter = id.and_then(|id| calls.waiting.remove(&id));
@@ -399,7 +404,7 @@ impl Channel {
                 "an answer that nobody waits for (late, repeated or unknown id)",
             );
         };
-        let response = Response::read(message).map_err(|error| {
+        let response = response.map_err(|error| {
             let detail = format!("`{}` broke the protocol: {error}", self.name);
             Failure::new(Kind::UpstreamProtocol, detail)
         });

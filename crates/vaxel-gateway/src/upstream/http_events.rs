@@ -103,6 +103,11 @@ impl HttpEvents {
                 }
                 Err(failure) => return Err(failure),
             };
+            // Most streams hold nothing else: it is read once.
+            if let Some(response) = Response::if_answer(&message) {
+                self.call.iter_mut().for_each(LegacyCall::ended);
+                return Ok(Event::Done(response));
+            }
             let Ok(envelope) = Envelope::parse(&message) else {
                 continue;
             };
