@@ -32,7 +32,7 @@ use self::{
     caller::Caller,
     carriers::Server,
     schedule::{How, Schedule, Step, Wrong},
-    world::{CALLERS, Call, Ledger, SERVERS, Standing, Via, World},
+    world::{CALLERS, Call, Ledger, SERVERS, Speaks, Standing, Via, World},
 };
 
 /// Cases of one run, where nobody says otherwise.
@@ -90,7 +90,7 @@ fn play(schedule: &Schedule) -> Vec<String> {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let world = Arc::new(World::new(schedule.is_hurried));
+        let world = Arc::new(World::new(schedule.is_hurried, schedule.scope));
         let mut scene = Scene::set(Arc::clone(&world), schedule.is_hurried).await;
         for step in &schedule.steps {
             scene.take(step).await;
@@ -199,6 +199,7 @@ impl Scene {
                     self.callers[caller].disconnect(number);
                 }
             }
+            Step::Resume(which) => self.resume(*which),
             Step::Leave(which) => self.callers[which % CALLERS.len()].leave(&self.rig).await,
             Step::Forget(which, cut) => self.forget(which % SERVERS.len(), *cut),
             Step::Die(which) => self.die(which % SERVERS.len()).await,
@@ -250,6 +251,22 @@ impl Scene {
         })
     }
 
+    /// A caller that can come back for the rest of an answer.
+    fn resume(&mut self, which: usize) {
+        let found = self.world.with(|ledger| {
+            let calls = ledger.calls.iter().enumerate();
+            let gone = calls.filter(|(_, call)| {
+                let is_gone = matches!(call.standing, Standing::Gone);
+                is_gone && call.last_event.is_some() && call.disturbed == Some("disconnected")
+            });
+            let (number, call) = choose(gone.collect(), which)?;
+            Some((number, call.caller))
+        });
+        if let Some((number, caller)) = found {
+            self.callers[caller].resume(number);
+        }
+    }
+
     fn retry_wrongly(&mut self, which: usize, wrong: Wrong) {
         let found = self.world.with(|ledger| {
             let calls = ledger.calls.iter_mut().enumerate();
@@ -283,7 +300,11 @@ impl Scene {
         let one = self
             .world
             .with(|ledger| ledger.calls[number].open.first().cloned());
-        let legacy: Vec<usize> = (2..6).filter(|other| *other != caller).collect();
+        let others = (0..CALLERS.len()).filter(|other| {
+            let speaks = CALLERS[*other].0;
+            *other != caller && !matches!(speaks, Speaks::Modern | Speaks::Unable)
+        });
+        let legacy: Vec<usize> = others.collect();
         if let Some(one) = one.filter(|one| one.under.is_u64()) {
             self.callers[legacy[which % legacy.len()]].steal(number, &one);
         }
@@ -295,11 +316,11 @@ impl Scene {
         }
         self.world.with(|ledger| {
             ledger.disturb("its session was forgotten", |call| call.server == server);
-            if SERVERS[server] == Via::Oldest {
+            if SERVERS[server].is_connection() {
                 ledger.shaky.insert(server);
             }
         });
-        self.servers[server].forget(cut || SERVERS[server] == Via::Oldest);
+        self.servers[server].forget(cut || SERVERS[server].is_connection());
     }
 
     async fn die(&mut self, server: usize) {

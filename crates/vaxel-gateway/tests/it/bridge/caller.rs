@@ -2,9 +2,11 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use futures_util::StreamExt;
 use http::Method;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_tungstenite::tungstenite;
 
 use super::{
     schedule::{Ask, Beat, Finish, How, Plan, Wrong},
@@ -13,6 +15,7 @@ use super::{
 use crate::harness::{
     Client, Rig,
     client::{Message, Stream},
+    socket::Socket,
 };
 
 const ABLE: &str = r#"{"sampling":{},"elicitation":{"form":{}}}"#;
@@ -23,7 +26,9 @@ pub(super) struct Caller {
     world: Arc<World>,
     client: Client,
     next_id: u64,
-    /// Follows the one stream of a client of 2024-11-05.
+    /// What is sent over a WebSocket.
+    socket: Option<mpsc::Sender<String>>,
+    /// Follows the one stream of a client that has only one.
     following: JoinSet<()>,
     /// Everything else that it does.
     tasks: JoinSet<()>,
@@ -35,6 +40,7 @@ impl Caller {
         let key = &rig.keys[principal];
         let silent = Client::silent(rig.address, key);
         let mut following = JoinSet::new();
+        let mut socket = None;
         let client = match speaks {
             Speaks::Modern => Client::modern(rig.address, key).able(ABLE),
             Speaks::Legacy => silent.able(ABLE).opened("2025-11-25").await,
@@ -44,12 +50,22 @@ impl Caller {
                 following.spawn(follow(Arc::clone(&world), index, stream));
                 client
             }
+            Speaks::Socket => {
+                let mut open = Socket::open(rig.address, "/mcp", key).await;
+                let able = serde_json::from_str(ABLE).unwrap();
+                open.initialize("2025-11-25", &able).await;
+                let (sender, queue) = mpsc::channel(64);
+                socket = Some(sender);
+                following.spawn(talk(Arc::clone(&world), index, open, queue));
+                silent.able(ABLE)
+            }
         };
         Self {
             index,
             world,
             client,
             next_id: 1,
+            socket,
             following,
             tasks: JoinSet::new(),
         }
@@ -84,14 +100,11 @@ impl Caller {
         if wants_notes {
             message = message.token(&format!("\"p{number}\""));
         }
-        let (client, world) = (self.client.clone(), Arc::clone(&self.world));
-        if self.speaks() == Speaks::Oldest {
-            let body = client.body(&message);
-            self.tasks.spawn(async move {
-                client.post(&body).await;
-            });
-            return;
+        if self.speaks().is_on_one_connection() {
+            let body = self.client.body(&message);
+            return self.post(body);
         }
+        let (client, world) = (self.client.clone(), Arc::clone(&self.world));
         let reading = self.tasks.spawn(async move {
             let stream = client.open(&message).await;
             read(&world, (number, id), stream).await;
@@ -115,6 +128,10 @@ impl Caller {
         }
         for one in &open {
             let reply = self.world.with(|ledger| reply(ledger, number, one, how));
+            if self.speaks() == Speaks::Socket {
+                self.post(reply.to_string());
+                continue;
+            }
             let (client, world) = (self.client.clone(), Arc::clone(&self.world));
             self.tasks.spawn(async move {
                 let taken = client.post(&reply.to_string()).await;
@@ -184,9 +201,21 @@ impl Caller {
             ledger.stolen.insert(answer.to_string(), self.index);
             json!({"jsonrpc": "2.0", "id": one.under, "result": answer})
         });
+        self.post(reply.to_string());
+    }
+
+    /// Sends what needs no answer of its own.
+    fn post(&mut self, message: String) {
+        if let Some(socket) = self.socket.clone() {
+            self.tasks.spawn(async move {
+                // The connection may be gone.
+                let _ = socket.send(message).await;
+            });
+            return;
+        }
         let client = self.client.clone();
         self.tasks.spawn(async move {
-            client.post(&reply.to_string()).await;
+            client.post(&message).await;
         });
     }
 
@@ -198,13 +227,29 @@ impl Caller {
         let id = self.world.with(|ledger| ledger.calls[number].id);
         let message = json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
             "params": {"requestId": id}});
-        let client = self.client.clone();
-        self.tasks.spawn(async move {
-            client.post(&message.to_string()).await;
-        });
+        self.post(message.to_string());
     }
 
-    /// The connection of one call breaks; a client of 2024-11-05 has one for all.
+    /// Comes back for the rest of an answer whose connection broke.
+    pub(super) fn resume(&mut self, number: usize) {
+        let place = self.world.with(|ledger| {
+            let call = &mut ledger.calls[number];
+            call.standing = Standing::Runs;
+            let last = call.last_event.clone().unwrap_or_default();
+            (call.id, last)
+        });
+        let (id, last) = place;
+        let client = self.client.clone().with("last-event-id", &last);
+        let world = Arc::clone(&self.world);
+        let reading = self.tasks.spawn(async move {
+            let stream = client.send(Method::GET, "").await;
+            read(&world, (number, id), stream).await;
+        });
+        self.world
+            .with(|ledger| ledger.calls[number].reading = Some(reading));
+    }
+
+    /// The connection of one call breaks; some clients have one for all.
     pub(super) fn disconnect(&mut self, number: usize) {
         self.world.with(|ledger| {
             let call = &mut ledger.calls[number];
@@ -232,7 +277,7 @@ impl Caller {
         }
         self.world.with(|ledger| {
             ledger.disturb("its caller left", |call| call.caller == index);
-            if speaks == Speaks::Oldest {
+            if speaks.is_on_one_connection() {
                 let calls = ledger.calls.iter_mut();
                 for call in calls.filter(|call| call.caller == index) {
                     if matches!(call.standing, Standing::Runs) {
@@ -241,7 +286,7 @@ impl Caller {
                 }
             }
         });
-        if speaks == Speaks::Oldest {
+        if speaks.is_on_one_connection() {
             self.following.shutdown().await;
         } else {
             self.client.send(Method::DELETE, "").await.read().await;
@@ -249,6 +294,7 @@ impl Caller {
         let mut anew = Self::connect(index, Arc::clone(&self.world), rig).await;
         std::mem::swap(&mut self.client, &mut anew.client);
         std::mem::swap(&mut self.following, &mut anew.following);
+        self.socket = anew.socket;
     }
 
     /// Waits until it has sent all that it had to, and is gone.
@@ -307,8 +353,14 @@ async fn read(world: &World, (number, id): (usize, u64), mut stream: Stream) {
         return world.with(|ledger| hear(ledger, number, id, answer));
     }
     let mut is_answered = false;
-    while let Some(message) = stream.event().await {
+    while let Some((message, last)) = stream.next_with_id().await {
         world.with(|ledger| {
+            if last.is_some() {
+                ledger.calls[number].last_event = last;
+            }
+            if message.is_null() {
+                return;
+            }
             if is_answered {
                 ledger.fault(format!("c{number} was told after its answer: {message}"));
             }
@@ -404,30 +456,57 @@ fn park(ledger: &mut Ledger, number: usize, message: &Value) {
 async fn follow(world: Arc<World>, caller: usize, mut stream: Stream) {
     let mut ids = HashSet::new();
     while let Some(message) = stream.event().await {
-        world.with(|ledger| {
-            let is_request = message.get("method").is_some();
-            let found = if message["method"] == "notifications/tools/list_changed" {
-                return;
-            } else if is_request {
-                marks(&message["params"].to_string())
-                    .next()
-                    .map(|mark| mark.0)
-            } else {
-                let same =
-                    |call: &super::world::Call| call.caller == caller && message["id"] == call.id;
-                ledger.calls.iter().position(same)
-            };
-            let is_own = |number: &usize| ledger.calls[*number].caller == caller;
-            let Some(number) = found.filter(is_own) else {
-                return ledger.fault(format!("caller {caller} heard {message}"));
-            };
-            if is_request && !message["id"].is_null() && !ids.insert(message["id"].to_string()) {
-                ledger.fault(format!("caller {caller} was asked twice: {message}"));
-            }
-            let id = ledger.calls[number].id;
-            hear(ledger, number, id, message);
-        });
+        world.with(|ledger| hear_any(ledger, caller, &mut ids, message));
     }
+}
+
+/// The same over WebSocket, where it speaks, too.
+async fn talk(
+    world: Arc<World>,
+    caller: usize,
+    mut socket: Socket,
+    mut queue: mpsc::Receiver<String>,
+) {
+    let mut ids = HashSet::new();
+    loop {
+        tokio::select! {
+            said = queue.recv() => match said {
+                Some(said) => socket.put(tungstenite::Message::text(said)).await,
+                None => return,
+            },
+            heard = socket.stream.next() => match heard {
+                Some(Ok(tungstenite::Message::Text(text))) => {
+                    let message = serde_json::from_str(&text).unwrap();
+                    world.with(|ledger| hear_any(ledger, caller, &mut ids, message));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return,
+            },
+        }
+    }
+}
+
+/// What came on a stream for all calls of a caller.
+fn hear_any(ledger: &mut Ledger, caller: usize, ids: &mut HashSet<String>, message: Value) {
+    let is_request = message.get("method").is_some();
+    let found = if message["method"] == "notifications/tools/list_changed" {
+        return;
+    } else if is_request {
+        let text = message["params"].to_string();
+        marks(&text).next().map(|mark| mark.0)
+    } else {
+        let same = |call: &Call| call.caller == caller && message["id"] == call.id;
+        ledger.calls.iter().position(same)
+    };
+    let is_own = |number: &usize| ledger.calls[*number].caller == caller;
+    let Some(number) = found.filter(is_own) else {
+        return ledger.fault(format!("caller {caller} heard {message}"));
+    };
+    if is_request && !message["id"].is_null() && !ids.insert(message["id"].to_string()) {
+        ledger.fault(format!("caller {caller} was asked twice: {message}"));
+    }
+    let id = ledger.calls[number].id;
+    hear(ledger, number, id, message);
 }
 
 impl Plan {

@@ -1,17 +1,21 @@
 //! The transports of the scripted servers, and how they fail.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 
-use http::Method;
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderValue, Method};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::unix::pipe,
+    net::{TcpListener, TcpStream, unix::pipe},
     process::{ChildStdin, ChildStdout},
     sync::mpsc,
     task::JoinSet,
 };
-use vaxel_core::service::SessionScope;
+use tokio_tungstenite::tungstenite::{
+    Message,
+    handshake::server::{Request, Response},
+};
 use vaxel_gateway::Transport;
 
 use super::world::{Ledger, SERVERS, Via, World};
@@ -31,6 +35,8 @@ pub(super) struct Server {
 enum Body {
     Http(Upstream),
     Pipes(JoinSet<()>),
+    /// Its address, and what listens there.
+    Socket(SocketAddr, JoinSet<()>),
 }
 
 impl Server {
@@ -40,12 +46,19 @@ impl Server {
             hears.with(|ledger| match SERVERS[index] {
                 Via::Modern => modern(ledger, index, seen),
                 Via::Oldest => Some(oldest(ledger, index, seen)),
-                Via::Answers | Via::Session | Via::Pipes => Some(legacy(ledger, index, seen)),
+                Via::Answers | Via::Session | Via::Pipes | Via::Socket => {
+                    Some(legacy(ledger, index, seen))
+                }
             })
         };
         let body = match SERVERS[index] {
             Via::Modern => Body::Http(Upstream::modern(script).await),
             Via::Pipes => Body::Pipes(JoinSet::new()),
+            Via::Socket => {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                Body::Socket(address, accept(&world, index, listener))
+            }
             _ => Body::Http(Upstream::legacy(script).await),
         };
         Self {
@@ -62,7 +75,12 @@ impl Server {
             Body::Http(upstream) => Transport::Http {
                 url: upstream.url(),
                 headers: Vec::new(),
-                session: SessionScope::PerPrincipal,
+                session: self.world.with(|ledger| ledger.scope),
+            },
+            Body::Socket(address, _) => Transport::Http {
+                url: format!("ws://{address}/mcp").parse().unwrap(),
+                headers: Vec::new(),
+                session: self.world.with(|ledger| ledger.scope),
             },
             Body::Pipes(tasks) => pipes(&self.world, self.index, tasks),
         }
@@ -72,7 +90,7 @@ impl Server {
         self.is_alive = false;
         match &mut self.body {
             Body::Http(upstream) => upstream.die().await,
-            Body::Pipes(tasks) => tasks.shutdown().await,
+            Body::Pipes(tasks) | Body::Socket(_, tasks) => tasks.shutdown().await,
         }
         self.forget(true);
     }
@@ -83,6 +101,11 @@ impl Server {
         match &mut self.body {
             Body::Http(upstream) => {
                 upstream.come_back().await;
+                false
+            }
+            Body::Socket(address, tasks) => {
+                let listener = TcpListener::bind(*address).await.unwrap();
+                *tasks = accept(&self.world, self.index, listener);
                 false
             }
             Body::Pipes(_) => true,
@@ -227,6 +250,76 @@ fn oldest(ledger: &mut Ledger, index: usize, seen: &Seen) -> Reply {
         let _ = outlet.try_send(answer.to_string());
     }
     Reply::Json(202, String::new())
+}
+
+/// A server over WebSocket: every connection is a session.
+fn accept(world: &Arc<World>, index: usize, listener: TcpListener) -> JoinSet<()> {
+    let world = Arc::clone(world);
+    let mut accepting = JoinSet::new();
+    accepting.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(converse(Arc::clone(&world), index, stream));
+        }
+    });
+    accepting
+}
+
+#[expect(
+    clippy::result_large_err,
+    reason = "the callback has the form that the library wants"
+)]
+async fn converse(world: Arc<World>, index: usize, stream: TcpStream) {
+    let choose = |_: &Request, mut response: Response| {
+        let protocol = HeaderValue::from_static("mcp");
+        response
+            .headers_mut()
+            .insert("sec-websocket-protocol", protocol);
+        Ok(response)
+    };
+    let Ok(mut socket) = tokio_tungstenite::accept_hdr_async(stream, choose).await else {
+        return;
+    };
+    let (outlet, mut queue) = mpsc::channel::<String>(WAITING);
+    let session = world.with(|ledger| {
+        ledger.sessions_opened += 1;
+        let session = format!("socket-{}", ledger.sessions_opened);
+        let place = (index, session.clone());
+        ledger.sessions.insert(place.clone(), None);
+        ledger.session_streams.insert(place, outlet);
+        session
+    });
+    loop {
+        let message = tokio::select! {
+            // When its server forgets it, nothing more is said.
+            said = queue.recv() => match said {
+                Some(said) => match socket.send(Message::text(said)).await {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+                None => return,
+            },
+            heard = socket.next() => match heard {
+                Some(Ok(Message::Text(text))) => text,
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                _ => return,
+            },
+        };
+        let message: Value = serde_json::from_str(&message).unwrap_or_default();
+        world.with(|ledger| {
+            let at = (index, &*session);
+            let outlet = ledger.session_streams.get(&(index, session.clone()));
+            let Some(outlet) = outlet.cloned() else {
+                return;
+            };
+            if message["method"] == "tools/call" {
+                ledger.called(at, &message, outlet);
+            } else if let Some(answer) = hear(ledger, at, &message, "2025-11-25") {
+                // Whoever hears may be gone.
+                let _ = outlet.try_send(answer.to_string());
+            }
+        });
+    }
 }
 
 /// A server behind new pipes.

@@ -3,19 +3,25 @@
 use std::fmt;
 
 use proptest::prelude::*;
+use vaxel_core::service::SessionScope;
 
 /// One case.
 #[derive(Clone)]
 pub(super) struct Schedule {
     /// Deadlines are short and nobody helps: everything must end by itself.
     pub(super) is_hurried: bool,
+    /// Who shares a session with a server.
+    pub(super) scope: SessionScope,
     pub(super) steps: Vec<Step>,
 }
 
 impl fmt::Debug for Schedule {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_hurried = self.is_hurried;
-        writeln!(to, "Schedule {{ is_hurried: {is_hurried}, steps: vec![")?;
+        let (is_hurried, scope) = (self.is_hurried, self.scope);
+        writeln!(
+            to,
+            "Schedule {{ is_hurried: {is_hurried}, scope: {scope:?}, steps: vec!["
+        )?;
         for step in &self.steps {
             writeln!(to, "    {step:?},")?;
         }
@@ -38,6 +44,8 @@ pub(super) enum Step {
     Cancel(usize),
     /// The connection of one call breaks.
     Disconnect(usize),
+    /// A caller whose connection broke comes back for the rest of what was said on it.
+    Resume(usize),
     /// A caller ends its session and opens another.
     Leave(usize),
     /// A server forgets its sessions; the streams of its calls end too, or stay.
@@ -112,8 +120,17 @@ impl Plan {
 
 pub(super) fn schedules() -> impl Strategy<Value = Schedule> {
     let steps = prop::collection::vec(steps(), 1..48);
-    (prop::bool::weighted(0.25), steps)
-        .prop_map(|(is_hurried, steps)| Schedule { is_hurried, steps })
+    let scope = prop_oneof![
+        3 => Just(SessionScope::PerPrincipal),
+        1 => Just(SessionScope::Shared),
+        1 => Just(SessionScope::PerClient),
+    ];
+    let parts = (prop::bool::weighted(0.25), scope, steps);
+    parts.prop_map(|(is_hurried, scope, steps)| Schedule {
+        is_hurried,
+        scope,
+        steps,
+    })
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -125,7 +142,8 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (which.clone(), wrong()).prop_map(|(which, wrong)| Step::WrongRetry(which, wrong)),
         1 => which.clone().prop_map(Step::Steal),
         1 => which.clone().prop_map(Step::Cancel),
-        1 => which.clone().prop_map(Step::Disconnect),
+        2 => which.clone().prop_map(Step::Disconnect),
+        2 => which.clone().prop_map(Step::Resume),
         1 => which.clone().prop_map(Step::Leave),
         1 => (which.clone(), any::<bool>()).prop_map(|(which, cut)| Step::Forget(which, cut)),
         1 => which.prop_map(Step::Die),

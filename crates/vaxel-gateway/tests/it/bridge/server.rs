@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
+use vaxel_core::service::SessionScope;
 
 use super::{
     schedule::{Ask, Beat, Finish},
@@ -87,8 +88,8 @@ impl Ledger {
             (Via::Modern, _) => 1 + rounds.count(),
             _ => 1,
         };
-        let principal = CALLERS[known.caller].1;
-        self.keep_apart(server, session, principal);
+        let caller = known.caller;
+        self.keep_apart(server, session, caller);
         if self.jobs.iter().filter(|job| job.call == call).count() >= limit {
             self.fault(format!("c{call} was done more than {limit} times"));
         }
@@ -127,19 +128,23 @@ impl Ledger {
     }
 
     /// What a server remembers of one principal is not shown to another.
-    fn keep_apart(&mut self, server: usize, session: &str, principal: usize) {
-        if matches!(SERVERS[server], Via::Modern | Via::Pipes) {
+    fn keep_apart(&mut self, server: usize, session: &str, caller: usize) {
+        let is_shared = self.scope == SessionScope::Shared;
+        if is_shared || matches!(SERVERS[server], Via::Modern | Via::Pipes) {
             return;
         }
+        let (speaks, principal) = CALLERS[caller];
+        let is_own = self.scope == SessionScope::PerClient && speaks != Speaks::Modern;
+        let user = (principal, is_own.then_some(caller));
         let used_by = self
             .sessions
             .entry((server, session.to_owned()))
             .or_default();
-        if used_by.is_some_and(|other| other != principal) {
+        if used_by.is_some_and(|other| other != user) {
             self.faults
-                .push(format!("session {session} serves both principals"));
+                .push(format!("session {session} serves {used_by:?} and {user:?}"));
         }
-        *used_by = Some(principal);
+        *used_by = Some(user);
     }
 
     /// Does what comes next, as far as nothing is waited for.

@@ -9,6 +9,7 @@ use std::{
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::{sync::watch, task::AbortHandle};
+use vaxel_core::service::SessionScope;
 
 use super::{
     schedule::{Ask, Finish, Plan},
@@ -16,7 +17,7 @@ use super::{
 };
 
 /// Who calls: two principals, and clients of every kind.
-pub(super) const CALLERS: [(Speaks, usize); 8] = [
+pub(super) const CALLERS: [(Speaks, usize); 10] = [
     (Speaks::Modern, 0),
     (Speaks::Modern, 1),
     (Speaks::Legacy, 0),
@@ -25,16 +26,22 @@ pub(super) const CALLERS: [(Speaks, usize); 8] = [
     (Speaks::Oldest, 1),
     (Speaks::Modern, 0),
     (Speaks::Unable, 1),
+    (Speaks::Socket, 0),
+    (Speaks::Socket, 1),
 ];
 
 /// Who is called.
-pub(super) const SERVERS: [Via; 5] = [
+pub(super) const SERVERS: [Via; 6] = [
     Via::Modern,
     Via::Answers,
     Via::Session,
     Via::Pipes,
     Via::Oldest,
+    Via::Socket,
 ];
+
+/// A principal, and the caller where it shares no session.
+pub(super) type User = (usize, Option<usize>);
 
 /// What a caller speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +54,8 @@ pub(super) enum Speaks {
     Oldest,
     /// 2025-11-25, and answers nothing.
     Unable,
+    /// 2025-11-25 over WebSocket.
+    Socket,
 }
 
 /// How a server is reached, and where it asks.
@@ -62,12 +71,19 @@ pub(super) enum Via {
     Pipes,
     /// 2024-11-05 over HTTP+SSE.
     Oldest,
+    /// 2025-11-25 over WebSocket.
+    Socket,
 }
 
 impl Speaks {
+    /// Whether all that it says and hears goes over one connection.
+    pub(super) const fn is_on_one_connection(self) -> bool {
+        matches!(self, Self::Oldest | Self::Socket)
+    }
+
     pub(super) const fn answers(self, ask: Ask) -> bool {
         match self {
-            Self::Modern | Self::Legacy => true,
+            Self::Modern | Self::Legacy | Self::Socket => true,
             Self::Oldest => matches!(ask, Ask::Sampling),
             Self::Unable => false,
         }
@@ -77,7 +93,12 @@ impl Speaks {
 impl Via {
     /// Whether a question there does not say which call it belongs to.
     pub(super) const fn is_vague(self) -> bool {
-        matches!(self, Self::Session | Self::Pipes | Self::Oldest)
+        matches!(self, Self::Session | Self::Pipes) || self.is_connection()
+    }
+
+    /// Whether a session there is its connection.
+    pub(super) const fn is_connection(self) -> bool {
+        matches!(self, Self::Oldest | Self::Socket)
     }
 }
 
@@ -89,14 +110,16 @@ pub(super) struct World {
 #[derive(Default)]
 pub(super) struct Ledger {
     pub(super) is_hurried: bool,
+    /// Who shares a session with a server.
+    pub(super) scope: SessionScope,
     /// Nobody's `Go` is waited for any more.
     pub(super) gates_open: bool,
     pub(super) calls: Vec<Call>,
     pub(super) jobs: Vec<Job>,
     /// The questions that servers asked by requests, by id.
     pub(super) asked: HashMap<String, super::server::Asked>,
-    /// Sessions that servers know, and whose calls they were used for: a principal.
-    pub(super) sessions: HashMap<(usize, String), Option<usize>>,
+    /// Sessions that servers know, and whose calls they were used for.
+    pub(super) sessions: HashMap<(usize, String), Option<User>>,
     pub(super) session_streams: HashMap<(usize, String), tokio::sync::mpsc::Sender<String>>,
     pub(super) sessions_opened: usize,
     /// What was cancelled before its server heard of it: server, session and id.
@@ -133,6 +156,8 @@ pub(super) struct Call {
     /// Requests that its caller sent, and that may lead to the server.
     pub(super) requests: usize,
     pub(super) reading: Option<AbortHandle>,
+    /// The last event of its stream that its caller read.
+    pub(super) last_event: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -162,9 +187,10 @@ impl Call {
 }
 
 impl World {
-    pub(super) fn new(is_hurried: bool) -> Self {
+    pub(super) fn new(is_hurried: bool, scope: SessionScope) -> Self {
         let ledger = Ledger {
             is_hurried,
+            scope,
             ..Ledger::default()
         };
         Self {

@@ -298,6 +298,12 @@ impl Stream {
         (serde_json::from_str(&data).unwrap_or_default(), id)
     }
 
+    /// The next event, which may be empty, and its id; `None` at the end.
+    pub(crate) async fn next_with_id(&mut self) -> Option<(Value, Option<String>)> {
+        let (data, id) = self.raw_event().await?;
+        Some((serde_json::from_str(&data).unwrap_or_default(), id))
+    }
+
     async fn raw_event(&mut self) -> Option<(String, Option<String>)> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
