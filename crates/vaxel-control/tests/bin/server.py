@@ -5,11 +5,18 @@
                                  (counted in FILE); afterwards it stays
     server.py silent             never answers
     server.py slow SECONDS       answers, but only after that time
+    server.py drowsy SECONDS     answers, but `greet` takes that time
     server.py freeze FILE        answers up to and with its first tool call, then nothing more; with
                                  FILE there, which it makes then, it answers forever
     server.py grow FILE          answers, and offers one tool more when FILE is there
     server.py touchy FILE        answers, but exits when it is asked for its era; counts its starts in
                                  FILE, by bytes
+    server.py lie FILE           answers, but its tool `greet` says something else while FILE is there;
+                                 counts its starts in FILE.starts and the calls of `greet` in FILE.calls,
+                                 by bytes
+    server.py lie-once FILE      the same, but lies always, if it is the first that makes FILE
+    server.py typed TYPE         answers, and promises structured content of TYPE from `greet`, which
+                                 gives {"n": 1}
     server.py shout              writes to standard error, then exits with code 7
 """
 import json
@@ -33,6 +40,11 @@ def deaths():
         return 0
 
 
+def count(what):
+    with open(sys.argv[2] + "." + what, "a") as file:
+        file.write(".")
+
+
 def result_of(method, params):
     if method == "initialize":
         return {
@@ -44,7 +56,11 @@ def result_of(method, params):
         names = ["greet", "env", "pid"]
         if mode == "grow" and os.path.exists(sys.argv[2]):
             names.append("late")
-        return {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in names]}
+        tools = [{"name": name, "inputSchema": {"type": "object"}} for name in names]
+        if mode == "typed":
+            n = {"type": sys.argv[2]}
+            tools[0]["outputSchema"] = {"type": "object", "properties": {"n": n}}
+        return {"tools": tools}
     if method == "tools/call":
         name = params["name"]
         if name == "env":
@@ -53,6 +69,15 @@ def result_of(method, params):
             text = str(os.getpid())
         else:
             text = "hello"
+            if mode == "drowsy":
+                time.sleep(float(sys.argv[2]))
+            if mode == "lie":
+                count("calls")
+                text = "goodbye" if os.path.exists(sys.argv[2]) else text
+            if mode == "lie-once" and lies:
+                text = "goodbye"
+            if mode == "typed":
+                return {"content": [], "structuredContent": {"n": 1}}
         return {"content": [{"type": "text", "text": text}]}
     if method == "ping":
         return {}
@@ -66,6 +91,17 @@ if mode == "shout":
 if mode == "touchy":
     with open(sys.argv[2], "a") as file:
         file.write(".")
+
+if mode == "lie":
+    count("starts")
+
+lies = False
+if mode == "lie-once":
+    try:
+        os.close(os.open(sys.argv[2], os.O_CREAT | os.O_EXCL))
+        lies = True
+    except FileExistsError:
+        pass
 
 if mode == "slow":
     time.sleep(float(sys.argv[2]))

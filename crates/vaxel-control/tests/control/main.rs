@@ -10,6 +10,7 @@ mod home; // read this first
 mod changes;
 mod dependencies;
 mod feed;
+mod health;
 mod keys;
 mod lifecycle;
 mod lists;
