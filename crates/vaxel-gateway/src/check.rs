@@ -94,7 +94,7 @@ pub(crate) async fn call(
         param_headers: &param_headers,
         deadline,
     };
-    let answer = match link.exchange(&out).await {
+    let answer = match link.exchange_hurriedly(&out).await {
         Ok(Answer::Done(answered)) => Ok(answered),
         Ok(Answer::Stream(events)) => relay::last(events, deadline).await,
         Err(failure) => Err(failure),

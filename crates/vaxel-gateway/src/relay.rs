@@ -398,7 +398,12 @@ pub(crate) async fn call_tool(
         deadline,
     };
     let answer = async {
-        match reached.link.exchange(&out).await? {
+        let exchanged = if within.is_some() {
+            reached.link.exchange_hurriedly(&out).await
+        } else {
+            reached.link.exchange(&out).await
+        };
+        match exchanged? {
             Answer::Done(answered) => Ok(answered),
             Answer::Stream(events) => last(events, deadline).await,
         }

@@ -316,6 +316,17 @@ impl Link {
         answer
     }
 
+    /// The same for a caller with little patience: that nothing came in its time says nothing about the
+    /// server.
+    pub(crate) async fn exchange_hurriedly(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
+        let _in_flight = InFlight::new(&self.0.in_flight);
+        let answer = self.0.wire.exchange(out).await;
+        if answer.is_ok() {
+            self.0.heard.note(&answer);
+        }
+        answer
+    }
+
     /// What the calls of this instance came to: evidence for whoever wants to know how it is.
     pub fn evidence(&self) -> Evidence {
         self.0.heard.read()

@@ -59,7 +59,12 @@ impl Surroundings {
         let needs_something = !spec.dependency.is_empty();
         self.watched
             .keep(|kind| kind != Kind::Dependency || needs_something);
-        let first = rules.interval.min(RECHECK);
+        // What changes slowly is looked at when the start is over: many services begin together.
+        let first = if needs_something {
+            rules.interval.min(RECHECK)
+        } else {
+            rules.interval
+        };
         let mut wait = first.mul_f64(f64::from(random()) / f64::from(u32::MAX));
         let mut slowly_due: Option<Instant> = None;
         loop {
@@ -68,9 +73,10 @@ impl Surroundings {
                 () = self.watched.rung() => {}
             }
             let asked = self.watched.pending();
-            let mut is_news = self.dependencies(spec, &rules).await;
+            // On the heap while it lasts: most of its life this waits, and there are many.
+            let mut is_news = Box::pin(self.dependencies(spec, &rules)).await;
             if asked.is_some() || slowly_due.is_none_or(|due| due <= Instant::now()) {
-                is_news |= self.security(spec, &rules).await;
+                is_news |= Box::pin(self.security(spec, &rules)).await;
                 slowly_due = Some(Instant::now() + SLOWLY.mul_f64(0.9));
             }
             if is_news {

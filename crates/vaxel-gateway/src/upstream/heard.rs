@@ -52,3 +52,27 @@ const fn is_silence(kind: Kind) -> bool {
         Kind::UpstreamTimeout | Kind::UpstreamLost | Kind::UpstreamUnavailable
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_silence_counts_against_a_server_and_any_answer_ends_it() {
+        let heard = Heard::default();
+        let failed = |kind| heard.note(&Err(Failure::new(kind, "x")));
+        for kind in [
+            Kind::UpstreamTimeout,
+            Kind::UpstreamLost,
+            Kind::Busy,
+            Kind::Invalid,
+        ] {
+            failed(kind);
+        }
+        assert_eq!((heard.read().answered, heard.read().unanswered), (0, 2));
+        let answer = vaxel_mcp::response::error(b"1", -32_603, "it says so", None);
+        let answer = vaxel_mcp::response::Response::read(answer).unwrap();
+        heard.note(&Ok(Answer::Done(answer)));
+        assert_eq!((heard.read().answered, heard.read().unanswered), (1, 0));
+    }
+}

@@ -146,6 +146,9 @@ pub(super) struct AddArgs {
     /// Check tool calls against the tools' schemas: their arguments, or results too
     #[arg(long, value_parser = ["none", "arguments", "all"], default_value = "none")]
     validate: String,
+    /// Health checks and what follows from them, as the JSON of the service's `health`
+    #[arg(long, value_name = "JSON", value_parser = json_object)]
+    health: Option<Value>,
     /// Processes that share the calls
     #[arg(long, default_value_t = 1)]
     replicas: u16,
@@ -231,6 +234,14 @@ impl Command {
     }
 }
 
+fn json_object(text: &str) -> Result<Value, String> {
+    let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if value.is_object() {
+        return Ok(value);
+    }
+    Err("write an object, such as {\"functional\": [{\"tool\": \"echo\"}]}".to_owned())
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     text.parse::<vaxel_core::quantity::Span>()
         .map(|span| span.0)
@@ -285,6 +296,9 @@ async fn add(args: &AddArgs, client: &Client, context: &Context) -> anyhow::Resu
     spec.insert("era".to_owned(), args.era.as_str().into());
     spec.insert("validate".to_owned(), args.validate.as_str().into());
     spec.insert("depends_on".to_owned(), json!(args.depends_on));
+    if let Some(health) = &args.health {
+        spec.insert("health".to_owned(), health.clone());
+    }
     if let Some(description) = &args.description {
         spec.insert("description".to_owned(), description.as_str().into());
     }

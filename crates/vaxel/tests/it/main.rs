@@ -11,6 +11,7 @@ mod faults;
 mod first_run;
 mod fixture;
 mod history;
+mod health;
 mod matrix;
 mod peers;
 mod postgres;
