@@ -16,6 +16,7 @@ use crate::{context::Context, problem::Refusal};
 
 mod ai_platform;
 mod devq;
+pub(crate) mod stage6;
 
 /// Every path of every system.
 pub(crate) fn router() -> Router<Context> {

@@ -11,6 +11,7 @@ mod problem; // how failures look
 
 mod services; // one file per resource
 mod dependencies;
+mod leases;
 mod health;
 mod revisions;
 mod events;

@@ -5,8 +5,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    calls, compat, context::Context, dependencies, describe, docs, events, health, keys, logs,
-    problem, revisions, services, status, tools, usage,
+    calls, compat, context::Context, dependencies, describe, docs, events, health, keys, leases,
+    logs, problem, revisions, services, status, tools, usage,
 };
 
 /// Every endpoint that the document describes.
@@ -31,6 +31,7 @@ pub(crate) fn described() -> (Router<Context>, OpenApi) {
         .routes(routes!(usage::of_all))
         .routes(routes!(usage::of_service))
         .routes(routes!(services::stats))
+        .routes(routes!(leases::renew))
         .routes(routes!(dependencies::map))
         .routes(routes!(dependencies::impact))
         .routes(routes!(logs::read))

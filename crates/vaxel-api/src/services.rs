@@ -8,10 +8,12 @@ use axum::{
 };
 use vaxel_control::{Change, Observed, Page, ServiceFilter};
 use vaxel_core::{
-    failure::Failure, fields::Fields, lifecycle::Lifecycle, service::ServiceDraft, status::Health,
+    failure::Failure, fields::Fields, lifecycle::Lifecycle, principal::Principal,
+    service::ServiceDraft, status::Health,
 };
 
 use crate::{
+    compat::stage6,
     context::Context,
     extract::{Caller, FromQuery, Json, On, Path, Query, page},
     problem::Refusal,
@@ -170,8 +172,7 @@ pub(crate) async fn create(
     On(terms): On,
     Json(body): Json,
 ) -> Result<Response, Refusal> {
-    let draft = draft(&body)?;
-    let change = Change::CreateService(Box::new(draft));
+    let change = Change::CreateService(Box::new(draft(&body)?));
     let service = context
         .control
         .on(terms)
@@ -179,7 +180,13 @@ pub(crate) async fn create(
         .await?
         .into_service()?;
     let location = format!("/api/v1/services/{}", service.resource.id);
-    let mut response = tagged(StatusCode::CREATED, service);
+    let mut response = match Form::of(&body) {
+        Form::Canonical => tagged(StatusCode::CREATED, service),
+        Form::Stage6 => {
+            let shown = stage6::shown(&context, &caller, &service).await?;
+            (StatusCode::CREATED, Answer(shown)).into_response()
+        }
+    };
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -189,7 +196,7 @@ pub(crate) async fn create(
 /// Get a service
 #[utoipa::path(
     get, path = "/api/v1/services/{service}", operation_id = "get_service", tag = "services",
-    params(("service" = String, Path, description = "Id or name")),
+    params(("service" = String, Path, description = "Id or name"), FormQuery),
     responses((status = 200, description = "The service", body = ServiceView, headers(
         ("ETag" = String, description = "Its version"),
     ))),
@@ -198,9 +205,67 @@ pub(crate) async fn get(
     Caller(caller): Caller,
     State(context): State<Context>,
     Path(service): Path<String>,
+    Query(form): Query<Form>,
 ) -> Result<Response, Refusal> {
     let service = context.control.service(&caller, &service.parse()?).await?;
-    Ok(tagged(StatusCode::OK, service))
+    show(&context, &caller, (form, service)).await
+}
+
+/// In which form a service is shown.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(
+    dead_code,
+    reason = "describes the query string, which `FromQuery` reads"
+)]
+pub(crate) struct FormQuery {
+    /// `stage6` for the form of the Stage 6 registry.
+    #[param(example = "stage6")]
+    form: Option<String>,
+}
+
+/// [`FormQuery`], read.
+pub(crate) enum Form {
+    Canonical,
+    Stage6,
+}
+
+impl FromQuery for Form {
+    fn from_query(fields: &mut Fields<'_>) -> Self {
+        match fields.string("form").as_deref() {
+            None => Self::Canonical,
+            Some("stage6") => Self::Stage6,
+            Some(other) => {
+                fields.issue(
+                    "form",
+                    format!("`{other}` is no form of a service: write stage6"),
+                );
+                Self::Canonical
+            }
+        }
+    }
+}
+
+impl Form {
+    /// Who writes in a form reads it, too.
+    fn of(body: &serde_json::Value) -> Self {
+        if stage6::is_one(body) {
+            Self::Stage6
+        } else {
+            Self::Canonical
+        }
+    }
+}
+
+async fn show(
+    context: &Context,
+    caller: &Principal,
+    (form, service): (Form, Observed),
+) -> Result<Response, Refusal> {
+    Ok(match form {
+        Form::Canonical => tagged(StatusCode::OK, service),
+        Form::Stage6 => Answer(stage6::shown(context, caller, &service).await?).into_response(),
+    })
 }
 
 /// Replace a service's desired state
@@ -228,10 +293,9 @@ pub(crate) async fn update(
     On(terms): On,
     Json(body): Json,
 ) -> Result<Response, Refusal> {
-    let (service, draft) = (service.parse()?, Box::new(draft(&body)?));
     let change = Change::UpdateService {
-        service,
-        draft,
+        service: service.parse()?,
+        draft: Box::new(draft(&body)?),
         expected: terms.expected,
     };
     let service = context
@@ -240,7 +304,7 @@ pub(crate) async fn update(
         .submit(&caller, change)
         .await?
         .into_service()?;
-    Ok(tagged(StatusCode::OK, service))
+    show(&context, &caller, (Form::of(&body), service)).await
 }
 
 /// Delete a service
@@ -421,7 +485,12 @@ pub(crate) async fn stats(
 }
 
 fn draft(body: &serde_json::Value) -> Result<ServiceDraft, Failure> {
-    ServiceDraft::from_json(body).map_err(|issues| Failure::invalid("The service", issues))
+    match Form::of(body) {
+        Form::Canonical => {
+            ServiceDraft::from_json(body).map_err(|issues| Failure::invalid("The service", issues))
+        }
+        Form::Stage6 => stage6::draft(body),
+    }
 }
 
 /// The service with its version as `ETag`.

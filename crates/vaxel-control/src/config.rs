@@ -25,6 +25,7 @@ pub struct Config {
     pub feed: FeedConfig,
     /// After how long in the archive a service is gone for good; `None`: never.
     pub archive: Option<Duration>,
+
     /// Longest exposed name of a tool or prompt, characters; the data plane has the same.
     pub name_max: usize,
     /// How long [`crate::Control::stop`] waits for services and writes before it goes on.
@@ -51,6 +52,8 @@ pub struct HealthConfig {
     pub checks_at_once: usize,
     /// Changes of health are kept so long; the last one of each service stays.
     pub retention: Duration,
+    /// How long a service that registers itself may be silent, when it does not say so; `None`: for ever.
+    pub lease: Option<Duration>,
 }
 
 impl Default for HealthConfig {
@@ -59,6 +62,7 @@ impl Default for HealthConfig {
             rules: Rules::default(),
             checks_at_once: 64,
             retention: Duration::from_hours(90 * 24),
+            lease: None,
         }
     }
 }

@@ -11,6 +11,7 @@ mod config;
 
 mod service; // one file per resource: its changes and queries
 mod dependency;
+mod lease;
 mod revision;
 mod key;
 mod tool;
@@ -45,6 +46,7 @@ pub use event::Event;
 pub use feed::{FeedEvent, FeedItem, FeedPage, FeedQuery, FeedReader};
 pub use health::{Checked, HealthHistory, HealthReport};
 pub use key::NewKey;
+pub use lease::Heartbeat;
 pub use query::{
     CallFilter, CallTotals, List, Observed, Offer, OfferKind, Offers, Page, RecordFacts,
     ServerStatus, ServiceFilter, ServiceSort, SortKey, Stats, StoreFacts, ToolInput, ToolQuery,

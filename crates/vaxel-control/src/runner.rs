@@ -29,6 +29,7 @@ use crate::{
     definitions,
     demo::Demo,
     journal::Journal,
+    lease::Leases,
     plan::{Action, plan},
     seal::Vault,
     status::{Board, Seen},
@@ -71,6 +72,7 @@ pub(crate) struct Context {
     pub(crate) board: Board,
     pub(crate) demo: Arc<Demo>,
     pub(crate) eras: Eras,
+    pub(crate) leases: Leases,
     /// Bounds the starts and connects that happen at once.
     pub(crate) starts: Arc<Semaphore>,
     /// Bounds the checks that begin at once.
@@ -149,8 +151,18 @@ impl Runner {
             around: Around::default(),
         };
         runner.look_around(false);
+        runner.keep_lease();
         runner.publish();
         runner
+    }
+
+    /// From when on it is silent for too long.
+    fn keep_lease(&self) {
+        let (id, lease) = (self.current.resource.id, self.current.resource.spec.lease);
+        let length = lease.map(|lease| lease.0);
+        self.context
+            .leases
+            .set(id, length, &self.bell, self.context.clock.now());
     }
 
     /// Runs until the service is not wanted any more and nothing of it runs.
@@ -184,6 +196,7 @@ impl Runner {
         let before = std::mem::replace(&mut self.current, wanted);
         self.crew.rename(&self.current.resource);
         self.adopt_health(&before.resource.spec);
+        self.keep_lease();
         if restart || action == Action::Replace {
             // Whoever asks for new instances asks for new attempts, too.
             self.attempts.clear();
@@ -392,6 +405,7 @@ impl Runner {
         self.current = self.wanted.borrow_and_update().clone();
         self.checks = JoinSet::new();
         self.around = Around::default();
+        self.context.leases.remove(self.current.resource.id);
         self.context.traffic.forget(self.current.resource.id);
         self.crew
             .move_to(Lifecycle::Deactivating, self.context.clock.now());
@@ -421,7 +435,9 @@ impl Runner {
         let around = self.around.watched.as_ref();
         let lack = needs::lack(&self.context.board, &resource.spec.depends_on)
             .or_else(|| around.and_then(Watched::reason));
-        self.crew.settle(lack.as_deref(), self.context.clock.now());
+        let now = self.context.clock.now();
+        let silence = self.context.leases.silence(resource.id, now);
+        self.crew.settle((lack.as_deref(), silence.as_deref()), now);
         if self.crew.take_changed() {
             self.context.gateway.publish(ServiceEntry {
                 id: resource.id,

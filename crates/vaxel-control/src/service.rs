@@ -416,6 +416,7 @@ fn differences(old: &ServiceResource, new: &ServiceResource) -> Vec<&'static str
         ("validate", left.validate != right.validate),
         ("limits", left.limits != right.limits),
         ("depends_on", left.depends_on != right.depends_on),
+        ("lease", left.lease != right.lease),
         ("health", left.health != right.health),
     ];
     parts

@@ -23,6 +23,7 @@ use crate::{
     event,
     feed::{self, Feed},
     journal::{self, Journal},
+    lease::{self, Leases},
     reconcile::{Known, Reconciler, Signals},
     recorder::{self, Callers, RecordCounts},
     runner::{Context, eras::Eras},
@@ -58,6 +59,7 @@ impl Control {
                 config.server.version.clone(),
             )),
             eras: Eras::default(),
+            leases: Leases::default(),
             starts: Arc::new(Semaphore::new(config.process.starts_at_once.max(1))),
             checks: Arc::new(Semaphore::new(config.health.checks_at_once.max(1))),
             traffic: TrafficBook::default(),
@@ -186,6 +188,7 @@ impl Control {
                 stop,
             )
         });
+        self.run("leases", |stop| lease::watch(self.clone(), stop));
         self.run("archive", |stop| archive::empty(self.clone(), stop));
         self.run("sessions", |stop| {
             let (gateway, clock) = (context.gateway.clone(), context.clock.clone());

@@ -104,6 +104,11 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>, max_items = 64, example = json!(["db"]))]
     pub depends_on: Vec<ServiceName>,
+    /// How long it may be silent before it is unhealthy; three times as long, and it is removed. For
+    /// services that register themselves and say from time to time that they live. Absent: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "90s")]
+    pub lease: Option<Span>,
     /// What is checked of it, and what is done when a check fails.
     #[serde(default, skip_serializing_if = "is_default")]
     pub health: HealthSpec,
@@ -270,6 +275,7 @@ impl ServiceSpec {
             validate: Validate::None,
             limits: Limits::default(),
             depends_on: Vec::new(),
+            lease: None,
             health: HealthSpec::default(),
         }
     }

@@ -17,7 +17,6 @@ use crate::{
     secret::{self, SecretRow},
     stmt::{Row, Stmt, Value, values},
     store::Store,
-    tx::Tx,
 };
 
 /// Which services. Everything that is given must hold.

@@ -15,6 +15,9 @@ pub(crate) struct ServiceView {
     /// Never changes.
     #[schema(value_type = String, format = "uuid")]
     id: Id<Service>,
+    /// The same, under another name.
+    #[schema(value_type = String, format = "uuid")]
+    service_id: Id<Service>,
     /// Unique among services that are not deleted.
     #[schema(example = "files")]
     name: String,
@@ -78,6 +81,7 @@ impl From<Observed> for ServiceView {
         } = resource;
         Self {
             id,
+            service_id: id,
             name: name.to_string(),
             version,
             revision,

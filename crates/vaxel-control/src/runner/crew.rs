@@ -231,8 +231,9 @@ impl Crew {
 
     /// Draws the conclusions from what was noted: who leaves, and which state the service is in. An old
     /// generation serves until every member of the newest one has been tried and one of them serves.
-    /// `lack` says which of the services that it needs do not serve.
-    pub(super) fn settle(&mut self, lack: Option<&str>, now: Timestamp) {
+    /// `outside` says which of the services that it needs do not serve, and that it should have been heard
+    /// of.
+    pub(super) fn settle(&mut self, outside: (Option<&str>, Option<&str>), now: Timestamp) {
         let newest = self.generation;
         let current: Vec<&Member> = self
             .members
@@ -260,7 +261,7 @@ impl Crew {
         } else if decided && hopeless {
             self.move_to(Lifecycle::Error, now);
         }
-        self.describe(lack);
+        self.describe(outside);
     }
 
     /// New instances are about to take over, or to try again, once they were checked.
@@ -290,13 +291,14 @@ impl Crew {
         }
     }
 
-    fn describe(&mut self, lack: Option<&str>) {
+    fn describe(&mut self, (lack, silence): (Option<&str>, Option<&str>)) {
         let (serving, active) = (self.links().len(), self.active().count());
         let asleep = self.is_asleep();
         self.status.health = match (asleep, active) {
             (true, _) => Health::Stopped,
             (false, 0) if matches!(self.check, Check::Refused(_)) => Health::Error,
             (false, 0) => Health::Starting,
+            (false, _) if silence.is_some() => Health::Unhealthy,
             (false, _) => {
                 let instances = self.active().map(|one| one.status.health);
                 health::of_service(instances, lack.is_some())
@@ -308,7 +310,10 @@ impl Crew {
             .find_map(|one| one.status.last_error.clone());
         let reason = match &self.check {
             Check::Refused(refusal) => Some(refusal.clone()),
-            Check::Pending | Check::Passed => reason.or_else(|| lack.map(str::to_owned)),
+            Check::Pending | Check::Passed => {
+                let outside = silence.or(lack).map(str::to_owned);
+                reason.or(outside)
+            }
         };
         let status = &mut self.status;
         let worth_it = status.health != Health::Healthy || status.lifecycle == Lifecycle::Error;

@@ -1,13 +1,18 @@
 //! Reads a [`ServiceDraft`] field by field, so that every problem is named at once.
 
+use std::time::Duration;
+
 use url::Url;
 
 use super::{
     Builtin, EraChoice, Limits, McpSource, ProcessSource, ServiceDraft, ServiceSpec, SessionScope,
     Source, ToolFilter, Validate, default_environment,
 };
-use crate::{fields::Fields, health, name::ServiceName};
+use crate::{fields::Fields, health, name::ServiceName, quantity::Span};
 
+/// Bounds of how long a service may be silent.
+const LEASE_MIN: Duration = Duration::from_secs(1);
+const LEASE_MAX: Duration = Duration::from_hours(30 * 24);
 /// Longest name for people, in characters.
 const TITLE_MAX: usize = 120;
 /// Services that one may depend on.
@@ -73,6 +78,10 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
     let validate = fields.parsed::<Validate>("validate").unwrap_or_default();
     let limits = fields.nested("limits", limits).unwrap_or_default();
     let depends_on = depends_on(fields);
+    let lease: Option<Span> = fields.parsed("lease");
+    if lease.is_some_and(|lease| !(LEASE_MIN..=LEASE_MAX).contains(&lease.0)) {
+        fields.issue("lease", "must be between 1s and 30d");
+    }
     let health = fields
         .nested("health", health::read_spec)
         .unwrap_or_default();
@@ -94,6 +103,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
         validate,
         limits,
         depends_on,
+        lease,
         health,
     })
 }

@@ -235,6 +235,7 @@ fn health(fields: &mut Fields<'_>) -> HealthConfig {
         },
         checks_at_once: count(fields, "checks_at_once", 1..=10_000),
         retention: span(fields, "retention", HOUR..=3_650 * DAY),
+        lease: Some(span(fields, "lease", Duration::ZERO..=30 * DAY)).filter(|one| !one.is_zero()),
     }
 }
 

@@ -18,17 +18,16 @@ fn left_hanging(vaxel: &TestVaxel, session: Option<&str>, name: &str) -> String 
     let raw = Raw::of(vaxel);
     let mut params = json!({"name": name, "arguments": {}});
     let mut headers = vec![];
-    match session {
-        Some(session) => headers.push(("mcp-session-id", session)),
-        None => {
-            headers.extend([
-                ("mcp-protocol-version", "2026-07-28"),
-                ("mcp-method", "tools/call"),
-                ("mcp-name", name),
-            ]);
-            params["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                "io.modelcontextprotocol/clientCapabilities": {}});
-        }
+    if let Some(session) = session {
+        headers.push(("mcp-session-id", session));
+    } else {
+        headers.extend([
+            ("mcp-protocol-version", "2026-07-28"),
+            ("mcp-method", "tools/call"),
+            ("mcp-name", name),
+        ]);
+        params["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {}});
     }
     let call =
         json!({"jsonrpc": "2.0", "id": "the call", "method": "tools/call", "params": params});
