@@ -123,6 +123,8 @@ pub enum Kind {
     ForbiddenOrigin,
     /// No such service.
     UnknownService,
+    /// No such set.
+    UnknownToolset,
     /// No such tool.
     UnknownTool,
     /// No such prompt.
@@ -235,6 +237,7 @@ pub const fn facts(kind: Kind) -> Facts {
         Kind::UnknownService => {
             Facts::new(404, "unknown-service", "Unknown service", -32602, Never)
         }
+        Kind::UnknownToolset => Facts::new(404, "unknown-set", "Unknown set", -32602, Never),
         Kind::UnknownTool => Facts::new(404, "unknown-tool", "Unknown tool", -32602, Never),
         Kind::UnknownPrompt => Facts::new(404, "unknown-prompt", "Unknown prompt", -32602, Never),
         Kind::UnknownResource => {
@@ -313,6 +316,7 @@ pub const KINDS: &[Kind] = &[
     Kind::NotPermitted,
     Kind::ForbiddenOrigin,
     Kind::UnknownService,
+    Kind::UnknownToolset,
     Kind::UnknownTool,
     Kind::UnknownPrompt,
     Kind::UnknownResource,

@@ -15,6 +15,8 @@ pub struct Id<T> {
 
 /// Marker of [`Id`]: a service.
 pub enum Service {}
+/// Marker of [`Id`]: a set.
+pub enum Toolset {}
 /// Marker of [`Id`]: an API key.
 pub enum Key {}
 /// Marker of [`Id`]: one call, from its arrival to the end of its answer.

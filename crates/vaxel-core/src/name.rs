@@ -17,11 +17,17 @@ const RESERVED: &[&str] = &["sets"];
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName(Arc<str>);
 
-/// A text that is no service name, with the reason.
+/// The name of a set, under which it is served at `/mcp/sets/`: the same grammar as a
+/// [`ServiceName`]'s. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ToolsetName(Arc<str>);
+
+/// A text that is no name of that kind, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a service name: {reason}")]
+#[error("`{text}` is not a {what} name: {reason}")]
 pub struct InvalidName {
     text: String,
+    what: &'static str,
     reason: &'static str,
 }
 
@@ -54,16 +60,10 @@ impl ServiceName {
     }
 }
 
-impl FromStr for ServiceName {
-    type Err = InvalidName;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match problem(text) {
-            None => Ok(Self(text.into())),
-            Some(reason) => Err(InvalidName {
-                text: text.chars().take(80).collect(),
-                reason,
-            }),
-        }
+impl ToolsetName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -90,32 +90,52 @@ fn problem(text: &str) -> Option<&'static str> {
     None
 }
 
-impl fmt::Display for ServiceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+macro_rules! is_a_name {
+    ($name:ident, $what:literal) => {
+        impl FromStr for $name {
+            type Err = InvalidName;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                match problem(text) {
+                    None => Ok(Self(text.into())),
+                    Some(reason) => Err(InvalidName {
+                        text: text.chars().take(80).collect(),
+                        what: $what,
+                        reason,
+                    }),
+                }
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(de::Error::custom)
+            }
+        }
+    };
 }
-impl fmt::Debug for ServiceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-impl std::borrow::Borrow<str> for ServiceName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-impl Serialize for ServiceName {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-impl<'de> Deserialize<'de> for ServiceName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
-    }
-}
+
+is_a_name!(ServiceName, "service");
+is_a_name!(ToolsetName, "set");
 
 #[cfg(test)]
 mod tests {

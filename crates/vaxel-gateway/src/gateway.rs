@@ -26,11 +26,12 @@ use vaxel_core::{
     catalog::Catalog,
     failure::{Failure, Kind},
     id::{Call, Id, Service},
-    name::ServiceName,
+    name::{ServiceName, ToolsetName},
     principal::Principal,
     service::{Limits, ToolFilter, Validate},
     session::SessionState,
     time::Clock,
+    toolset::Selected,
 };
 use vaxel_egress::Egress;
 use vaxel_mcp::{
@@ -297,6 +298,11 @@ impl Gateway {
     pub fn withdraw(&self, id: Id<Service>) {
         self.shared.change(|old| old.without(id));
         self.shared.interests.forget(id);
+    }
+
+    /// Serves these sets, each a name and what it shows, and no others; the next request sees it.
+    pub fn publish_sets(&self, sets: Vec<(ToolsetName, Vec<Selected>)>) {
+        self.shared.change(|old| old.with_sets(sets));
     }
 
     /// Remembers what clients had set in their sessions when it was saved. To be called before

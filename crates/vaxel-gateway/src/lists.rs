@@ -2,7 +2,7 @@
 //!
 //! A page is put together once per snapshot and then shared: its bytes go out without being copied.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -10,7 +10,6 @@ use serde::Deserialize;
 use vaxel_core::{
     catalog::CacheHint,
     failure::{Failure, Kind},
-    id::{Id, Service},
     name::ServiceName,
 };
 use vaxel_mcp::{
@@ -28,7 +27,7 @@ use crate::{
     edge::Exchange,
     pipeline::Context,
     respond::{self, Response},
-    route::Scope,
+    route::{Scope, ScopeId},
     snapshot::{Offer, Offers, Shard, Snapshot},
 };
 
@@ -46,9 +45,9 @@ const CURSOR_MAX: usize = 200;
 #[derive(Default)]
 pub(crate) struct Pages(Mutex<HashMap<PageKey, Bytes>>);
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct PageKey {
-    scope: Option<Id<Service>>,
+    scope: ScopeId,
     method: Method,
     revision: Revision,
     offset: usize,
@@ -61,7 +60,7 @@ pub(crate) fn page(context: &Context, exchange: &Exchange) -> Result<Response, F
     context.shared.metrics.lists.inc();
     let method = exchange.request.method();
     let key = PageKey {
-        scope: scope_id(&context.scope),
+        scope: context.scope.id(),
         method,
         revision: exchange.client.revision(),
         offset: offset(context, exchange)?,
@@ -70,7 +69,7 @@ pub(crate) fn page(context: &Context, exchange: &Exchange) -> Result<Response, F
     let pages = &context.snapshot.pages;
     let known = pages.0.lock().get(&key).cloned();
     let result = known.unwrap_or_else(|| {
-        let result = build(context, key);
+        let result = build(context, &key);
         let mut pages = pages.0.lock();
         if pages.len() < PAGES {
             pages.insert(key, result.clone());
@@ -109,9 +108,13 @@ fn offset(context: &Context, exchange: &Exchange) -> Result<usize, Failure> {
 /// A cursor belongs to one list of one endpoint.
 fn cursor_binding(scope: &Scope, method: Method) -> Vec<u8> {
     let mut binding = format!("cursor of {}", method.as_str()).into_bytes();
-    if let Some(id) = scope_id(scope) {
-        binding.push(b' ');
-        binding.extend_from_slice(id.as_bytes());
+    match scope {
+        Scope::All => {}
+        Scope::Service(shard) => {
+            binding.push(b' ');
+            binding.extend_from_slice(shard.id.as_bytes());
+        }
+        Scope::Set(set) => binding.extend_from_slice(format!(" in set {}", set.name).as_bytes()),
     }
     binding
 }
@@ -120,6 +123,7 @@ fn digest(context: &Context, method: Method) -> u64 {
     let digests = match &context.scope {
         Scope::All => context.snapshot.digests,
         Scope::Service(shard) => shard.offers.digests,
+        Scope::Set(set) => set.digests(&context.snapshot),
     };
     match method {
         Method::ToolsList => digests.tools,
@@ -128,14 +132,7 @@ fn digest(context: &Context, method: Method) -> u64 {
     }
 }
 
-fn scope_id(scope: &Scope) -> Option<Id<Service>> {
-    match scope {
-        Scope::All => None,
-        Scope::Service(shard) => Some(shard.id),
-    }
-}
-
-fn build(context: &Context, key: PageKey) -> Bytes {
+fn build(context: &Context, key: &PageKey) -> Bytes {
     let size = context.shared.config.page_size;
     let all = all(context, key.method);
     let mut offers = all.iter().skip(key.offset);
@@ -175,6 +172,7 @@ fn cache_hint(context: &Context) -> CacheHint {
     let hint = match &context.scope {
         Scope::All => context.snapshot.cache_hint(now),
         Scope::Service(shard) => shard.cache_hint(now),
+        Scope::Set(set) => set.cache_hint(&context.snapshot, now),
     };
     let ttl_ms = hint.ttl_ms.min(TTL_MS);
     CacheHint {
@@ -205,7 +203,7 @@ struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// The definition as this list shows it.
-    fn outward(&self, list: PageKey) -> Cow<'a, [u8]> {
+    fn outward(&self, list: &PageKey) -> Cow<'a, [u8]> {
         let Some(service) = self.prefix else {
             let definition = match self.named {
                 Some(service) => self.offer.federated(service),
@@ -230,20 +228,24 @@ fn all(context: &Context, method: Method) -> Vec<Entry<'_>> {
         app_of: None,
     };
     let snapshot = &context.snapshot;
-    let shards = match &context.scope {
-        Scope::Service(shard) => return of(&shard.offers, method).iter().map(plain).collect(),
-        Scope::All => snapshot.shards.values(),
-    };
+    if let Scope::Service(shard) = &context.scope {
+        return of(&shard.offers, method).iter().map(plain).collect();
+    }
     let owner = |offer: &Offer| match method {
         Method::ResourcesList => snapshot.owner_of(&offer.own),
         Method::TemplatesList => snapshot.owner_of_template(&offer.own),
         _ => None,
     };
     let mut entries = Vec::new();
-    for shard in shards {
+    for shard in shards(context) {
         let shares = method == Method::ToolsList && snapshot.has_prefixed(shard.id);
         let app_of = shares.then_some((&**snapshot, &**shard));
-        for offer in of(&shard.offers, method) {
+        for (index, offer) in of(&shard.offers, method).iter().enumerate() {
+            if let Scope::Set(set) = &context.scope
+                && !set.shows(shard, method, index)
+            {
+                continue;
+            }
             let is_taken = owner(offer).is_some_and(|owner| owner.id != shard.id);
             entries.push(Entry {
                 offer,
@@ -254,6 +256,15 @@ fn all(context: &Context, method: Method) -> Vec<Entry<'_>> {
         }
     }
     entries
+}
+
+/// The services that are looked at, in the order of lists.
+fn shards(context: &Context) -> Vec<&Arc<Shard>> {
+    match &context.scope {
+        Scope::All => context.snapshot.shards.values().collect(),
+        Scope::Service(shard) => vec![shard],
+        Scope::Set(set) => set.shards(&context.snapshot).collect(),
+    }
 }
 
 fn of(offers: &Offers, method: Method) -> &[Offer] {
@@ -281,21 +292,19 @@ pub(crate) fn initialize_result(context: &Context, revision: Revision) -> Bytes 
 
 /// What this endpoint says about itself.
 fn introduction(context: &Context, era: Era) -> Introduction {
-    let shards: Vec<&Shard> = match &context.scope {
-        Scope::All => context
-            .snapshot
-            .shards
-            .values()
-            .map(|shard| &**shard)
-            .collect(),
-        Scope::Service(shard) => vec![&**shard],
-    };
+    let shards = shards(context);
     let catalogs = shards
         .iter()
         .filter_map(|shard| Some((shard, shard.catalog.as_ref()?)));
     let offers = catalogs
         .clone()
-        .map(|(_, catalog)| Offered::of(&catalog.capabilities))
+        .map(|(shard, catalog)| {
+            let offered = Offered::of(&catalog.capabilities);
+            match &context.scope {
+                Scope::Set(set) => set.limit(shard, offered),
+                Scope::All | Scope::Service(_) => offered,
+            }
+        })
         .fold(Offered::default(), Offered::or);
     let extensions = catalogs
         .clone()

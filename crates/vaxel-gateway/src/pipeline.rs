@@ -87,7 +87,7 @@ pub(crate) async fn serve(
         return respond::problem(&failure, &request_id(&shared));
     }
     let path = head.uri.path();
-    let service = match path.strip_prefix("/mcp") {
+    let below = match path.strip_prefix("/mcp") {
         Some("" | "/") => None,
         Some(rest) if rest.starts_with('/') => Some(rest.trim_matches('/').to_owned()),
         _ if edge::oldest::is_here(path) => {
@@ -96,7 +96,7 @@ pub(crate) async fn serve(
         }
         _ => return fall_back(&shared, head, body, peer).await,
     };
-    match mcp(&shared, head, body, service.as_deref()).await {
+    match mcp(&shared, head, body, below.as_deref()).await {
         Ok(response) => response,
         Err(failure) => refused(&shared, &failure),
     }
@@ -114,11 +114,11 @@ async fn mcp(
     shared: &Arc<Shared>,
     head: Parts,
     body: Incoming,
-    service: Option<&str>,
+    path: Option<&str>,
 ) -> Result<Response, Failure> {
     let principal = shared.authenticate(&head.headers)?;
     let snapshot = shared.snapshot.load_full();
-    let scope = scope(&snapshot, service)?;
+    let scope = Scope::find(&snapshot, path)?;
     let context = Context {
         shared: Arc::clone(shared),
         snapshot,
@@ -129,7 +129,7 @@ async fn mcp(
     };
     match context.head.method {
         Verb::GET if edge::websocket::is_wanted(&context.head.headers) => {
-            edge::websocket::open(context, service)
+            edge::websocket::open(context, path)
         }
         Verb::POST => post(context, body).await,
         Verb::GET => subscribe::legacy_stream(&context),
@@ -158,21 +158,6 @@ async fn post(context: Context, body: Incoming) -> Result<Response, Failure> {
         Ok(exchange) => Ok(dispatch::dispatch(context, exchange).await),
         Err(answer) => Ok(*answer),
     }
-}
-
-/// What a path lets its clients see.
-pub(crate) fn scope(snapshot: &Snapshot, service: Option<&str>) -> Result<Scope, Failure> {
-    let Some(name) = service else {
-        return Ok(Scope::All);
-    };
-    let shard = snapshot.shards.get(name).ok_or_else(|| {
-        let name: String = name.chars().take(64).collect();
-        Failure::new(
-            Kind::UnknownService,
-            format!("There is no service `{name}`"),
-        )
-    })?;
-    Ok(Scope::Service(Arc::clone(shard)))
 }
 
 async fn fall_back(

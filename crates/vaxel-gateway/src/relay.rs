@@ -268,7 +268,7 @@ impl Call {
         let link = &self.reached.link;
         let task = self.shared.task_ids.outward(
             self.principal.proof,
-            (self.authorized.get().shard.id, link.id()),
+            (self.authorized.get(), link.id()),
             (&self.exchange.request, answered),
         );
         let answered = task.as_ref().unwrap_or(answered);

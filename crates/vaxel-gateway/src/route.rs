@@ -3,28 +3,83 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use vaxel_core::failure::{Failure, Kind};
+use vaxel_core::{
+    failure::{Failure, Kind},
+    id::{Id, Service},
+    name::ToolsetName,
+};
 use vaxel_mcp::{federation, headers::params::ParamHeaders, method::Method, request::Request};
 
 use crate::{
-    snapshot::{Offer, Shard, Snapshot, json_string},
+    snapshot::{Offer, Shard, Snapshot, json_string, sets::Set},
     validate::Schemas,
 };
 
-/// What a client looks at: everything, or one service under its own names.
+/// What a client looks at: everything, one service under its own names, or what a set shows.
 #[derive(Clone)]
 pub(crate) enum Scope {
     /// `/mcp`
     All,
     /// `/mcp/{service}`
     Service(Arc<Shard>),
+    /// `/mcp/sets/{toolset}`
+    Set(Arc<Set>),
+}
+
+/// Identifies a [`Scope`] from one snapshot to the next. A set is its name: what comes back under it
+/// is the same endpoint.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum ScopeId {
+    All,
+    Service(Id<Service>),
+    Set(ToolsetName),
 }
 
 impl Scope {
+    /// What a path after `/mcp/` or `/sse/` lets its clients see; without one, everything.
+    pub(crate) fn find(snapshot: &Snapshot, path: Option<&str>) -> Result<Self, Failure> {
+        let Some(path) = path else {
+            return Ok(Self::All);
+        };
+        if let Some(name) = path.strip_prefix("sets/") {
+            let set = snapshot.set(name).ok_or_else(|| unknown_set(name))?;
+            return Ok(Self::Set(Arc::clone(set)));
+        }
+        if path == "sets" {
+            let detail = "The address of a set is `/mcp/sets/` and its name; `vaxel set ls` shows \
+                          which there are";
+            return Err(Failure::new(Kind::UnknownToolset, detail));
+        }
+        let shard = snapshot.shards.get(path).ok_or_else(|| {
+            let name: String = path.chars().take(64).collect();
+            Failure::new(
+                Kind::UnknownService,
+                format!("There is no service `{name}`"),
+            )
+        })?;
+        Ok(Self::Service(Arc::clone(shard)))
+    }
+
     /// Whether names carry their service.
     pub(crate) const fn is_federated(&self) -> bool {
-        matches!(self, Self::All)
+        !matches!(self, Self::Service(_))
     }
+
+    pub(crate) fn id(&self) -> ScopeId {
+        match self {
+            Self::All => ScopeId::All,
+            Self::Service(shard) => ScopeId::Service(shard.id),
+            Self::Set(set) => ScopeId::Set(set.name.clone()),
+        }
+    }
+}
+
+fn unknown_set(name: &str) -> Failure {
+    let name: String = name.chars().take(64).collect();
+    Failure::new(
+        Kind::UnknownToolset,
+        format!("There is no set `{name}`; `vaxel set ls` shows which there are"),
+    )
 }
 
 /// Where a call goes.
@@ -133,6 +188,9 @@ fn tool(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failure
             .offers
             .tool(name)
             .map(|offer| Route::to(shard, offer, false)),
+        Scope::Set(set) => set
+            .tool(snapshot, name)
+            .map(|(shard, offer)| Route::federated(snapshot, shard, offer)),
     };
     found.ok_or_else(|| {
         // A service without a catalog was never reached: that is what its caller has to hear.
@@ -142,7 +200,10 @@ fn tool(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failure
         {
             return failure;
         }
-        Failure::new(Kind::UnknownTool, format!("Unknown tool: {}", short(name)))
+        Failure::new(
+            Kind::UnknownTool,
+            format!("Unknown tool: {}{}", short(name), here(scope)),
+        )
     })
 }
 
@@ -155,11 +216,14 @@ fn prompt(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failu
             .offers
             .prompt(name)
             .map(|offer| Route::to(shard, offer, false)),
+        Scope::Set(set) => set
+            .prompt(snapshot, name)
+            .map(|(shard, offer)| Route::federated(snapshot, shard, offer)),
     };
     found.ok_or_else(|| {
         Failure::new(
             Kind::UnknownPrompt,
-            format!("Unknown prompt: {}", short(name)),
+            format!("Unknown prompt: {}{}", short(name), here(scope)),
         )
     })
 }
@@ -168,22 +232,22 @@ fn prompt(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failu
 /// names their service. On a single service every URI goes through: servers serve resources that they
 /// do not list.
 pub(crate) fn resource(snapshot: &Snapshot, scope: &Scope, uri: &str) -> Result<Route, Failure> {
-    if let Scope::Service(shard) = scope {
-        return Ok(Route::to_uri(shard, uri));
-    }
-    if let Some(shard) = snapshot.owner_of(uri) {
-        return Ok(Route::to_uri(shard, uri));
-    }
-    if let Some(route) = prefixed(snapshot, uri) {
-        return Ok(route);
-    }
-    let shard = snapshot.with_template_for(uri).ok_or_else(|| {
+    let plain = |shard: &Arc<Shard>| Route::to_uri(shard, uri);
+    let found = match scope {
+        Scope::Service(shard) => Some(plain(shard)),
+        Scope::All => (snapshot.owner_of(uri).map(plain))
+            .or_else(|| prefixed(snapshot, uri))
+            .or_else(|| snapshot.with_template_for(uri).map(plain)),
+        Scope::Set(set) => (set.owner_of(snapshot, uri).map(plain))
+            .or_else(|| prefixed(snapshot, uri).filter(|route| set.reads(&route.shard, &route.own)))
+            .or_else(|| set.with_template_for(snapshot, uri).map(plain)),
+    };
+    found.ok_or_else(|| {
         Failure::new(
             Kind::UnknownResource,
-            format!("Unknown resource: {}", short(uri)),
+            format!("Unknown resource: {}{}", short(uri), here(scope)),
         )
-    })?;
-    Ok(Route::to_uri(shard, uri))
+    })
 }
 
 fn prefixed(snapshot: &Snapshot, uri: &str) -> Option<Route> {
@@ -219,12 +283,23 @@ fn completion(snapshot: &Snapshot, scope: &Scope, request: &Request) -> Result<R
 
 /// A completion may name a resource or the template itself.
 fn template(snapshot: &Snapshot, scope: &Scope, uri: &str) -> Result<Route, Failure> {
-    if let Scope::All = scope
-        && let Some(shard) = snapshot.owner_of_template(uri)
-    {
-        return Ok(Route::to_uri(shard, uri));
+    let owner = match scope {
+        Scope::All => snapshot.owner_of_template(uri),
+        Scope::Service(_) => None,
+        Scope::Set(set) => set.owner_of_template(snapshot, uri),
+    };
+    match owner {
+        Some(shard) => Ok(Route::to_uri(shard, uri)),
+        None => resource(snapshot, scope, uri),
     }
-    resource(snapshot, scope, uri)
+}
+
+/// Where something was looked for, when that is less than everything there is.
+fn here(scope: &Scope) -> String {
+    match scope {
+        Scope::All | Scope::Service(_) => String::new(),
+        Scope::Set(set) => format!(" (not in the set `{}`)", set.name),
+    }
 }
 
 fn short(text: &str) -> String {

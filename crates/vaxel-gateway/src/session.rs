@@ -43,6 +43,7 @@ use self::remembered::Remembered;
 use crate::{
     interest::{Interests, Watched},
     replay::Replays,
+    route::ScopeId,
 };
 
 /// Longest session id that is looked at, bytes.
@@ -74,10 +75,10 @@ pub(crate) struct Session {
     seen: AtomicU64,
 }
 
-/// A stream on which a client hears of one service, or of all.
+/// A stream on which a client hears of what is seen in a scope.
 struct OpenStream {
     id: u64,
-    service: Option<Id<Service>>,
+    scope: ScopeId,
     events: mpsc::Sender<Bytes>,
 }
 
@@ -376,21 +377,21 @@ impl Session {
         }
     }
 
-    /// Registers a stream of changes of one service, or of all.
+    /// Registers a stream of changes of what is seen in `scope`.
     pub(crate) fn listen(
         self: &Arc<Self>,
-        service: Option<Id<Service>>,
+        scope: ScopeId,
         events: mpsc::Sender<Bytes>,
     ) -> Listener {
         let id = self.next_question.fetch_add(1, Ordering::Relaxed);
         self.streams.lock().push(OpenStream {
             id,
-            service,
+            scope: scope.clone(),
             events,
         });
         Listener {
             session: Arc::clone(self),
-            service,
+            scope,
             id,
         }
     }
@@ -406,11 +407,15 @@ impl Session {
             return;
         }
         let streams = self.streams.lock();
-        let mut fitting = streams
-            .iter()
-            .rev()
-            .filter(|one| one.service.is_none_or(|only| only == service));
-        if let Some(newest) = fitting.next() {
+        // The client has called the service. Where it has a stream of a set only, that is where.
+        let fits = |one: &&OpenStream| match &one.scope {
+            ScopeId::All => true,
+            ScopeId::Service(only) => *only == service,
+            ScopeId::Set(_) => false,
+        };
+        let is_of_set = |one: &&OpenStream| matches!(one.scope, ScopeId::Set(_));
+        let newest = || streams.iter().rev();
+        if let Some(newest) = newest().find(fits).or_else(|| newest().find(is_of_set)) {
             let _ = newest.events.try_send(sse::event(line, None));
         }
     }
@@ -459,7 +464,7 @@ impl Drop for OpenAnswer {
 /// A stream on which a client hears of changes.
 pub(crate) struct Listener {
     session: Arc<Session>,
-    service: Option<Id<Service>>,
+    scope: ScopeId,
     id: u64,
 }
 
@@ -471,7 +476,7 @@ impl Listener {
         let mut same = streams
             .iter()
             .rev()
-            .filter(|one| one.service == self.service);
+            .filter(|one| one.scope == self.scope);
         same.next().is_some_and(|newest| newest.id == self.id)
     }
 

@@ -28,6 +28,9 @@ use vaxel_core::{
 };
 use vaxel_mcp::{definition, headers::params::ParamHeaders, hello::Offered, meta, names};
 
+pub(crate) mod sets;
+
+use self::sets::Sets;
 use crate::{
     gateway::Unavailable,
     lists::Pages,
@@ -49,6 +52,7 @@ pub(crate) struct Snapshot {
     resources: Shared<Arc<str>, Arc<[Id<Service>]>>,
     /// How many of a service's URIs an older one offers, too.
     prefixed: Shared<Id<Service>, usize>,
+    sets: Sets,
     /// Sums of the shards' digests: they differ when a list of all services differs.
     pub(crate) digests: Digests,
     /// List pages that were asked for; empty in a new snapshot.
@@ -237,7 +241,9 @@ impl Snapshot {
         }
         self.digests = self.digests.plus(shard.offers.digests);
         self.names.insert(shard.id, shard.name.clone());
-        self.shards.insert(shard.name.clone(), shard);
+        let name = shard.name.clone();
+        self.shards.insert(name.clone(), shard);
+        self.renew_in_sets(&name);
     }
 
     fn remove(&mut self, shard: &Shard) {
@@ -264,6 +270,7 @@ impl Snapshot {
         self.digests = self.digests.minus(shard.offers.digests);
         self.names.remove(&shard.id);
         self.shards.remove(&shard.name);
+        self.renew_in_sets(&shard.name);
     }
 
     /// What clients may do with a list of all services.
@@ -569,19 +576,17 @@ pub(crate) fn json_string(text: &str) -> Box<str> {
     String::from_utf8_lossy(&quoted).into()
 }
 
-fn digest(service: &ServiceName, offers: &[Offer]) -> u64 {
+fn digest<'a>(service: &ServiceName, offers: impl IntoIterator<Item = &'a Offer>) -> u64 {
     let mut hasher =
         std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::new().build_hasher();
+    let mut is_empty = true;
     for offer in offers {
+        is_empty = false;
         hasher.write(service.as_str().as_bytes());
         hasher.write(offer.definition.get().as_bytes());
         hasher.write_u8(0xff);
     }
-    if offers.is_empty() {
-        0
-    } else {
-        hasher.finish()
-    }
+    if is_empty { 0 } else { hasher.finish() }
 }
 
 /// Whether `uri` can have come from an RFC 6570 template: its literal parts appear in order, with

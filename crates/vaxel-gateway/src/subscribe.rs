@@ -16,7 +16,6 @@ use tokio::{
 };
 use vaxel_core::{
     failure::{Failure, Kind},
-    id::{Id, Service},
     sse,
 };
 use vaxel_mcp::{meta, method::Method};
@@ -28,7 +27,7 @@ use crate::{
     interest::{Update, Watched},
     pipeline::Context,
     respond::{self, Response},
-    route::{Scope, resource},
+    route::{Scope, ScopeId, resource},
     session::{Listener, Session},
     snapshot::Digests,
 };
@@ -111,7 +110,7 @@ pub(crate) fn legacy_stream(context: &Context) -> Result<Response, Failure> {
     if let Some(rest) = last_event.and_then(|id| session.replays.resume(id)) {
         return Ok(rest);
     }
-    let scope = scope_id(&context.scope);
+    let scope = context.scope.id();
     let watching = |sender| Watching::Session(session.listen(scope, sender));
     start(context, Wanted::ALL, watching, None)
 }
@@ -228,29 +227,37 @@ pub(crate) fn follow(
     session: &Arc<Session>,
     sender: mpsc::Sender<Bytes>,
 ) {
-    let listener = session.listen(scope_id(scope), sender.clone());
+    let listener = session.listen(scope.id(), sender.clone());
     let wanted = (Wanted::ALL, Watching::Session(listener));
     let watcher = Watcher::new(shared, scope, wanted, sender);
     shared.tasks.spawn(watcher.run(Arc::clone(shared)));
 }
 
-/// `None`: all services.
-fn scope_id(scope: &Scope) -> Option<Id<Service>> {
+/// Of a service or set that is gone nothing is left.
+fn digests(shared: &Shared, scope: &ScopeId) -> Digests {
+    let snapshot = shared.snapshot.load();
     match scope {
-        Scope::All => None,
-        Scope::Service(shard) => Some(shard.id),
+        ScopeId::All => snapshot.digests,
+        ScopeId::Service(id) => snapshot
+            .shard(*id)
+            .map(|shard| shard.offers.digests)
+            .unwrap_or_default(),
+        ScopeId::Set(name) => snapshot
+            .set(name.as_str())
+            .map(|set| set.digests(&snapshot))
+            .unwrap_or_default(),
     }
 }
 
-fn digests(shared: &Shared, scope: Option<Id<Service>>) -> Digests {
+/// Whether clients of a scope may still hear of a resource that they began to watch: what a set shows
+/// may change meanwhile.
+fn still_knows(shared: &Shared, scope: &ScopeId, uri: &str) -> bool {
+    let ScopeId::Set(name) = scope else {
+        return true;
+    };
     let snapshot = shared.snapshot.load();
-    match scope {
-        None => snapshot.digests,
-        Some(id) => snapshot
-            .shard(id)
-            .map(|shard| shard.offers.digests)
-            .unwrap_or_default(),
-    }
+    let set = snapshot.set(name.as_str());
+    set.is_some_and(|set| resource(&snapshot, &Scope::Set(Arc::clone(set)), uri).is_ok())
 }
 
 struct Watcher {
@@ -260,7 +267,7 @@ struct Watcher {
     updates: broadcast::Receiver<Update>,
     watching: Watching,
     seen: Digests,
-    scope: Option<Id<Service>>,
+    scope: ScopeId,
     wanted: Wanted,
     subscription: Option<Vec<u8>>,
     /// What is said as soon as the servers know what is watched.
@@ -281,8 +288,8 @@ impl Watcher {
             changed: shared.changed.subscribe(),
             updates: shared.interests.updates(),
             watching,
-            seen: digests(shared, scope_id(scope)),
-            scope: scope_id(scope),
+            seen: digests(shared, &scope.id()),
+            scope: scope.id(),
             wanted,
             subscription: None,
             first: None,
@@ -307,8 +314,8 @@ impl Watcher {
                 _ = keep_alive.tick() => self.sender.try_send(sse::comment("alive")).is_ok(),
                 news = self.changed.changed() => news.is_ok() && self.compare(&shared),
                 update = self.updates.recv() => match update {
-                    Ok(update) => self.tell(Some(&update)),
-                    Err(RecvError::Lagged(_)) => self.tell(None),
+                    Ok(update) => self.tell(&shared, Some(&update)),
+                    Err(RecvError::Lagged(_)) => self.tell(&shared, None),
                     Err(RecvError::Closed) => false,
                 },
             };
@@ -319,11 +326,15 @@ impl Watcher {
     }
 
     /// Tells the client which of its resources have changed; false when it does not read.
-    fn tell(&self, update: Option<&Update>) -> bool {
+    fn tell(&self, shared: &Shared, update: Option<&Update>) -> bool {
         if !self.watching.is_told() {
             return true;
         }
-        self.watching.concerned(update).iter().all(|uri| {
+        let concerned = self.watching.concerned(update);
+        let mut known = concerned
+            .iter()
+            .filter(|uri| still_knows(shared, &self.scope, uri));
+        known.all(|uri| {
             let mut quoted = Vec::new();
             meta::quote(&mut quoted, uri);
             let about = Some(("uri", &*quoted));
@@ -334,7 +345,7 @@ impl Watcher {
 
     /// Tells the client what differs from what it last heard; false when it does not read.
     fn compare(&mut self, shared: &Shared) -> bool {
-        let now = digests(shared, self.scope);
+        let now = digests(shared, &self.scope);
         let before = std::mem::replace(&mut self.seen, now);
         if !self.watching.is_told() {
             return true;

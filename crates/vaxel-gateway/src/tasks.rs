@@ -42,6 +42,8 @@ struct Claims {
     i: u64,
     /// The server's own id.
     t: Box<str>,
+    /// The server's own name of the tool that began it.
+    n: Box<str>,
 }
 
 impl Tasks {
@@ -54,7 +56,7 @@ impl Tasks {
     pub(crate) fn outward(
         &self,
         proof: Proof,
-        (service, instance): (Id<Service>, u64),
+        (route, instance): (&Route, u64),
         (request, answered): (&Request, &Answered),
     ) -> Option<Answered> {
         let is_known = request.method().is_about_task();
@@ -66,9 +68,10 @@ impl Tasks {
             request.key()?.into_owned()
         } else {
             let claims = Claims {
-                s: service,
+                s: route.shard.id,
                 i: instance,
                 t: serde_json::from_str(own.get()).ok()?,
+                n: (&*route.own).into(),
             };
             let plain = serde_json::to_vec(&claims).ok()?;
             self.0.seal_text(&context_of(proof), &plain)
@@ -101,6 +104,10 @@ pub(crate) fn route(context: &Context, request: &Request) -> Result<Route, Failu
     let shard = match &context.scope {
         Scope::All => context.snapshot.shard(claims.s),
         Scope::Service(shard) => Some(shard).filter(|shard| shard.id == claims.s),
+        Scope::Set(set) => {
+            let shard = context.snapshot.shard(claims.s);
+            shard.filter(|shard| set.shows_tool(shard, &claims.n))
+        }
     };
     let shard = shard.ok_or_else(unknown)?;
     Ok(Route::to_task(shard, &claims.t, claims.i))

@@ -21,8 +21,9 @@ use super::duplex::Duplex;
 use crate::{
     authorize, decode,
     gateway::{OpenStream, Shared},
-    pipeline::{self, Carrier, Context},
+    pipeline::{Carrier, Context},
     respond::{self, Response},
+    route::Scope,
     upstream::NowPlus,
 };
 
@@ -38,18 +39,18 @@ pub(crate) struct Streams(Mutex<HashMap<Box<str>, Weak<Stream>>>);
 /// The stream of one client.
 struct Stream {
     proof: Proof,
-    /// The one service that is seen, or all.
-    service: Option<Box<str>>,
+    /// The one service that is seen, or the set; else all.
+    path: Option<Box<str>>,
     duplex: Arc<Duplex>,
 }
 
 /// Whether a path is of this edge.
 pub(crate) fn is_here(path: &str) -> bool {
-    path == "/messages" || service_of(path).is_some()
+    path == "/messages" || below(path).is_some()
 }
 
-/// The service whose stream a path opens; empty for all of them.
-fn service_of(path: &str) -> Option<&str> {
+/// The service or set whose stream a path opens; empty for all services.
+fn below(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("/sse")?.trim_end_matches('/');
     if rest.is_empty() {
         return Some(rest);
@@ -64,10 +65,10 @@ pub(crate) async fn serve(
     body: Incoming,
 ) -> Result<Response, Failure> {
     let principal = shared.authenticate(&head.headers)?;
-    match (service_of(head.uri.path()), &head.method) {
-        (Some(service), &Verb::GET) => {
-            let service = Some(service).filter(|name| !name.is_empty());
-            open(shared, &principal, service)
+    match (below(head.uri.path()), &head.method) {
+        (Some(path), &Verb::GET) => {
+            let path = Some(path).filter(|path| !path.is_empty());
+            open(shared, &principal, path)
         }
         (None, &Verb::POST) => post(shared, principal, head, body).await,
         (Some(_), _) => Ok(respond::method_not_allowed("GET")),
@@ -78,10 +79,10 @@ pub(crate) async fn serve(
 fn open(
     shared: &Arc<Shared>,
     principal: &Principal,
-    service: Option<&str>,
+    path: Option<&str>,
 ) -> Result<Response, Failure> {
     authorize::may_list(principal)?;
-    pipeline::scope(&shared.snapshot.load(), service)?;
+    Scope::find(&shared.snapshot.load(), path)?;
     let place = shared.enter_stream()?;
     let (duplex, events) = Duplex::new(AT_ONCE);
     let id: Box<str> = vaxel_auth::random::token(ID).into();
@@ -90,7 +91,7 @@ fn open(
     let _ = duplex.sender().try_send(endpoint.into());
     let stream = Arc::new(Stream {
         proof: principal.proof,
-        service: service.map(Into::into),
+        path: path.map(Into::into),
         duplex,
     });
     let streams = &shared.streams_of_2024;
@@ -135,7 +136,7 @@ async fn post(
     let body = decode::body(body, shared.config.body_max, deadline).await?;
     let turn = stream.duplex.turn(&body).await?;
     let snapshot = shared.snapshot.load_full();
-    let scope = pipeline::scope(&snapshot, stream.service.as_deref())?;
+    let scope = Scope::find(&snapshot, stream.path.as_deref())?;
     let context = Context {
         shared: Arc::clone(shared),
         snapshot,

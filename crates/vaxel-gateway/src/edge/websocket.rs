@@ -41,8 +41,9 @@ use super::duplex::Duplex;
 use crate::{
     authorize,
     gateway::{OpenStream, Shared},
-    pipeline::{self, Carrier, Context},
+    pipeline::{Carrier, Context},
     respond::{self, Response},
+    route::Scope,
 };
 
 /// Requests of one client that are being answered at once; further ones are refused as busy.
@@ -67,7 +68,7 @@ pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
 }
 
 /// Answers the handshake (RFC 6455, section 4.2.2); the connection goes on as a task.
-pub(crate) fn open(mut context: Context, service: Option<&str>) -> Result<Response, Failure> {
+pub(crate) fn open(mut context: Context, path: Option<&str>) -> Result<Response, Failure> {
     authorize::may_list(&context.principal)?;
     let headers = &context.head.headers;
     let accept = accept_key(headers)?;
@@ -77,7 +78,7 @@ pub(crate) fn open(mut context: Context, service: Option<&str>) -> Result<Respon
     let shared = Arc::clone(&context.shared);
     let client = Client {
         _place: shared.enter_stream()?,
-        service: service.map(Into::into),
+        path: path.map(Into::into),
         head: context.head,
         shared,
     };
@@ -131,7 +132,8 @@ fn malformed(detail: &str) -> Failure {
 struct Client {
     shared: Arc<Shared>,
     head: Parts,
-    service: Option<Box<str>>,
+    /// What it sees, as the path says it.
+    path: Option<Box<str>>,
     _place: OpenStream,
 }
 
@@ -214,7 +216,7 @@ impl Client {
             return Ok(());
         };
         let snapshot = shared.snapshot.load_full();
-        let scope = match pipeline::scope(&snapshot, self.service.as_deref()) {
+        let scope = match Scope::find(&snapshot, self.path.as_deref()) {
             Ok(scope) => scope,
             Err(failure) => {
                 duplex.refuse(&message, &failure);

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use proptest::{collection::btree_set, prelude::*};
-use vaxel_core::time::Timestamp;
+use vaxel_core::{name::ToolsetName, time::Timestamp, toolset::Selected};
+use vaxel_mcp::method::Method;
 
 use super::*;
 use crate::metrics::Metrics;
@@ -332,4 +333,135 @@ fn what_was_compiled_stays_with_a_tool_that_stays() {
     changed.catalog = Some(Arc::new(catalog));
     let changed = with(&after, changed);
     assert!(!Arc::ptr_eq(&first, &schemas(&changed, "t1").unwrap()));
+}
+
+/// What a set takes of one service: of each kind everything, or only these.
+#[derive(Debug, Clone)]
+struct Take {
+    service: u8,
+    tools: Option<Vec<u8>>,
+    prompts: Option<Vec<u8>>,
+    resources: Option<Vec<u8>>,
+}
+
+fn takes() -> impl Strategy<Value = Vec<Take>> {
+    let maybe = || proptest::option::of(some());
+    let take = (maybe(), maybe(), maybe());
+    let all = proptest::collection::btree_map(0..5_u8, take, 0..4);
+    all.prop_map(|all| {
+        let take = |(service, (tools, prompts, resources))| Take {
+            service,
+            tools,
+            prompts,
+            resources,
+        };
+        all.into_iter().map(take).collect()
+    })
+}
+
+fn sets(sets: &[Vec<Take>]) -> Vec<(ToolsetName, Vec<Selected>)> {
+    let patterns = |prefix: &str, numbers: &Option<Vec<u8>>| {
+        let numbers = numbers.as_ref()?.iter();
+        Some(numbers.map(|number| format!("{prefix}{number}")).collect())
+    };
+    let selected = |take: &Take| Selected {
+        service: format!("s{}", take.service).parse().unwrap(),
+        tools: patterns("t", &take.tools),
+        prompts: patterns("p", &take.prompts),
+        resources: patterns("file:///r", &take.resources),
+    };
+    let named = sets.iter().enumerate().map(|(index, takes)| {
+        let name = format!("set{index}").parse().unwrap();
+        (name, takes.iter().map(selected).collect())
+    });
+    named.collect()
+}
+
+/// Everything that a client of a set could find out.
+fn seen_in(snapshot: &Snapshot, name: &str) -> Vec<String> {
+    let set = snapshot.set(name).unwrap();
+    let mut all = vec![format!("{:?}", set.digests(snapshot))];
+    for shard in set.shards(snapshot) {
+        let offers = &shard.offers;
+        for (kind, list) in [
+            (Method::ToolsList, &offers.tools),
+            (Method::PromptsList, &offers.prompts),
+            (Method::ResourcesList, &offers.resources),
+            (Method::TemplatesList, &offers.templates),
+        ] {
+            let shown = list.iter().enumerate();
+            let shown = shown.filter(|(index, _)| set.shows(shard, kind, *index));
+            let names: Vec<&str> = shown.map(|(_, offer)| &*offer.exposed).collect();
+            all.push(format!("{} {kind:?}: {names:?}", shard.name));
+        }
+    }
+    for service in 0..5 {
+        for number in 0..4 {
+            let tool = set.tool(snapshot, &format!("s{service}__t{number}"));
+            let prompt = set.prompt(snapshot, &format!("s{service}__p{number}"));
+            for (shard, offer) in tool.into_iter().chain(prompt) {
+                all.push(format!(
+                    "{} leads to {} {}",
+                    offer.exposed, shard.id, offer.own
+                ));
+            }
+        }
+    }
+    for uri in ["file:///r0", "file:///r1", "made:///a/0"] {
+        let owner = set.owner_of(snapshot, uri);
+        let made = set.with_template_for(snapshot, uri);
+        all.push(format!(
+            "{uri}: {:?} {:?}",
+            owner.map(|one| one.id),
+            made.map(|one| one.id)
+        ));
+    }
+    all
+}
+
+proptest! {
+    /// Sets follow their services one change at a time to where they would be made at once.
+    #[test]
+    fn what_a_set_shows_depends_on_what_there_is_and_not_on_how_it_came(
+        steps in steps(), at in 0..20_usize, wanted in proptest::collection::vec(takes(), 1..3),
+    ) {
+        let grow = |from: Snapshot, steps: &[Step]| {
+            steps.iter().fold(from, |snapshot, step| apply(&snapshot, step))
+        };
+        let (before, after) = steps.split_at(at.min(steps.len()));
+        let followed = grow(grow(Snapshot::default(), before).with_sets(sets(&wanted)), after);
+        let made = grow(Snapshot::default(), &steps).with_sets(sets(&wanted));
+        for index in 0..wanted.len() {
+            let name = format!("set{index}");
+            prop_assert_eq!(seen_in(&followed, &name), seen_in(&made, &name));
+            let again = followed.with_sets(sets(&wanted));
+            prop_assert!(Arc::ptr_eq(again.set(&name).unwrap(), followed.set(&name).unwrap()));
+        }
+        prop_assert!(made.with_sets(Vec::new()).set("set0").is_none());
+    }
+}
+
+#[test]
+fn a_change_of_a_service_touches_the_sets_that_name_it_and_no_other() {
+    let all_of = |name: &str| vec![Selected::all_of(name.parse().unwrap())];
+    let wanted = vec![
+        ("one".parse().unwrap(), all_of("s0")),
+        ("two".parse().unwrap(), all_of("s1")),
+    ];
+    let before = with(&Snapshot::default(), parts(&put(0, 0))).with_sets(wanted);
+    let same = |left: &Snapshot, right: &Snapshot, name: &str| {
+        Arc::ptr_eq(left.set(name).unwrap(), right.set(name).unwrap())
+    };
+    let after = with(&before, parts(&put(1, 1)));
+    assert!(same(&before, &after, "one"), "what it names stayed");
+    assert!(!same(&before, &after, "two"), "what it waited for came");
+    let catalog = after.shard(id(0)).unwrap().catalog.clone();
+    let links_only = with(
+        &after,
+        Parts {
+            catalog,
+            ..parts(&put(0, 0))
+        },
+    );
+    assert!(same(&after, &links_only, "one"), "its offers are the same");
 }

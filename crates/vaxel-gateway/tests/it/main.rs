@@ -20,6 +20,7 @@ mod records;
 mod replays;
 mod resources;
 mod session_streams;
+mod sets;
 mod starting;
 mod stdio_faults;
 mod streams;

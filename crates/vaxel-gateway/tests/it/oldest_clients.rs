@@ -10,14 +10,14 @@ use crate::harness::{
 };
 
 /// A client with its stream.
-struct Oldest {
+pub(crate) struct Oldest {
     client: Client,
     stream: Stream,
 }
 
 impl Oldest {
     /// Opens a stream at `path` and says hello.
-    async fn connect(rig: &Rig, path: &str, capabilities: &str) -> Self {
+    pub(crate) async fn connect(rig: &Rig, path: &str, capabilities: &str) -> Self {
         let mut oldest = Self::open(rig, path).await;
         let able: Value = serde_json::from_str(capabilities).unwrap();
         let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
@@ -43,16 +43,16 @@ impl Oldest {
         }
     }
 
-    async fn tell(&self, message: &Value) {
+    pub(crate) async fn tell(&self, message: &Value) {
         let taken = self.client.post(&message.to_string()).await;
         assert_eq!((taken.status, &*taken.text), (202, ""));
     }
 
-    async fn hear(&mut self) -> Value {
+    pub(crate) async fn hear(&mut self) -> Value {
         self.stream.event().await.expect("the stream ended")
     }
 
-    async fn say(&mut self, message: &Message) -> Value {
+    pub(crate) async fn say(&mut self, message: &Message) -> Value {
         let body = self.client.body(message);
         self.tell(&serde_json::from_str(&body).unwrap()).await;
         self.hear().await
