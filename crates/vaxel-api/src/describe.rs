@@ -28,6 +28,10 @@ pub(crate) fn head() -> OpenApi {
         ("revisions", "What was wanted of services, and the way back"),
         ("events", "Every change, as it happens"),
         ("tools", "What services offer, and calling it"),
+        (
+            "toolsets",
+            "Sets: selections of what services offer, at addresses of their own",
+        ),
         ("calls", "Records of calls, and what they add up to"),
         ("keys", "API keys"),
         ("server", "The server itself"),

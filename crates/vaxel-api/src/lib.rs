@@ -17,6 +17,7 @@ mod revisions;
 mod events;
 mod usage;
 mod tools;
+mod toolsets;
 mod logs;
 mod calls;
 mod keys;

@@ -6,7 +6,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     calls, compat, context::Context, dependencies, describe, docs, events, health, keys, leases,
-    logs, problem, revisions, services, status, tools, usage,
+    logs, problem, revisions, services, status, tools, toolsets, usage,
 };
 
 /// Every endpoint that the document describes.
@@ -44,6 +44,8 @@ pub(crate) fn described() -> (Router<Context>, OpenApi) {
         .routes(routes!(tools::list))
         .routes(routes!(tools::get))
         .routes(routes!(tools::call_tool))
+        .routes(routes!(toolsets::list, toolsets::create))
+        .routes(routes!(toolsets::get, toolsets::update, toolsets::delete))
         .routes(routes!(calls::list))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))

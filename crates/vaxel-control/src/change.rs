@@ -6,14 +6,15 @@ use serde_json::Value;
 use vaxel_core::{
     failure::{Failure, Issue, Kind},
     fields::Fields,
-    id::{Id, Key, Service},
-    name::ServiceName,
+    id::{Id, Key, Service, Toolset},
+    name::{ServiceName, ToolsetName},
     principal::{Permission, Permissions, Role},
     quantity::Span,
     service::ServiceDraft,
+    toolset::ToolsetDraft,
 };
 
-use crate::{query::Observed, revision::RevisionRef};
+use crate::{query::Observed, revision::RevisionRef, toolset::ObservedToolset};
 
 /// One change. Each is authorized, validated, written and audited whole, or refused whole.
 #[derive(Debug, Clone)]
@@ -72,6 +73,24 @@ pub enum Change {
         /// Which label.
         label: String,
     },
+    /// A new set. `mcp:manage`.
+    CreateToolset(ToolsetDraft),
+    /// Another state for a set. `mcp:manage`.
+    UpdateToolset {
+        /// Which.
+        toolset: ToolsetRef,
+        /// The whole new state.
+        draft: ToolsetDraft,
+        /// Refuse when the current version is another one.
+        expected: Option<u64>,
+    },
+    /// The set is gone from now on; there is no archive of sets. `mcp:manage`.
+    DeleteToolset {
+        /// Which.
+        toolset: ToolsetRef,
+        /// Refuse when the current version is another one.
+        expected: Option<u64>,
+    },
     /// A new API key. `keys:manage`; never with more permissions than the caller has.
     CreateKey(KeyDraft),
     /// The key is worthless from now on. `keys:manage`.
@@ -110,6 +129,8 @@ impl Terms {
 pub enum Outcome {
     /// The service as it is after the change.
     Service(Box<Observed>),
+    /// The set as it is after the change.
+    Toolset(Box<ObservedToolset>),
     /// The new key, with its text: shown here and never again.
     Key(Box<crate::key::NewKey>),
     /// Nothing more to say.
@@ -121,7 +142,19 @@ impl Outcome {
     pub fn into_service(self) -> Result<Observed, Failure> {
         match self {
             Self::Service(observed) => Ok(*observed),
-            Self::Key(_) | Self::Done => Err(Failure::internal("the change answers no service")),
+            Self::Toolset(_) | Self::Key(_) | Self::Done => {
+                Err(Failure::internal("the change answers no service"))
+            }
+        }
+    }
+
+    /// The set of a change that has one.
+    pub fn into_toolset(self) -> Result<ObservedToolset, Failure> {
+        match self {
+            Self::Toolset(observed) => Ok(*observed),
+            Self::Service(_) | Self::Key(_) | Self::Done => {
+                Err(Failure::internal("the change answers no set"))
+            }
         }
     }
 
@@ -129,7 +162,9 @@ impl Outcome {
     pub fn into_key(self) -> Result<crate::key::NewKey, Failure> {
         match self {
             Self::Key(key) => Ok(*key),
-            Self::Service(_) | Self::Done => Err(Failure::internal("the change answers no key")),
+            Self::Service(_) | Self::Toolset(_) | Self::Done => {
+                Err(Failure::internal("the change answers no key"))
+            }
         }
     }
 }
@@ -174,6 +209,48 @@ impl FromStr for ServiceRef {
             Failure::new(
                 Kind::UnknownService,
                 format!("There is no such service: {error}"),
+            )
+        })
+    }
+}
+
+/// A set by id or by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToolsetRef {
+    /// By id.
+    Id(Id<Toolset>),
+    /// By name.
+    Name(ToolsetName),
+}
+
+impl ToolsetRef {
+    /// The failure that says that there is none.
+    pub(crate) fn unknown(&self) -> Failure {
+        let named = match self {
+            Self::Id(id) => format!("There is no set with the id `{id}`"),
+            Self::Name(name) => format!("There is no set called `{name}`"),
+        };
+        Failure::new(
+            Kind::UnknownToolset,
+            format!("{named}; `vaxel set ls` shows which there are"),
+        )
+    }
+}
+
+impl FromStr for ToolsetRef {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        // Ids are longer than names can be.
+        if let Ok(id) = text.parse()
+            && text.len() == ServiceRef::ID_LENGTH
+        {
+            return Ok(Self::Id(id));
+        }
+        text.parse().map(Self::Name).map_err(|error| {
+            Failure::new(
+                Kind::UnknownToolset,
+                format!("There is no such set: {error}"),
             )
         })
     }

@@ -75,6 +75,8 @@ pub(crate) struct Inner {
     pub(crate) changes: TaskTracker,
     /// Serializes what reads all keys and publishes them.
     pub(crate) key_ring: tokio::sync::Mutex<()>,
+    /// Serializes what reads all sets and publishes them.
+    pub(crate) toolsets: tokio::sync::Mutex<()>,
     /// Someone asked for the end.
     pub(crate) shutdown: CancellationToken,
     pub(crate) tasks: Mutex<Vec<Task>>,
@@ -143,6 +145,18 @@ impl Control {
             }
             Change::UnlabelRevision { service, label } => {
                 self.unlabel_revision(caller, &service, label).await
+            }
+            Change::CreateToolset(draft) => self.create_toolset(caller, draft).await,
+            Change::UpdateToolset {
+                toolset,
+                draft,
+                expected,
+            } => {
+                self.update_toolset(caller, &toolset, (draft, expected))
+                    .await
+            }
+            Change::DeleteToolset { toolset, expected } => {
+                self.delete_toolset(caller, &toolset, expected).await
             }
             Change::CreateKey(draft) => self.create_key(caller, draft).await,
             Change::RevokeKey(key) => self.revoke_key(caller, &key).await,

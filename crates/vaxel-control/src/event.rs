@@ -1,6 +1,6 @@
 //! What changed, for whoever watches. In memory and bounded; the audit is what lasts.
 
-use vaxel_core::id::{Id, Key, Service};
+use vaxel_core::id::{Id, Key, Service, Toolset};
 
 /// Events that wait for a slow reader; it misses the oldest ones when there are more.
 pub(crate) const WAITING: usize = 1_024;
@@ -20,6 +20,13 @@ pub enum Event {
         /// Which.
         id: Id<Key>,
         /// What was done, as it stands in the audit: `key.create`, …
+        action: &'static str,
+    },
+    /// A set was created, updated or deleted.
+    Toolset {
+        /// Which.
+        id: Id<Toolset>,
+        /// What was done, as it stands in the audit: `toolset.create`, …
         action: &'static str,
     },
 }

@@ -14,6 +14,7 @@ mod dependency;
 mod lease;
 mod revision;
 mod key;
+mod toolset;
 mod tool;
 mod call;
 mod usage;
@@ -38,7 +39,7 @@ mod sessions; // what clients set, on its way there and back
 mod metrics;
 mod demo;
 
-pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef, Terms};
+pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef, Terms, ToolsetRef};
 pub use config::{Config, FeedConfig, HealthConfig, ProcessConfig, RecordsConfig, ServerFacts};
 pub use control::{Control, Deps, Started};
 pub use dependency::DependencyMap;
@@ -54,7 +55,8 @@ pub use query::{
 };
 pub use revision::{Diff, Revision, RevisionRef};
 pub use status::Totals;
+pub use toolset::ObservedToolset;
 pub use usage::{Usage, UsageQuery};
-pub use vaxel_gateway::ToolReply;
+pub use vaxel_gateway::{ShownOf, ToolReply};
 pub use vaxel_store::{CallRow, Grain, KeyRow, UsageSum};
 pub use vaxel_supervisor::{LogLine, Logs, Stream as LogStream};

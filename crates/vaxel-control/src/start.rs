@@ -79,6 +79,7 @@ impl Control {
             records: Arc::new(RecordCounts::default()),
             changes: TaskTracker::new(),
             key_ring: tokio::sync::Mutex::default(),
+            toolsets: tokio::sync::Mutex::default(),
             shutdown: CancellationToken::new(),
             tasks: Mutex::default(),
         };
@@ -97,6 +98,7 @@ impl Control {
         sessions::restore(&context.store, &context.gateway).await?;
         let admin_key = control.first_key().await?;
         control.publish_keys().await?;
+        control.publish_toolsets().await?;
         let newest = control.store().last_change().await?;
         control.inner.feed.begin(newest);
         let known = control.load().await?;

@@ -157,6 +157,21 @@ pub struct ExposedTool {
     pub definition: Arc<RawValue>,
 }
 
+/// How much a set shows of one service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownOf {
+    /// The service.
+    pub service: ServiceName,
+    /// Its tools that are in the set.
+    pub tools: usize,
+    /// Its prompts.
+    pub prompts: usize,
+    /// Its resources.
+    pub resources: usize,
+    /// Its templates of resources.
+    pub templates: usize,
+}
+
 /// What one service has to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
@@ -303,6 +318,13 @@ impl Gateway {
     /// Serves these sets, each a name and what it shows, and no others; the next request sees it.
     pub fn publish_sets(&self, sets: Vec<(ToolsetName, Vec<Selected>)>) {
         self.shared.change(|old| old.with_sets(sets));
+    }
+
+    /// How much a set shows of each of its services that are there; nothing when there is no such set.
+    pub fn shown_in_set(&self, name: &ToolsetName) -> Vec<ShownOf> {
+        let snapshot = self.shared.snapshot.load();
+        let set = snapshot.set(name.as_str());
+        set.map(|set| set.counts(&snapshot)).unwrap_or_default()
     }
 
     /// Remembers what clients had set in their sessions when it was saved. To be called before

@@ -46,7 +46,7 @@ pub use check::{CheckReply, ToolCheck};
 pub use config::{Config, Keep, Tunables};
 pub use connect::{ConnectTarget, Transport};
 pub use gateway::{
-    Deps, ExposedTool, Gateway, Load, ServiceEntry, ToolCall, ToolReply, Unavailable,
+    Deps, ExposedTool, Gateway, Load, ServiceEntry, ShownOf, ToolCall, ToolReply, Unavailable,
 };
 pub use pipeline::{Fallback, FallbackBody, Identity, Peer, RequestId};
 pub use upstream::{BuiltinError, BuiltinRequest, BuiltinServer, Evidence, Link};

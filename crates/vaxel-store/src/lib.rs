@@ -23,6 +23,7 @@ mod dependency;
 mod revision;
 mod secret;
 mod key;
+mod toolset;
 mod catalog;
 mod audit;
 mod outbox;

@@ -109,6 +109,12 @@ CREATE TABLE revision_labels (
     PRIMARY KEY (service, label)
 );
 ",
+    "
+CREATE TABLE toolsets (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, version BIGINT NOT NULL, description TEXT,
+    services TEXT NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL
+);
+",
 ];
 
 /// Steps of `records.db`.

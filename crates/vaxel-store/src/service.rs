@@ -1,6 +1,6 @@
 //! Services and their revisions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use vaxel_core::{
     audit::AuditLine,
@@ -124,6 +124,7 @@ static NAME: Stmt = Stmt::new("SELECT name FROM services WHERE id = $1");
 static DELETED_BEFORE: Stmt =
     Stmt::new("SELECT id, name FROM services WHERE deleted_at < $1 ORDER BY deleted_at LIMIT $2");
 static VERSIONS: Stmt = Stmt::new("SELECT id, version FROM services WHERE deleted_at IS NULL");
+static NAMES: Stmt = Stmt::new("SELECT name FROM services WHERE deleted_at IS NULL");
 static INSERT: Stmt = Stmt::new(
     "INSERT INTO services (id, name, version, revision, enabled, tags, environment, owner, source, \
      spec, search, created_at, updated_at, deleted_at, activated_at) \
@@ -272,6 +273,14 @@ impl Store {
             tx.query(&VERSIONS, &[], |row| Ok((row.id(0)?, row.count(1)?)))
         })
         .await
+    }
+
+    /// The name of every service that is not deleted.
+    pub async fn names_in_use(&self) -> Result<HashSet<String>, Error> {
+        let names = self.read("names_in_use", |tx| {
+            tx.query(&NAMES, &[], |row| row.text(0))
+        });
+        Ok(names.await?.into_iter().collect())
     }
 
     /// Up to `limit` services in an order (`true`: backwards), those behind `after` when it is given.
@@ -482,6 +491,7 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &NAME,
     &DELETED_BEFORE,
     &VERSIONS,
+    &NAMES,
     &INSERT,
     &UPDATE,
     &PURGE,

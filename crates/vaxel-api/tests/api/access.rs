@@ -19,6 +19,9 @@ fn body_of(operation: &str) -> Option<Value> {
         "create_service" | "update_service" => {
             Some(json!({ "name": "other", "spec": { "source": { "builtin": "demo" } } }))
         }
+        "create_toolset" | "update_toolset" => {
+            Some(json!({ "name": "work", "services": [{ "service": "demo" }] }))
+        }
         "create_key" => Some(json!({ "name": "x" })),
         "rollback_service" => Some(json!({ "to": 1 })),
         "label_service_revision" => Some(json!({ "revision": 1 })),
@@ -35,6 +38,7 @@ fn operations() -> Vec<(String, String, String)> {
             let name = operation["operationId"].as_str().unwrap().to_owned();
             let path = path
                 .replace("{service}", "demo")
+                .replace("{toolset}", "work")
                 .replace("{exposed}", "demo__echo")
                 .replace("{tool}", "echo")
                 .replace("{revision}", "1")

@@ -12,3 +12,4 @@ mod answers;
 mod feed;
 mod pages;
 mod revisions;
+mod toolsets;

@@ -17,6 +17,7 @@ mod lists;
 mod many;
 mod revisions;
 mod running;
+mod toolsets;
 mod usage;
 mod values;
 mod watching;

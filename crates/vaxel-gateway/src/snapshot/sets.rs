@@ -21,6 +21,8 @@ use vaxel_core::{
 };
 use vaxel_mcp::{hello::Offered, method::Method};
 
+use crate::gateway::ShownOf;
+
 use super::{Digests, Offer, Offers, Shard, Snapshot, digest, fits_template};
 
 /// Every set, and which of them name a service.
@@ -228,6 +230,22 @@ impl Set {
         let fits =
             |shard: &&Arc<Shard>| shard.offers.has_template_for(uri) && self.reads(shard, uri);
         self.shards(snapshot).filter(fits).min_by_key(|one| one.id)
+    }
+
+    /// How much it shows of its services that are there, in the order of lists.
+    pub(crate) fn counts(&self, snapshot: &Snapshot) -> Vec<ShownOf> {
+        let count = |shown: &Shown, offers: &[Offer]| shown.among(offers).count();
+        let shown_of = |shard: &Arc<Shard>| {
+            let (part, offers) = (self.part(shard)?, &shard.offers);
+            Some(ShownOf {
+                service: shard.name.clone(),
+                tools: count(&part.tools, &offers.tools),
+                prompts: count(&part.prompts, &offers.prompts),
+                resources: count(&part.resources, &offers.resources),
+                templates: count(&part.templates, &offers.templates),
+            })
+        };
+        self.shards(snapshot).filter_map(shown_of).collect()
     }
 
     /// What of a service's areas there is in the set.

@@ -1,0 +1,235 @@
+//! Changes and queries of sets, and what the data plane serves of them.
+
+use std::collections::HashSet;
+
+use serde_json::json;
+use vaxel_core::{
+    audit::AuditLine,
+    failure::{Failure, Kind},
+    id::Id,
+    policy::require,
+    principal::{Permission, Principal},
+    toolset::{Selected, ToolsetDraft, ToolsetResource},
+};
+use vaxel_gateway::ShownOf;
+use vaxel_store::Error as StoreError;
+
+use crate::{
+    change::{Outcome, ToolsetRef},
+    control::{Control, conflict},
+    event::Event,
+};
+
+/// A set with what is seen of its services.
+#[derive(Debug, Clone)]
+pub struct ObservedToolset {
+    /// What was asked for.
+    pub resource: ToolsetResource,
+    /// In the order of `resource.services`: whether there is such a service, and how much of it is
+    /// shown; `None` as long as it is not served.
+    pub services: Vec<(bool, Option<ShownOf>)>,
+}
+
+impl Control {
+    pub(crate) async fn create_toolset(
+        &self,
+        caller: &Principal,
+        draft: ToolsetDraft,
+    ) -> Result<Outcome, Failure> {
+        require(caller, Permission::McpManage)?;
+        let now = self.now();
+        let ToolsetDraft {
+            name,
+            description,
+            services,
+        } = draft;
+        let resource = ToolsetResource {
+            id: Id::new(now),
+            name,
+            version: 1,
+            description,
+            services,
+            created_at: now,
+            updated_at: now,
+        };
+        let audit = self.toolset_audit(caller, "toolset.create", &resource);
+        let created = self.store().create_toolset(&resource, audit).await;
+        created.map_err(|error| match error {
+            StoreError::Taken => in_use(&resource),
+            other => other.into(),
+        })?;
+        self.toolset_done(resource, "toolset.create").await
+    }
+
+    pub(crate) async fn update_toolset(
+        &self,
+        caller: &Principal,
+        toolset: &ToolsetRef,
+        (draft, expected): (ToolsetDraft, Option<u64>),
+    ) -> Result<Outcome, Failure> {
+        require(caller, Permission::McpManage)?;
+        let old = self.find_toolset(toolset).await?;
+        compare(&old, expected)?;
+        let ToolsetDraft {
+            name,
+            description,
+            services,
+        } = draft;
+        let next = ToolsetResource {
+            name,
+            version: old.version + 1,
+            description,
+            services,
+            updated_at: self.now(),
+            ..old
+        };
+        let audit = self.toolset_audit(caller, "toolset.update", &next);
+        match self.store().update_toolset(&next, old.version, audit).await {
+            Ok(()) => self.toolset_done(next, "toolset.update").await,
+            Err(StoreError::Changed) => Err(self.toolset_changed(&next, old.version).await?),
+            Err(StoreError::Taken) => Err(in_use(&next)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) async fn delete_toolset(
+        &self,
+        caller: &Principal,
+        toolset: &ToolsetRef,
+        expected: Option<u64>,
+    ) -> Result<Outcome, Failure> {
+        require(caller, Permission::McpManage)?;
+        let old = self.find_toolset(toolset).await?;
+        compare(&old, expected)?;
+        let audit = self.toolset_audit(caller, "toolset.delete", &old);
+        match self
+            .store()
+            .delete_toolset(old.id, old.version, audit)
+            .await
+        {
+            Ok(()) => self.toolset_done(old, "toolset.delete").await,
+            Err(StoreError::Changed) => Err(self.toolset_changed(&old, old.version).await?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Every set, by name. `mcp:read`.
+    pub async fn toolsets(&self, caller: &Principal) -> Result<Vec<ObservedToolset>, Failure> {
+        require(caller, Permission::McpRead)?;
+        let known = self.store().names_in_use().await?;
+        let all = self.store().all_toolsets().await?.into_iter();
+        Ok(all.map(|one| self.observe_toolset(one, &known)).collect())
+    }
+
+    /// One set. `mcp:read`.
+    pub async fn toolset(
+        &self,
+        caller: &Principal,
+        toolset: &ToolsetRef,
+    ) -> Result<ObservedToolset, Failure> {
+        require(caller, Permission::McpRead)?;
+        let resource = self.find_toolset(toolset).await?;
+        let known = self.store().names_in_use().await?;
+        Ok(self.observe_toolset(resource, &known))
+    }
+
+    /// Gives the data plane the sets as they are stored now. One at a time: the last one to read is the
+    /// last one to publish.
+    pub(crate) async fn publish_toolsets(&self) -> Result<(), Failure> {
+        let _turn = self.inner.toolsets.lock().await;
+        let all = self.store().all_toolsets().await?.into_iter();
+        let sets = all.map(|one| (one.name, one.services)).collect();
+        self.inner.context.gateway.publish_sets(sets);
+        Ok(())
+    }
+
+    async fn find_toolset(&self, toolset: &ToolsetRef) -> Result<ToolsetResource, Failure> {
+        let found = match toolset {
+            ToolsetRef::Id(id) => self.store().toolset(*id).await?,
+            ToolsetRef::Name(name) => self.store().toolset_by_name(name).await?,
+        };
+        found.ok_or_else(|| toolset.unknown())
+    }
+
+    fn observe_toolset(
+        &self,
+        resource: ToolsetResource,
+        known: &HashSet<String>,
+    ) -> ObservedToolset {
+        let shown = self.inner.context.gateway.shown_in_set(&resource.name);
+        let seen = |selected: &Selected| {
+            let name = &selected.service;
+            let shown = shown.iter().find(|one| one.service == *name);
+            (known.contains(name.as_str()), shown.cloned())
+        };
+        ObservedToolset {
+            services: resource.services.iter().map(seen).collect(),
+            resource,
+        }
+    }
+
+    fn toolset_audit(
+        &self,
+        caller: &Principal,
+        action: &'static str,
+        toolset: &ToolsetResource,
+    ) -> AuditLine {
+        let target = ("toolset", toolset.id.to_string(), toolset.name.to_string());
+        let mut audit = self.line(caller, action, target);
+        let services = toolset.services.iter().map(|one| one.service.as_str());
+        audit.detail = json!({ "services": services.collect::<Vec<_>>() });
+        audit
+    }
+
+    /// Somebody else wrote first: which version there is now, or that there is none.
+    async fn toolset_changed(
+        &self,
+        toolset: &ToolsetResource,
+        expected: u64,
+    ) -> Result<Failure, Failure> {
+        let current = self.store().toolset(toolset.id).await?;
+        Ok(match current {
+            Some(current) => changed(&current, expected),
+            None => ToolsetRef::Name(toolset.name.clone()).unknown(),
+        })
+    }
+
+    /// The change is on disk: everyone who acts on it is told.
+    async fn toolset_done(
+        &self,
+        resource: ToolsetResource,
+        action: &'static str,
+    ) -> Result<Outcome, Failure> {
+        self.publish_toolsets().await?;
+        let id = resource.id;
+        self.announce(Event::Toolset { id, action });
+        let known = self.store().names_in_use().await?;
+        let observed = self.observe_toolset(resource, &known);
+        Ok(Outcome::Toolset(Box::new(observed)))
+    }
+}
+
+fn compare(toolset: &ToolsetResource, expected: Option<u64>) -> Result<(), Failure> {
+    match expected {
+        Some(version) if version != toolset.version => Err(changed(toolset, version)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn changed(toolset: &ToolsetResource, expected: u64) -> Failure {
+    let (name, version) = (&toolset.name, toolset.version);
+    Failure::new(
+        Kind::VersionMismatch,
+        format!(
+            "The set `{name}` has version {version}, not {expected}: read it again and repeat the \
+             change"
+        ),
+    )
+}
+
+fn in_use(toolset: &ToolsetResource) -> Failure {
+    conflict(format!(
+        "`{}` is taken: another set has this name",
+        toolset.name
+    ))
+}

@@ -1,0 +1,173 @@
+//! Sets.
+
+use vaxel_core::{
+    audit::AuditLine,
+    id::{Id, Toolset},
+    name::ToolsetName,
+    toolset::ToolsetResource,
+};
+
+use crate::{
+    audit,
+    error::Error,
+    outbox,
+    service::{from_json, to_json},
+    stmt::{Row, Stmt, values},
+    store::Store,
+};
+
+macro_rules! columns {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, name, version, description, services, created_at, updated_at FROM toolsets ",
+            $rest
+        )
+    };
+}
+
+static BY_ID: Stmt = Stmt::new(columns!("WHERE id = $1"));
+static BY_NAME: Stmt = Stmt::new(columns!("WHERE name = $1"));
+static ALL: Stmt = Stmt::new(columns!("ORDER BY name"));
+static INSERT: Stmt = Stmt::new(
+    "INSERT INTO toolsets (id, name, version, description, services, created_at, updated_at) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7)",
+);
+static UPDATE: Stmt = Stmt::new(
+    "UPDATE toolsets SET name = $2, version = $3, description = $4, services = $5, \
+     updated_at = $6 WHERE id = $1 AND version = $7",
+);
+static DELETE: Stmt = Stmt::new("DELETE FROM toolsets WHERE id = $1 AND version = $2");
+
+impl Store {
+    /// Adds a set.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] when another set has the name.
+    pub async fn create_toolset(
+        &self,
+        toolset: &ToolsetResource,
+        audit: AuditLine,
+    ) -> Result<(), Error> {
+        let toolset = toolset.clone();
+        self.write("create_toolset", move |tx| {
+            let values = values![
+                toolset.id,
+                toolset.name.as_str(),
+                toolset.version,
+                toolset.description.as_deref(),
+                to_json(&toolset.services)?,
+                toolset.created_at,
+                toolset.updated_at,
+            ];
+            tx.execute(&INSERT, &values)?;
+            audit::append(tx, &audit)?;
+            outbox::append(tx, &audit)
+        })
+        .await
+    }
+
+    /// Replaces a set, when it still has the version `expected`.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] when it has another version or is gone, [`Error::Taken`] when another set
+    /// has the name.
+    pub async fn update_toolset(
+        &self,
+        toolset: &ToolsetResource,
+        expected: u64,
+        audit: AuditLine,
+    ) -> Result<(), Error> {
+        let toolset = toolset.clone();
+        self.write("update_toolset", move |tx| {
+            let values = values![
+                toolset.id,
+                toolset.name.as_str(),
+                toolset.version,
+                toolset.description.as_deref(),
+                to_json(&toolset.services)?,
+                toolset.updated_at,
+                expected,
+            ];
+            if tx.execute(&UPDATE, &values)? == 0 {
+                return Err(Error::Changed);
+            }
+            audit::append(tx, &audit)?;
+            outbox::append(tx, &audit)
+        })
+        .await
+    }
+
+    /// Removes a set for good, when it still has the version `expected`.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] when it has another version or is gone.
+    pub async fn delete_toolset(
+        &self,
+        id: Id<Toolset>,
+        expected: u64,
+        audit: AuditLine,
+    ) -> Result<(), Error> {
+        self.write("delete_toolset", move |tx| {
+            if tx.execute(&DELETE, &values![id, expected])? == 0 {
+                return Err(Error::Changed);
+            }
+            audit::append(tx, &audit)?;
+            outbox::append(tx, &audit)
+        })
+        .await
+    }
+
+    /// The set of this id.
+    pub async fn toolset(&self, id: Id<Toolset>) -> Result<Option<ToolsetResource>, Error> {
+        self.read("toolset", move |tx| tx.find(&BY_ID, &values![id], read))
+            .await
+    }
+
+    /// The set of this name.
+    pub async fn toolset_by_name(
+        &self,
+        name: &ToolsetName,
+    ) -> Result<Option<ToolsetResource>, Error> {
+        let name = name.to_string();
+        self.read("toolset_by_name", move |tx| {
+            tx.find(&BY_NAME, &values![name], read)
+        })
+        .await
+    }
+
+    /// Every set, by name. A row that cannot be read is left out and logged: one bad set must not take
+    /// the others away.
+    pub async fn all_toolsets(&self) -> Result<Vec<ToolsetResource>, Error> {
+        let rows = self
+            .read("all_toolsets", |tx| {
+                tx.query(&ALL, &[], |row| Ok((row.text(1)?, read(row))))
+            })
+            .await?;
+        let readable = rows.into_iter().filter_map(|(name, row)| match row {
+            Ok(toolset) => Some(toolset),
+            Err(error) => {
+                tracing::error!(toolset.name = %name, %error, "a stored set is left out");
+                None
+            }
+        });
+        Ok(readable.collect())
+    }
+}
+
+fn read(row: &Row<'_>) -> Result<ToolsetResource, Error> {
+    Ok(ToolsetResource {
+        id: row.id(0)?,
+        name: row
+            .text(1)?
+            .parse()
+            .map_err(|error| Error::unreadable("set name", error))?,
+        version: row.count(2)?,
+        description: row.maybe_text(3)?,
+        services: from_json("services of a set", &row.text(4)?)?,
+        created_at: row.time(5)?,
+        updated_at: row.time(6)?,
+    })
+}
+
+#[cfg(test)]
+pub(crate) static STATEMENTS: &[&Stmt] = &[&BY_ID, &BY_NAME, &ALL, &INSERT, &UPDATE, &DELETE];
