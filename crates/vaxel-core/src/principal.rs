@@ -66,7 +66,7 @@ pub enum Permission {
     McpWrite,
     /// Call tools, read resources, get prompts.
     McpExecute,
-    /// Start, stop, restart and delete services, also those of others.
+    /// Start, stop, restart and delete services, also those of others; add, change and remove sets.
     McpManage,
     /// Run a program on this host.
     HostExecute,

@@ -27,6 +27,7 @@ mod key;
 mod logs;
 mod server;
 mod service;
+mod set;
 mod store;
 mod tools;
 mod usage;
@@ -128,6 +129,9 @@ enum Command {
         after_help = "Example (in a client's configuration):\n  {\"command\": \"vaxel\", \"args\": [\"stdio\"]}"
     )]
     Stdio(server::StdioArgs),
+    /// Add, show, change and remove sets: some of what some services offer, at one address
+    #[command(subcommand)]
+    Set(set::Command),
     /// Create, list and revoke API keys
     #[command(subcommand)]
     Key(key::Command),
@@ -172,6 +176,44 @@ impl Why {
         match &self.message {
             Some(message) => format!("{path}?message={}", vaxel_client::segment(message)),
             None => path,
+        }
+    }
+}
+
+/// How much of Vaxel a client gets to see.
+#[derive(Debug, Clone, Default, clap::Args)]
+struct Only {
+    /// Only this service, under its own tool names
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Only what is in this set
+    #[arg(long, value_name = "NAME", conflicts_with = "service")]
+    set: Option<String>,
+}
+
+impl Only {
+    /// The path of the MCP endpoint, without a leading `/`.
+    fn path(&self) -> String {
+        match (&self.service, &self.set) {
+            (Some(service), _) => format!("mcp/{service}"),
+            (None, Some(set)) => format!("mcp/sets/{set}"),
+            (None, None) => "mcp".to_owned(),
+        }
+    }
+
+    /// The same as a flag and its value.
+    fn flag(&self) -> Option<[String; 2]> {
+        let service = self.service.as_ref().map(|name| ["--service", name]);
+        let only = service.or(self.set.as_ref().map(|name| ["--set", name]));
+        only.map(|only| only.map(str::to_owned))
+    }
+
+    /// What is added to the names of what is made for it.
+    fn suffix(&self) -> String {
+        match (&self.service, &self.set) {
+            (Some(service), _) => format!("-{service}"),
+            (None, Some(set)) => format!("-set-{set}"),
+            (None, None) => String::new(),
         }
     }
 }
@@ -239,6 +281,7 @@ impl Command {
             Self::Calls(args) => args.format,
             Self::Usage(args) => args.format,
             Self::Events(args) => args.format,
+            Self::Set(command) => command.format(),
             Self::Key(command) => command.format(),
             Self::Config(command) => command.format(),
             Self::Up(_)
@@ -270,6 +313,7 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Events(args) => events::run(&args, context).await?,
         Command::Connect(args) => connect::run(&args, context).await?,
         Command::Stdio(args) => server::stdio(&args, context).await?,
+        Command::Set(command) => set::run(command, context).await?,
         Command::Key(command) => key::run(command, context).await?,
         Command::Config(command) => return Ok(config::run(&command, context)),
         Command::Store(command) => store::run(command, context).await?,

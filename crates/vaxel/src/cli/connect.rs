@@ -24,9 +24,8 @@ pub(super) struct Args {
     /// Print what would be written
     #[arg(long)]
     print: bool,
-    /// Only this service, under its own tool names
-    #[arg(long)]
-    service: Option<String>,
+    #[command(flatten)]
+    only: super::Only,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -80,10 +79,7 @@ impl Kind {
 }
 
 pub(super) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
-    let name = args
-        .service
-        .as_ref()
-        .map_or_else(|| "vaxel".to_owned(), |service| format!("vaxel-{service}"));
+    let name = format!("vaxel{}", args.only.suffix());
     let file = args.client.file();
     if args.print {
         let entry = entry(args, context, "<key: vaxel key create NAME>")?;
@@ -113,12 +109,14 @@ pub(super) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
 
 /// A key of the client's own; the one of an earlier `connect` is revoked.
 async fn new_key(args: &Args, client: &Client) -> anyhow::Result<String> {
-    let mut name = format!("connect-{}", args.client.name());
-    if let Some(service) = &args.service {
+    let name = format!("connect-{}{}", args.client.name(), args.only.suffix());
+    if let Some(service) = &args.only.service {
         client
             .get::<Value>(&super::service::path(service, ""))
             .await?;
-        name = format!("{name}-{service}");
+    }
+    if let Some(set) = &args.only.set {
+        client.get::<Value>(&super::set::path(set)).await?;
     }
     let path = format!("/api/v1/keys/{}", segment(&name));
     match client.delete(&path).await {
@@ -139,11 +137,7 @@ fn entry(args: &Args, context: &Context, key: &str) -> anyhow::Result<Value> {
         return stdio_entry(args, context, key);
     }
     let (base, _) = context.address()?;
-    let path = args
-        .service
-        .as_ref()
-        .map_or_else(|| "mcp".to_owned(), |name| format!("mcp/{name}"));
-    let url = base.join(&path)?.to_string();
+    let url = base.join(&args.only.path())?.to_string();
     let authorization = format!("Bearer {key}");
     Ok(match args.client {
         Kind::Cursor => json!({"url": url, "headers": {"Authorization": authorization}}),
@@ -159,9 +153,7 @@ fn entry(args: &Args, context: &Context, key: &str) -> anyhow::Result<Value> {
 fn stdio_entry(args: &Args, context: &Context, key: &str) -> anyhow::Result<Value> {
     let program = std::env::current_exe().context("the path of this binary is unknown")?;
     let mut arguments = vec!["stdio".to_owned()];
-    if let Some(service) = &args.service {
-        arguments.extend(["--service".to_owned(), service.clone()]);
-    }
+    arguments.extend(args.only.flag().into_iter().flatten());
     if let Some(url) = &context.global.url {
         arguments.extend(["--url".to_owned(), url.to_string()]);
         return Ok(json!({"command": program, "args": arguments, "env": {"VAXEL_KEY": key}}));

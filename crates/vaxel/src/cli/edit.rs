@@ -1,4 +1,4 @@
-//! `vaxel service edit`: a service as YAML in the editor of whoever asks.
+//! `vaxel service edit`, `vaxel set edit`: a resource as YAML in the editor of whoever asks.
 //!
 //! What was typed is never lost: a text that is not accepted comes back with the reasons, and when
 //! nothing more can be done it stays in its file.
@@ -6,25 +6,36 @@
 use std::{fs, os::unix::fs::DirBuilderExt, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
+use serde_json::Value;
 use vaxel_client::Client;
 
-use super::{
-    Why,
-    service::{path, yaml},
-};
+use super::{Why, service::yaml};
 use crate::{output, paths, wire::write_private};
 
 const HELP: &str = "\
 # Change what you like, save and leave the editor; an empty file changes nothing.
-# `secret:` stands for a value that is kept sealed; replace it to set another one.
 ";
 
-pub(super) async fn run(name: &str, why: &Why, client: &Client) -> anyhow::Result<()> {
-    let service: Value = client.get(&path(name, "")).await?;
-    let before = format!("{HELP}{}", yaml(&editable(&service))?);
+/// What is edited.
+pub(super) struct Subject {
+    /// `service`, `set`
+    pub(super) what: &'static str,
+    /// One more line of help.
+    pub(super) hint: &'static str,
+    /// Where the management API has it.
+    pub(super) path: String,
+    /// The parts of it that a person can change.
+    pub(super) editable: fn(&Value) -> Value,
+    /// Why it is changed.
+    pub(super) why: Why,
+}
+
+pub(super) async fn run(name: &str, subject: &Subject, client: &Client) -> anyhow::Result<()> {
+    let (path, editable) = (&*subject.path, subject.editable);
+    let found: Value = client.get(path).await?;
+    let before = format!("{HELP}# {}\n{}", subject.hint, yaml(&editable(&found))?);
     let draft = Draft::new(name)?;
-    let mut version = service["version"].as_u64();
+    let mut version = found["version"].as_u64();
     let mut text = before.clone();
     loop {
         text = draft.edit(&text)?;
@@ -33,7 +44,7 @@ pub(super) async fn run(name: &str, why: &Why, client: &Client) -> anyhow::Resul
             output::note("Nothing was changed");
             return Ok(());
         }
-        let problem = match submit((name, why), &text, version, client).await {
+        let problem = match submit(subject, &text, version, client).await {
             Ok(()) => {
                 draft.remove();
                 output::note(format!("Changed {name}"));
@@ -41,12 +52,13 @@ pub(super) async fn run(name: &str, why: &Why, client: &Client) -> anyhow::Resul
             }
             Err(Refused::Text(problem)) => problem,
             Err(Refused::Stale) => {
-                let current: Value = client.get(&path(name, "")).await?;
+                let current: Value = client.get(path).await?;
                 version = current["version"].as_u64();
                 let theirs = yaml(&editable(&current))?;
                 format!(
-                    "somebody else changed the service meanwhile; saving again replaces what is \
-                     there now:\n{theirs}"
+                    "somebody else changed the {} meanwhile; saving again replaces what is \
+                     there now:\n{theirs}",
+                    subject.what
                 )
             }
             Err(Refused::Failed(error)) => {
@@ -70,23 +82,22 @@ pub(super) async fn run(name: &str, why: &Why, client: &Client) -> anyhow::Resul
 enum Refused {
     /// Something is wrong with it.
     Text(String),
-    /// The service is not what it was when the person began.
+    /// It is not what it was when the person began.
     Stale,
     /// Nothing that another text would mend.
     Failed(vaxel_client::Error),
 }
 
 async fn submit(
-    (name, why): (&str, &Why),
+    subject: &Subject,
     text: &str,
     version: Option<u64>,
     client: &Client,
 ) -> Result<(), Refused> {
     let draft: Value = serde_saphyr::from_str(text)
         .map_err(|error| Refused::Text(format!("it is no YAML: {error}")))?;
-    let changed = client
-        .put::<Value>(&why.on(path(name, "")), &draft, version)
-        .await;
+    let path = subject.why.on(subject.path.clone());
+    let changed = client.put::<Value>(&path, &draft, version).await;
     match changed {
         Ok(_) => Ok(()),
         Err(vaxel_client::Error::Problem(problem)) if problem.status == 412 => Err(Refused::Stale),
@@ -98,14 +109,6 @@ async fn submit(
         }
         Err(error) => Err(Refused::Failed(error)),
     }
-}
-
-/// The parts of a service that a person can change.
-fn editable(service: &Value) -> Value {
-    json!({
-        "name": service["name"], "enabled": service["enabled"], "tags": service["tags"],
-        "environment": service["environment"], "spec": service["spec"],
-    })
 }
 
 /// The text without our comments.

@@ -20,9 +20,8 @@ const LOOK: Duration = Duration::from_millis(25);
 
 #[derive(Args)]
 pub(super) struct StdioArgs {
-    /// Only this service, under its own tool names
-    #[arg(long)]
-    service: Option<String>,
+    #[command(flatten)]
+    only: super::Only,
 }
 
 pub(super) async fn down(context: &Context) -> anyhow::Result<()> {
@@ -70,12 +69,8 @@ pub(super) async fn stdio(args: &StdioArgs, context: &Context) -> anyhow::Result
         start_in_background(context).await?;
     }
     let (base, key) = context.address()?;
-    let path = args
-        .service
-        .as_ref()
-        .map_or_else(|| "mcp".to_owned(), |name| format!("mcp/{name}"));
     let endpoint = base
-        .join(&path)
+        .join(&args.only.path())
         .context("the base URL has no place for a path")?;
     stdio::run(Bridge { endpoint, key }).await
 }

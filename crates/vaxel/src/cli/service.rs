@@ -7,7 +7,11 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use vaxel_client::{Client, segment};
 
-use super::{Context, Why, dependencies, edit, health, history};
+use super::{
+    Context, Why, dependencies,
+    edit::{self, Subject},
+    health, history,
+};
 use crate::output;
 
 #[derive(Subcommand)]
@@ -255,7 +259,16 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<E
         Command::Ls(args) => list(&args, context).await?,
         Command::Health(args) => return health::run(&args, &client, context).await,
         Command::Show { name, .. } => show(&name, &client, context).await?,
-        Command::Edit { name, why } => edit::run(&name, &why, &client).await?,
+        Command::Edit { name, why } => {
+            let subject = Subject {
+                what: "service",
+                hint: "`secret:` stands for a value that is kept sealed; replace it to set another one.",
+                path: path(&name, ""),
+                editable,
+                why,
+            };
+            edit::run(&name, &subject, &client).await?;
+        }
         Command::Rm { names, why } => {
             for name in names {
                 client.delete(&why.on(path(&name, ""))).await?;
@@ -283,6 +296,14 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<E
         Command::History(command) => history::run(command, &client, context).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The parts of a service that a person can change.
+fn editable(service: &Value) -> Value {
+    json!({
+        "name": service["name"], "enabled": service["enabled"], "tags": service["tags"],
+        "environment": service["environment"], "spec": service["spec"],
+    })
 }
 
 pub(super) fn path(name: &str, rest: &str) -> String {

@@ -18,6 +18,7 @@ mod postgres;
 mod registry;
 mod restart;
 mod seeds;
+mod sets;
 mod stopping;
 mod tidy;
 mod validation;
