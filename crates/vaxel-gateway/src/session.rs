@@ -473,10 +473,7 @@ impl Listener {
     /// "Multiple Connections").
     pub(crate) fn is_newest(&self) -> bool {
         let streams = self.session.streams.lock();
-        let mut same = streams
-            .iter()
-            .rev()
-            .filter(|one| one.scope == self.scope);
+        let mut same = streams.iter().rev().filter(|one| one.scope == self.scope);
         same.next().is_some_and(|newest| newest.id == self.id)
     }
 
