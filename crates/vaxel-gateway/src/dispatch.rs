@@ -12,6 +12,7 @@ use vaxel_mcp::{error::METHOD_NOT_FOUND, level::Level, method::Method, response,
 use crate::{
     edge::{self, Client, Exchange},
     lists,
+    meta::{self, MetaTool},
     pipeline::{Carrier, Context},
     relay,
     respond::{self, Body, Response},
@@ -26,8 +27,20 @@ use crate::{
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// Answers one request.
-pub(crate) async fn dispatch(context: Context, exchange: Exchange) -> Response {
+pub(crate) async fn dispatch(context: Context, mut exchange: Exchange) -> Response {
     let era = exchange.client.era();
+    match MetaTool::of(&context, &exchange.request) {
+        None => {}
+        Some(MetaTool::Call) => match meta::turn(&context, &exchange.request) {
+            Ok(turned) => exchange.request = turned,
+            Err(failure) => return respond::failure(exchange.request.id(), &failure, era),
+        },
+        Some(tool) => {
+            let answered = meta::tell(&context, &exchange, tool);
+            return answered
+                .unwrap_or_else(|failure| respond::failure(exchange.request.id(), &failure, era));
+        }
+    }
     let answered = match exchange.request.method() {
         method if is_for_service(method, &context.scope, era) => {
             return match &exchange.client {

@@ -14,6 +14,7 @@ mod decode;
 mod edge;
 mod dispatch;
 mod lists;
+mod meta; // all tools through four
 mod route;
 mod authorize;
 mod addresses; // what resources are called where there are many services

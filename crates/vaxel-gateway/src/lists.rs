@@ -25,6 +25,7 @@ use vaxel_mcp::{
 use crate::{
     addresses, authorize,
     edge::Exchange,
+    meta,
     pipeline::Context,
     respond::{self, Response},
     route::{Scope, ScopeId},
@@ -59,6 +60,10 @@ pub(crate) fn page(context: &Context, exchange: &Exchange) -> Result<Response, F
     authorize::may_list(&context.principal)?;
     context.shared.metrics.lists.inc();
     let method = exchange.request.method();
+    if method == Method::ToolsList && meta::is_asked_for(context) {
+        let result = meta_page(context, exchange);
+        return Ok(respond::shared_result(exchange.request.id(), result));
+    }
     let key = PageKey {
         scope: context.scope.id(),
         method,
@@ -164,6 +169,21 @@ fn build(context: &Context, key: &PageKey) -> Bytes {
     )
 }
 
+/// The tools of the meta view, which are the same for everyone and always.
+fn meta_page(context: &Context, exchange: &Exchange) -> Bytes {
+    let revision = exchange.client.revision();
+    let outward = |text: &'static str| definition::for_revision(text.as_bytes(), revision);
+    let items = meta::definitions().map(outward);
+    let about = hello::implementation(context.shared.config.version);
+    let page = ListPage {
+        revision,
+        next_cursor: None,
+        cache: cache_hint(context),
+        server_info: Some(&about),
+    };
+    federation::list_result(ListKind::Tools, items.iter().map(|item| &**item), &page)
+}
+
 /// What clients may do with a list: the least that its contributors allow, for as long as they still
 /// allow it. A legacy service allows nothing. With keys, what there is depends on who asks, so that it
 /// is never for everyone.
@@ -256,6 +276,14 @@ fn all(context: &Context, method: Method) -> Vec<Entry<'_>> {
         }
     }
     entries
+}
+
+/// Every tool that an endpoint of many services has, with its service.
+pub(crate) fn tools(context: &Context) -> Vec<(&ServiceName, &Offer)> {
+    let entries = all(context, Method::ToolsList).into_iter();
+    entries
+        .filter_map(|entry| Some((entry.named?, entry.offer)))
+        .collect()
 }
 
 /// The services that are looked at, in the order of lists.

@@ -243,17 +243,28 @@ impl Request {
             set.push(("requestState", state.get().as_bytes()));
         }
         let gone = |name: &str| matches!(name, "inputResponses" | "requestState");
-        let params = meta::rewrite(params, gone, &set);
+        self.with_params(Some(id), &meta::rewrite(params, gone, &set))
+    }
+
+    /// The same call, of another tool with other arguments (raw).
+    pub fn turned_to(&self, name: &str, arguments: &str) -> Result<Self, Malformed> {
+        let mut quoted = Vec::with_capacity(name.len() + 2);
+        meta::quote(&mut quoted, name);
+        let params: Option<&RawValue> =
+            self.params().and_then(|all| serde_json::from_str(all).ok());
+        let gone = |member: &str| matches!(member, "name" | "arguments");
+        let set: [(&str, &[u8]); 2] = [("name", &quoted), ("arguments", arguments.as_bytes())];
+        self.with_params(None, &meta::rewrite(params, gone, &set))
+    }
+
+    /// The same request with other `params`, and under another id where one is given (raw).
+    fn with_params(&self, id: Option<&[u8]>, params: &[u8]) -> Result<Self, Malformed> {
+        const NONE: Malformed = Malformed::Message("a request without `params` cannot be changed");
         let mut splice = Splice::new(&self.body);
-        splice.replace(self.id.clone(), id);
-        match &self.params {
-            Some(range) => splice.replace(range.clone(), &params),
-            None => {
-                return Err(Malformed::Message(
-                    "a request without `params` has no retry",
-                ));
-            }
+        if let Some(id) = id {
+            splice.replace(self.id.clone(), id);
         }
+        splice.replace(self.params.clone().ok_or(NONE)?, params);
         let body = splice.apply();
         let envelope = Envelope::parse(&body)?;
         Self::read(body.clone(), &envelope).map(|(request, _)| request)
