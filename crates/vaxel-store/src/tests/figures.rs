@@ -7,8 +7,8 @@ use vaxel_core::time::Clock;
 use super::{fresh, line, postgres::Schema, service};
 use crate::store::Store;
 
-const WRITERS: usize = 64;
-const EACH: usize = 40;
+const WRITERS: u32 = 64;
+const EACH: u32 = 40;
 const READS: u32 = 2_000;
 
 async fn measure(engine: &str, store: Store) {
@@ -29,7 +29,7 @@ async fn measure(engine: &str, store: Store) {
     tasks.join_all().await;
     let took = begun.elapsed();
     let stats = store.stats();
-    let writes = (WRITERS * EACH) as f64 / took.as_secs_f64();
+    let writes = f64::from(WRITERS * EACH) / took.as_secs_f64();
     println!(
         "{engine}: {writes:.0} services created per second by {WRITERS} writers, {} in one commit",
         stats.writes / stats.commits.max(1)
@@ -45,7 +45,7 @@ async fn measure(engine: &str, store: Store) {
     }
     println!(
         "{engine}: {:?} for one creation, alone",
-        begun.elapsed() / EACH as u32
+        begun.elapsed() / EACH
     );
     let name = "s0-0".parse().expect("a name");
     let begun = clock.instant();
