@@ -54,7 +54,7 @@ pub(crate) fn append(tx: &mut Tx<'_>, line: &AuditLine) -> Result<(), Error> {
         to_json(&line.detail)?,
         line.message.as_deref(),
     ];
-    tx.execute(&APPEND, &values).map(drop)
+    tx.put(&APPEND, &values)
 }
 
 impl Store {

@@ -161,7 +161,7 @@ impl Store {
                         sum.total_us.into(),
                         last.into(),
                     ];
-                    tx.execute(&COUNT, &all)?;
+                    tx.put(&COUNT, &all)?;
                 }
                 Ok(())
             })
@@ -286,7 +286,7 @@ fn insert(row: &mut Prepared<'_>, record: &CallRecord) -> Result<(), Error> {
         record.request.as_deref(),
         record.response.as_deref(),
     ];
-    row.execute(&values).map(drop)
+    row.put(&values)
 }
 
 fn add(sum: &mut CallStats, record: &CallRecord) {

@@ -57,13 +57,13 @@ pub(crate) fn put(tx: &mut Tx<'_>, service: &ServiceResource) -> Result<(), Erro
         refuse_circle(tx, service)?;
     }
     for need in &service.spec.depends_on {
-        tx.execute(&ADD, &values![service.id, need.as_str()])?;
+        tx.put(&ADD, &values![service.id, need.as_str()])?;
     }
     Ok(())
 }
 
 pub(crate) fn forget(tx: &mut Tx<'_>, service: Id<Service>) -> Result<(), Error> {
-    tx.execute(&FORGET, &values![service]).map(drop)
+    tx.put(&FORGET, &values![service])
 }
 
 /// Reads as much of the map as can be reached from `service`, and looks for a way back.

@@ -242,6 +242,10 @@ impl Error {
             Self::Full => Self::Full,
             Self::Busy => Self::Busy,
             Self::Contended => Self::Contended,
+            Self::Taken => Self::Taken,
+            Self::Changed => Self::Changed,
+            Self::Missing => Self::Missing,
+            Self::Engine(detail) => Self::Engine(detail.clone()),
             Self::Disk(detail) => Self::Disk(detail.clone()),
             Self::Unreachable { server, detail } => Self::Unreachable {
                 server: server.clone(),

@@ -100,7 +100,7 @@ impl Store {
             } in &changes
             {
                 let values = values![*at, *service, health.as_str(), reason.as_deref()];
-                tx.execute(&INSERT, &values)?;
+                tx.put(&INSERT, &values)?;
                 let target = ("service", service.to_string(), name.clone());
                 let mut line = AuditLine::new(*at, &system, "service.health", target);
                 line.detail = json!({ "to": health, "reason": reason });

@@ -104,7 +104,7 @@ impl Store {
         self.write("note_key_uses", move |tx| {
             let mut used = tx.prepare(&USED)?;
             for (id, at) in &uses {
-                used.execute(&values![*id, *at])?;
+                used.put(&values![*id, *at])?;
             }
             Ok(())
         })

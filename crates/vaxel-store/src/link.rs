@@ -45,6 +45,14 @@ impl Link {
         }
     }
 
+    /// Waits for what was said and not answered yet.
+    pub(crate) fn settle(&mut self) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(session) => session.settle(),
+        }
+    }
+
     /// Keeps what was done since it was saved.
     pub(crate) fn keep(&mut self) -> Result<(), Error> {
         match self {

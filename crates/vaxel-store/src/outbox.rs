@@ -87,7 +87,7 @@ pub(crate) fn append(tx: &mut Tx<'_>, line: &AuditLine) -> Result<(), Error> {
         line.message.as_deref(),
         to_json(&line.detail)?,
     ];
-    tx.execute(&APPEND, &values).map(drop)
+    tx.put(&APPEND, &values)
 }
 
 impl Store {
@@ -117,7 +117,7 @@ impl Store {
                     None::<&str>,
                     to_json(&one.detail)?,
                 ];
-                append.execute(&values)?;
+                append.put(&values)?;
             }
             Ok(())
         })

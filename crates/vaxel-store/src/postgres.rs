@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, mem, sync::Arc};
 
+use futures_util::future::join_all;
 use tokio::runtime::Runtime;
 use tokio_postgres::{
     Client, Statement,
@@ -37,10 +38,17 @@ pub(crate) struct Session {
     open: Option<Open>,
     /// What is sent before the next statement.
     frames: String,
+    /// Statements that are sent with the next one that somebody waits for: [`TOGETHER`] at most.
+    later: Vec<Later>,
     stage: Stage,
     /// Why it could not be opened for this transaction.
     down: Option<Error>,
 }
+
+type Later = (&'static str, Vec<Value<'static>>);
+
+/// Statements that are sent together.
+const TOGETHER: usize = 30;
 
 /// Where a session is in a transaction.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,6 +79,7 @@ impl Session {
             runtime: Some(runtime),
             open: None,
             frames: String::new(),
+            later: Vec::new(),
             stage: Stage::Outside,
             down: None,
         })
@@ -90,6 +99,7 @@ impl Session {
     }
 
     fn begin(&mut self, frames: &str) {
+        self.later.clear();
         self.frames.clear();
         self.frames.push_str(frames);
         self.stage = Stage::Outside;
@@ -106,6 +116,7 @@ impl Session {
 
     pub(crate) fn take_back(&mut self) -> Result<(), Error> {
         self.intact()?;
+        self.later.clear();
         self.frames.push_str("ROLLBACK TO caller; RELEASE caller;");
         // At once: the caller's failure may be ours, and is to be seen before others follow.
         self.flush()
@@ -118,29 +129,34 @@ impl Session {
     pub(crate) fn commit(&mut self) -> Result<(), Error> {
         self.intact()?;
         if self.stage == Stage::Outside {
+            // Alone, because what begins the transaction can be sent again, and a commit cannot.
+            self.settle()?;
+        }
+        if self.stage == Stage::Outside {
             // Nobody ran a statement, so there is nothing that could be lost.
             self.frames.clear();
             return Ok(());
         }
         // In a transaction that failed COMMIT would only say that it rolled back; anything before
         // it fails.
-        self.frames.push_str(match self.role {
+        let end = match self.role {
             Role::Resources => listen::NOTIFY,
             Role::Records | Role::Reader => "SELECT 1;",
-        });
-        self.frames.push_str("COMMIT;");
-        self.flush().map_err(|error| match error {
-            Error::Unreachable { server, detail } => {
-                tracing::error!(server, detail, "the answer to a commit was lost");
-                Error::Unknown { server }
-            }
-            other => other,
-        })?;
+        };
+        self.send_later(&format!("{end} COMMIT;"))
+            .map_err(|error| match error {
+                Error::Unreachable { server, detail } => {
+                    tracing::error!(server, detail, "the answer to a commit was lost");
+                    Error::Unknown { server }
+                }
+                other => other,
+            })?;
         self.stage = Stage::Outside;
         Ok(())
     }
 
     pub(crate) fn roll_back(&mut self) -> Result<(), Error> {
+        self.later.clear();
         self.frames.clear();
         let stage = mem::replace(&mut self.stage, Stage::Outside);
         if stage != Stage::Inside {
@@ -235,27 +251,92 @@ impl Session {
         }
     }
 
-    /// Asks once more on a new connection when the old one turns out to be gone and nothing of the
-    /// transaction was sent on it.
+    /// Lets a statement be run with the next one that somebody waits for.
+    pub(crate) fn put(&mut self, text: &'static str, values: &[Value<'_>]) -> Result<(), Error> {
+        let values = values.iter().map(Value::to_owned).collect();
+        self.later.push((text, values));
+        if self.later.len() == TOGETHER {
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of all that was put.
+    pub(crate) fn settle(&mut self) -> Result<(), Error> {
+        if self.later.is_empty() {
+            return self.intact();
+        }
+        self.twice(|session| session.send_later(""))
+    }
+
     fn ask<T>(
         &mut self,
         text: &'static str,
         values: &[Value<'_>],
         question: &impl AsyncFn(&Client, &Statement, &[&(dyn ToSql + Sync)]) -> Asked<T>,
     ) -> Result<T, Error> {
+        self.twice(|session| {
+            if !session.later.is_empty() {
+                session.send_later("")?;
+            }
+            session.ask_once(text, values, question)
+        })
+    }
+
+    /// Does something once more on a new connection when the old one turns out to be gone and
+    /// nothing of the transaction was sent on it.
+    fn twice<T>(
+        &mut self,
+        mut something: impl FnMut(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         self.intact()?;
         if self.stage == Stage::Inside || self.open.is_none() {
-            return self.ask_once(text, values, question);
+            return something(self);
         }
-        let frames = self.frames.clone();
-        match self.ask_once(text, values, question) {
+        let (frames, later) = (self.frames.clone(), self.later.clone());
+        match something(self) {
             Err(Error::Unreachable { .. }) if self.down.is_none() => {
                 self.stage = Stage::Outside;
                 self.frames = frames;
-                self.ask_once(text, values, question)
+                self.later = later;
+                something(self)
             }
-            answered => answered,
+            done => done,
         }
+    }
+
+    /// Sends what was put, between what comes before it and `after`; all of it before anything is
+    /// answered. The first error counts.
+    fn send_later(&mut self, after: &str) -> Result<(), Error> {
+        let later = mem::take(&mut self.later);
+        let mut statements = Vec::with_capacity(later.len());
+        for (text, values) in &later {
+            statements.push(self.prepare(text, values.iter().map(Value::kind).collect())?);
+        }
+        self.connect()?;
+        let before = mem::take(&mut self.frames);
+        self.stage = Stage::Inside;
+        self.wait(async |client| {
+            let run = async |(statement, (_, values)): (&Statement, &Later)| {
+                let values: Vec<&(dyn ToSql + Sync)> = values
+                    .iter()
+                    .map(|value| value as &(dyn ToSql + Sync))
+                    .collect();
+                client.execute(statement, &values).await
+            };
+            let all = join_all(statements.iter().zip(&later).map(run));
+            let (before, all, after) = tokio::join!(
+                biased;
+                framed(client, &before),
+                all,
+                framed(client, after)
+            );
+            before?;
+            for one in all {
+                one?;
+            }
+            after
+        })
     }
 
     fn ask_once<T>(
@@ -274,13 +355,10 @@ impl Session {
             .map(|value| value as &(dyn ToSql + Sync))
             .collect();
         self.wait(async |client| {
-            if frames.is_empty() {
-                return question(client, &statement, &values).await;
-            }
             // Both are sent before either is answered.
             let (framed, answer) = tokio::join!(
                 biased;
-                client.batch_execute(&frames),
+                framed(client, &frames),
                 question(client, &statement, &values)
             );
             framed.and(answer)
@@ -399,6 +477,13 @@ impl Drop for Session {
             runtime.shutdown_background();
         }
     }
+}
+
+async fn framed(client: &Client, texts: &str) -> Asked<()> {
+    if texts.is_empty() {
+        return Ok(());
+    }
+    client.batch_execute(texts).await
 }
 
 type Asked<T> = Result<T, tokio_postgres::Error>;

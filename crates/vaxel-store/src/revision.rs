@@ -108,7 +108,7 @@ pub(crate) fn keep(
         audit.message.as_deref(),
         service.updated_at,
     ];
-    tx.execute(&ADD, &values).map(drop)
+    tx.put(&ADD, &values)
 }
 
 /// Forgets every revision of a service.

@@ -41,7 +41,7 @@ pub(crate) fn insert(tx: &mut Tx<'_>, secret: &SecretRow) -> Result<(), Error> {
         &secret.sealed[..],
         secret.created_at
     ];
-    tx.execute(&INSERT, &values).map(drop)
+    tx.put(&INSERT, &values)
 }
 
 impl Store {

@@ -58,6 +58,16 @@ impl Value<'_> {
             Self::Blob(_) => Kind::Blob,
         }
     }
+
+    /// The same, for longer than what it was made of.
+    pub(crate) fn to_owned(&self) -> Value<'static> {
+        match self {
+            Self::Null(kind) => Value::Null(*kind),
+            Self::Int(number) => Value::Int(*number),
+            Self::Text(text) => Value::Text(Cow::Owned(text.clone().into_owned())),
+            Self::Blob(bytes) => Value::Blob(Cow::Owned(bytes.clone().into_owned())),
+        }
+    }
 }
 
 /// What values of a type are stored as.

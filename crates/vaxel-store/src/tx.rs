@@ -21,6 +21,12 @@ impl Tx<'_> {
         self.prepare(stmt)?.execute(values)
     }
 
+    /// Runs a statement of which nobody wants to know more than that it went well. PostgreSQL is
+    /// told together with what follows, which saves a round trip; that it failed shows there.
+    pub(crate) fn put(&mut self, stmt: &Stmt, values: &[Value<'_>]) -> Result<(), Error> {
+        self.prepare(stmt)?.put(values)
+    }
+
     /// A statement that is run many times.
     pub(crate) fn prepare(&mut self, stmt: &Stmt) -> Result<Prepared<'_>, Error> {
         match self {
@@ -119,6 +125,14 @@ impl Prepared<'_> {
                 prepared.execute(values).map_err(Error::of)
             }
             Self::Postgres(session, text) => session.execute(text, values),
+        }
+    }
+
+    /// The same as [`Tx::put`].
+    pub(crate) fn put(&mut self, values: &[Value<'_>]) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(_) => self.execute(values).map(drop),
+            Self::Postgres(session, text) => session.put(text, values),
         }
     }
 }

@@ -308,10 +308,10 @@ fn add(tx: &mut Tx<'_>, place: &Place, row: &Gathered) -> Result<(), Error> {
     times.merge(&row.sum.times);
     let times = times.to_bytes();
     let sum = values![row.sum.calls, row.sum.errors, row.sum.total_us, &times[..]];
-    tx.execute(&ADD, &[key.as_slice(), sum.as_slice()].concat())?;
+    tx.put(&ADD, &[key.as_slice(), sum.as_slice()].concat())?;
     for caller in &row.callers {
         let caller = Value::from(&caller[..]);
-        tx.execute(&ADD_CALLER, &[key.as_slice(), &[caller]].concat())?;
+        tx.put(&ADD_CALLER, &[key.as_slice(), &[caller]].concat())?;
     }
     Ok(())
 }

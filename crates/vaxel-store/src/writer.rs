@@ -288,11 +288,17 @@ fn work(link: &mut Link, batch: &mut [Box<dyn Write>]) -> Result<bool, Error> {
     }
     for write in batch {
         link.save()?;
-        if write.attempt(&mut link.tx()) {
+        if write.attempt(&mut link.tx()) && is_settled(link, write.as_mut()) {
             link.keep()?;
         } else {
             link.take_back()?;
         }
     }
     Ok(true)
+}
+
+/// Whether all went well of which the caller did not wait for the end.
+fn is_settled(link: &mut Link, write: &mut dyn Write) -> bool {
+    let settled = link.settle();
+    settled.map_err(|error| write.fail(error)).is_ok()
 }
