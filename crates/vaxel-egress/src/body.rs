@@ -104,3 +104,18 @@ impl http_body::Body for Body {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_noted_body_says_when_it_is_handed_over() {
+        let flag = Arc::<AtomicBool>::default();
+        let mut body = Body::Noted(Bytes::from_static(b"x"), Arc::clone(&flag));
+        assert!(!flag.load(Ordering::Relaxed));
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "x");
+        assert!(flag.load(Ordering::Relaxed) && body.frame().await.is_none());
+    }
+}

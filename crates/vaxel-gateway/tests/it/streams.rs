@@ -1,6 +1,6 @@
 //! What comes before an answer, or without one: progress, cancellation, news of lists, pages.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -247,44 +247,6 @@ async fn a_cancelled_call_is_called_off_at_a_legacy_http_upstream() {
 
 /// A session belongs to a key, not to a client: what tells its requests apart is ours to choose
 /// (MCP 2025-11-25, base protocol: an id is used once in a session).
-#[tokio::test(flavor = "multi_thread")]
-async fn a_legacy_http_upstream_hears_of_a_call_before_it_hears_that_it_is_called_off() {
-    let rig = Rig::start();
-    let upstream =
-        Upstream::legacy(|seen| (seen.method() == "tools/call").then_some(Reply::Never)).await;
-    let served = rig.add_http("up", &upstream).await;
-    for _ in 0..60 {
-        let mut hasty = hanging(&rig.modern(), Message::call("up__echo", "{}"));
-        wait_for("the call to be on its way", || {
-            (rig.gateway.load(served.id).in_flight == 1).then_some(())
-        })
-        .await;
-        hasty.shutdown().await;
-        rig.idle(&served).await;
-    }
-    let mut patient = hanging(&rig.modern(), Message::call("up__echo", "{}"));
-    let last = wait_for("one that arrives", || upstream.seen("tools/call").pop()).await;
-    patient.shutdown().await;
-    wait_for("its end", || {
-        let told = upstream.seen("notifications/cancelled");
-        told.iter()
-            .any(|told| told.json["params"]["requestId"] == last.json["id"])
-            .then_some(())
-    })
-    .await;
-    let mut known = HashSet::new();
-    for seen in upstream.seen("") {
-        match seen.method() {
-            "tools/call" => drop(known.insert(seen.id())),
-            "notifications/cancelled" => {
-                let id = seen.json["params"]["requestId"].to_string();
-                assert!(known.contains(&id), "{id} was called off before it came");
-            }
-            _ => {}
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_share_an_upstream_session_share_no_ids_or_tokens() {
     let upstream = Upstream::legacy(reports).await;
