@@ -1,7 +1,7 @@
 //! The upstream side of a call: one [`Link`] per connected instance, whatever its transport and era.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -11,7 +11,6 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::sync::DropGuard;
 use vaxel_core::{
@@ -49,6 +48,7 @@ mod legacy_call;
 mod session_stream;
 pub(crate) mod sse_dial;
 pub(crate) mod stdio_link;
+mod told_level;
 pub(crate) mod websocket_dial;
 
 use self::{
@@ -56,6 +56,7 @@ use self::{
     connections::Connections,
     ear::{Ear, Listened},
     heard::Heard,
+    told_level::ToldLevel,
 };
 use crate::{gateway::Shared, session};
 
@@ -79,12 +80,8 @@ struct Inner {
     _listening: Option<DropGuard>,
     items_max: usize,
     session: SessionScope,
-    /// What legacy servers were told about log messages, per session.
-    levels: Mutex<HashMap<OnBehalf, Level>>,
 }
 
-/// Sessions whose level is remembered; when there are more, they are told again.
-const LEVELS: usize = 4_096;
 /// Longest wait for a server to take a level.
 const SET_LEVEL: Duration = Duration::from_secs(5);
 
@@ -245,7 +242,6 @@ impl Link {
             changed: Arc::clone(&ear.changed),
             items_max: shared.config.catalog_items_max,
             session: SessionScope::default(),
-            levels: Mutex::default(),
         }))
     }
 
@@ -355,19 +351,14 @@ impl Link {
             Wire::Http(_) | Wire::Connections(_) => on_behalf,
             Wire::Stdio { .. } | Wire::Builtin(_) => OnBehalf::SYSTEM,
         };
-        {
-            let mut levels = self.0.levels.lock();
-            if levels.get(&session).is_some_and(|told| *told <= level) {
-                return;
-            }
-            if levels.len() >= LEVELS {
-                levels.clear();
-            }
-            levels.insert(session, level);
-        }
+        let news = self.0.wire.told_level(session).await;
+        let Some(news) = news.filter(|told| told.is_news(level)) else {
+            return;
+        };
         let params = format!("{{\"level\":{}}}", level.as_json());
         let told = (Method::SetLevel, params.as_bytes());
         if let Err(failure) = self.0.wire.ask(session, told, SET_LEVEL).await {
+            news.forget();
             tracing::debug!(%failure, "a server was not told which log messages are wanted");
         }
     }
@@ -432,6 +423,16 @@ impl Wire {
             Self::Connections(all) => all.exchange(out).await,
             Self::Stdio { channel, era, .. } => channel.exchange(out, *era).await,
             Self::Builtin(server) => builtin::exchange(&**server, out).await,
+        }
+    }
+
+    /// What the server was told in the session of these callers, which is opened where there is none.
+    async fn told_level(&self, on_behalf: OnBehalf) -> Option<Arc<ToldLevel>> {
+        match self {
+            Self::Http(http) => Some(http.told_level(on_behalf)),
+            Self::Connections(all) => all.told_level(on_behalf, SET_LEVEL).await,
+            Self::Stdio { channel, .. } => Some(Arc::clone(&channel.told_level)),
+            Self::Builtin(_) => None,
         }
     }
 

@@ -41,6 +41,7 @@ use super::{
     ear::{Ear, Listened},
     left::{self, Left},
     own_meta, own_request, read_initialize, read_own,
+    told_level::ToldLevel,
 };
 
 /// Messages waiting to be written. When it is full the server does not read, and further calls are
@@ -66,6 +67,7 @@ pub(crate) struct Channel {
     ear: Ear,
     garbage: Garbage,
     name: Box<str>,
+    pub(super) told_level: Arc<ToldLevel>,
 }
 
 /// Who waits for which id. `closed` lives under the same lock, so that no call can start to wait
@@ -122,6 +124,7 @@ impl Channel {
             closed: watch::Sender::new(None),
             ear,
             garbage,
+            told_level: Arc::default(),
             name: name.into(),
         };
         (Arc::new(channel), queue)

@@ -20,6 +20,7 @@ use super::{
     channel::Channel,
     ear::{Ear, Listened},
     sse_dial::SseAddress,
+    told_level::ToldLevel,
     websocket_dial::WebSocketAddress,
 };
 
@@ -107,6 +108,16 @@ impl Connections {
         };
         let channel = self.channel(caller, out.deadline).await?;
         channel.exchange(out, self.era).await
+    }
+
+    /// What the server was told in the session of these callers, which is opened where there is none.
+    pub(super) async fn told_level(
+        &self,
+        caller: OnBehalf,
+        within: Duration,
+    ) -> Option<Arc<ToldLevel>> {
+        let channel = self.channel(caller, Instant::now_plus(within)).await.ok()?;
+        Some(Arc::clone(&channel.told_level))
     }
 
     /// Resolves when the connection of Vaxel's own requests has ended.

@@ -19,6 +19,7 @@ use super::{
     NowPlus, OnBehalf,
     http_link::{FAREWELL, HttpLink, OPEN_STREAM, Shared, request, send},
     session_stream::{Calls, Ears, SessionStream},
+    told_level::ToldLevel,
 };
 
 /// Sessions of one legacy server; the one that was unused longest makes room.
@@ -29,6 +30,8 @@ const ENDED_AT_ONCE: usize = 32;
 /// Legacy sessions, one per caller, or none when the server hands out no ids.
 pub(super) struct Sessions {
     handed_out: bool,
+    /// What a server was told that hands out none.
+    told_level: Arc<ToldLevel>,
     open: Mutex<OpenSessions>,
 }
 
@@ -49,6 +52,7 @@ pub(super) struct Session {
     /// Calls that the server may ask about on the session's stream.
     pub(super) calls: Arc<Calls>,
     pub(super) stream: SessionStream,
+    told_level: Arc<ToldLevel>,
 }
 
 impl Sessions {
@@ -67,6 +71,7 @@ impl Sessions {
         }
         Self {
             handed_out,
+            told_level: Arc::default(),
             open: Mutex::new(open),
         }
     }
@@ -101,6 +106,13 @@ impl HttpLink {
         drop(open);
         self.end(evicted.into_iter().collect());
         Some(session)
+    }
+
+    /// What the server was told in the session of these callers.
+    pub(super) fn told_level(&self, caller: OnBehalf) -> Arc<ToldLevel> {
+        let slot = self.slot(caller);
+        let told = slot.as_ref().map(|slot| &slot.told_level);
+        Arc::clone(told.unwrap_or(&self.0.sessions.told_level))
     }
 
     /// Opens the stream of a session, where it is missing.

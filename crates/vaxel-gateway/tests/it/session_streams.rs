@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, time::timeout};
 use vaxel_core::{call::Outcome, service::SessionScope};
 
 use crate::harness::{
-    Client, PATIENCE, Reply, Rig, Script, Seen, Served, Terms, Upstream,
+    Client, PATIENCE, Plan, Reply, Rig, Script, Seen, Served, Terms, Upstream,
     client::{Message, Stream},
     wait_for,
 };
@@ -231,6 +231,9 @@ async fn a_caller_that_answers_nothing_needs_no_stream() {
 #[derive(Default)]
 struct Discreet {
     opened: AtomicUsize,
+    /// The sessions in which it was told a level, and those that were ended.
+    told: Mutex<Vec<String>>,
+    ended: Mutex<Vec<String>>,
     /// The streams of its sessions.
     streams: Mutex<HashMap<String, mpsc::Sender<String>>>,
 }
@@ -258,6 +261,13 @@ impl Discreet {
             let session = seen.header("mcp-session-id").unwrap();
             self.streams.lock().insert(session.to_owned(), sender);
             return Reply::Live(receiver);
+        }
+        let session = seen.header("mcp-session-id").unwrap_or_default();
+        if seen.verb == Method::DELETE {
+            self.ended.lock().push(session.to_owned());
+        }
+        if seen.method() == "logging/setLevel" {
+            self.told.lock().push(session.to_owned());
         }
         if seen.json["id"].is_null() {
             return Reply::Json(202, String::new());
@@ -373,5 +383,24 @@ async fn a_log_line_right_after_the_answer_reaches_who_called() {
     for stream in [&mut idle, &mut foreign] {
         let first = stream.event().await.unwrap();
         assert_eq!(first["method"], "notifications/tools/list_changed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_opened_anew_is_told_the_level_again() {
+    let mut plan = Plan::default();
+    plan.config.sweep_every = Duration::from_millis(10);
+    plan.config.upstream_idle = Duration::from_millis(30);
+    let rig = Rig::start_with(&plan);
+    let (discreet, _served) = Discreet::start(&rig, SessionScope::PerPrincipal).await;
+    let (caller, _stream) = with_level(&rig, 0, "debug").await;
+    for number in 1..=2 {
+        caller.call("up__echo", "{}").await;
+        let session = format!("s{number}");
+        assert_eq!(*discreet.told.lock().last().unwrap(), session);
+        wait_for("the idle session to end", || {
+            discreet.ended.lock().contains(&session).then_some(())
+        })
+        .await;
     }
 }
