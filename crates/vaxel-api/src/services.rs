@@ -40,7 +40,7 @@ pub(crate) struct ListQuery {
     environment: Option<String>,
     /// Only those that the key of this name created.
     owner: Option<String>,
-    /// Only those of this kind: `process`, `mcp` or `builtin`.
+    /// Only those of this kind: `process`, `mcp`, `http` or `builtin`.
     source: Option<String>,
     /// Another word for `source`.
     r#type: Option<String>,

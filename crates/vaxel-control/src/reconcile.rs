@@ -243,6 +243,7 @@ impl Reconciler {
             validate: resource.spec.validate,
             catalog: None,
             links: Vec::new(),
+            balance: resource.spec.balance,
             unavailable: Some(Unavailable::Because(stopped(&resource.name))),
         });
         let mut status = ServiceStatus::new(resting(resource), self.context.clock.now());

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, Semaphore, mpsc, watch},
     task::{Id as TaskId, JoinError, JoinSet},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
@@ -17,11 +18,12 @@ use vaxel_core::{
     failure::Issue,
     health::{recovery::Attempts, spec::HealthSpec},
     lifecycle::Lifecycle,
+    quantity::Span,
     service::{ServiceResource, ServiceSpec},
     status::Health,
     time::Clock,
 };
-use vaxel_gateway::{Gateway, ServiceEntry};
+use vaxel_gateway::{Bell, Gateway, ServiceEntry};
 use vaxel_supervisor::Supervisor;
 
 use crate::{
@@ -40,6 +42,7 @@ mod attend;
 mod checkup; // is an instance well, and what if not
 mod crew;
 pub(crate) mod eras;
+mod idle;
 mod instance;
 mod needs;
 mod offer;
@@ -53,6 +56,7 @@ mod functional;
 use crew::Crew;
 pub(crate) use crew::stopped;
 use eras::Eras;
+use idle::Idle;
 use instance::Instance;
 use report::{News, Report, Seat};
 use surroundings::Surroundings;
@@ -100,6 +104,7 @@ pub(crate) struct Runner {
     bell: Arc<Notify>,
     /// The newest generation is being checked.
     checks: JoinSet<Vec<Issue>>,
+    idle: Idle,
     tasks: JoinSet<()>,
     seats: HashMap<TaskId, Seat>,
     reports: mpsc::Sender<Report>,
@@ -142,6 +147,7 @@ impl Runner {
             crew,
             bell,
             checks: JoinSet::new(),
+            idle: Idle::new(Instant::now()),
             tasks: JoinSet::new(),
             seats: HashMap::new(),
             reports,
@@ -170,9 +176,12 @@ impl Runner {
         self.prepare(Duration::ZERO);
         self.publish();
         loop {
+            let (bell, after) = (self.crew.bell(), self.idle_after());
             tokio::select! {
                 Some(Ok(issues)) = self.checks.join_next() => self.checked(issues),
                 Some(report) = self.inbox.recv() => self.note(report).await,
+                () = self.idle.due(after) => self.rest_if_idle(),
+                () = rung(bell) => self.rouse(),
                 Some(ended) = self.tasks.join_next_with_id() => self.seat_left(ended),
                 () = self.bell.notified() => self.publish(),
                 () = self.around.changed.notified() => self.publish(),
@@ -194,6 +203,11 @@ impl Runner {
         let action = plan(Some(&wanted.resource), Some(&self.current.resource));
         self.bell = self.context.board.follow(&wanted.resource.spec.depends_on);
         let before = std::mem::replace(&mut self.current, wanted);
+        let was_resting = self.crew.bell().is_some();
+        if restart || action == Action::Replace || self.idle_after().is_none() {
+            self.crew.rouse();
+        }
+        self.idle.stir(Instant::now());
         self.crew.rename(&self.current.resource);
         self.adopt_health(&before.resource.spec);
         self.keep_lease();
@@ -210,6 +224,8 @@ impl Runner {
         // After a restart nothing begins before everything has ended: see `seat_left`.
         if action == Action::Replace || (restart && self.crew.is_empty()) {
             self.prepare(Duration::ZERO);
+        } else if was_resting {
+            self.start_if_none();
         }
         self.publish();
     }
@@ -245,10 +261,51 @@ impl Runner {
         self.publish();
     }
 
+    fn idle_after(&self) -> Option<Duration> {
+        self.current.resource.spec.idle_timeout.map(|span| span.0)
+    }
+
+    /// Stops the instances when nobody has called for so long. A call that comes meanwhile is either
+    /// seen, or finds them closed and rings.
+    fn rest_if_idle(&mut self) {
+        let Some(after) = self.idle_after() else {
+            return;
+        };
+        let (gateway, id) = (&self.context.gateway, self.current.resource.id);
+        let load = gateway.load(id);
+        let is_busy = load.in_flight > 0 || gateway.is_watched(id);
+        let now = Instant::now();
+        if !self.idle.look((load.calls, is_busy), after, now) || !self.crew.can_rest() {
+            return;
+        }
+        if !gateway.retire(&self.crew.links()) {
+            return self.idle.stir(now);
+        }
+        let name = &self.current.resource.name;
+        tracing::info!(service.name = %name, "nobody has called it for {}: it is stopped until somebody does", Span(after));
+        self.crew.rest(Span(after));
+        self.publish();
+    }
+
+    /// Somebody calls an idle service.
+    fn rouse(&mut self) {
+        self.crew.rouse();
+        self.idle.stir(Instant::now());
+        self.start_if_none();
+        self.publish();
+    }
+
+    /// Starts instances, once those are gone that were stopped: a program may not bear a second one.
+    fn start_if_none(&mut self) {
+        if self.crew.is_empty() && self.crew.bell().is_none() && self.checks.is_empty() {
+            self.prepare(Duration::ZERO);
+        }
+    }
+
     /// Starts a new generation of instances beside what runs.
     fn deploy(&mut self) {
         let generation = self.crew.next_generation(self.context.clock.now());
-        for replica in 0..self.current.resource.spec.replicas.max(1) {
+        for replica in 0..self.current.resource.spec.instances() {
             self.start(
                 Seat {
                     generation,
@@ -261,12 +318,15 @@ impl Runner {
 
     fn start(&mut self, seat: Seat, failures: u32) {
         let stop = CancellationToken::new();
+        let resource = Arc::clone(&self.current.resource);
+        let address = target::address(&resource, seat.replica);
         let watched = Watched::new(Some(seat.replica), Arc::clone(&self.health));
-        self.crew.enlist(seat, stop.clone(), watched.clone());
+        self.crew
+            .enlist((seat, address), stop.clone(), watched.clone());
         let attempts = self.attempts.entry(seat.replica).or_default();
         let instance = Instance {
             context: Arc::clone(&self.context),
-            resource: Arc::clone(&self.current.resource),
+            resource,
             seat,
             reports: self.reports.clone(),
             stop,
@@ -289,6 +349,9 @@ impl Runner {
             | News::Down(_) => None,
         };
         let first = offered.clone().filter(|_| !self.around.compared);
+        if matches!(news, News::Up { .. }) {
+            self.idle.stir(Instant::now());
+        }
         let fresh = offered.filter(|catalog| self.crew.differs(catalog));
         let is_worn = matches!(news, News::Worn);
         self.crew.note(seat, news, self.context.clock.now());
@@ -394,8 +457,8 @@ impl Runner {
         if let Some(error) = fault.filter(|_| wanted) {
             tracing::error!(service.name = %self.current.resource.name, %error, "an instance's task broke; it is started again");
             self.start(seat, 1);
-        } else if self.crew.is_empty() && self.checks.is_empty() {
-            self.prepare(Duration::ZERO);
+        } else {
+            self.start_if_none();
         }
         self.publish();
     }
@@ -407,6 +470,7 @@ impl Runner {
         self.around = Around::default();
         self.context.leases.remove(self.current.resource.id);
         self.context.traffic.forget(self.current.resource.id);
+        self.crew.rouse();
         self.crew
             .move_to(Lifecycle::Deactivating, self.context.clock.now());
         self.crew.dismiss_all();
@@ -447,6 +511,7 @@ impl Runner {
                 validate: resource.spec.validate,
                 catalog: self.crew.catalog(),
                 links: self.crew.links(),
+                balance: resource.spec.balance,
                 unavailable: self.crew.unavailable(),
             });
         }
@@ -470,5 +535,13 @@ impl Runner {
                 .note(whose, (status.health, seen_as), now);
         }
         self.context.board.put(resource.id, seen);
+    }
+}
+
+/// Resolves when somebody calls an idle service; never for one that is not.
+async fn rung(bell: Option<Bell>) {
+    match bell {
+        Some(bell) => bell.rung().await,
+        None => std::future::pending().await,
     }
 }

@@ -138,6 +138,7 @@ const fn place(spec: &ServiceSpec) -> &'static str {
     match spec.source {
         Source::Process(_) => "spec.source.process.env",
         Source::Mcp(_) => "spec.source.mcp.headers",
+        Source::Http(_) => "spec.source.http.headers",
         Source::Builtin(_) => "spec.source.builtin",
     }
 }

@@ -10,7 +10,7 @@ use vaxel_core::{
     name::ServiceName,
     policy::require,
     principal::{Permission, Principal},
-    service::{ServiceDraft, ServiceResource, ServiceSpec, Source},
+    service::{HttpSource, ServiceDraft, ServiceResource, ServiceSpec, Source},
 };
 use vaxel_store::{Error as StoreError, SecretRow};
 
@@ -395,8 +395,19 @@ fn same_destination(old: &Source, new: &Source) -> bool {
         // Whoever runs programs here needs `host:execute` for every change.
         (Source::Process(_), Source::Process(_)) | (Source::Builtin(_), Source::Builtin(_)) => true,
         (Source::Mcp(old), Source::Mcp(new)) => origin(&old.url) == origin(&new.url),
-        (Source::Process(_) | Source::Mcp(_) | Source::Builtin(_), _) => false,
+        // Each header goes to all instances: none may be new.
+        (Source::Http(old), Source::Http(new)) => {
+            let addresses: HashSet<String> = all_addresses(old).collect();
+            all_addresses(new).all(|address| addresses.contains(&address))
+        }
+        (Source::Process(_) | Source::Mcp(_) | Source::Http(_) | Source::Builtin(_), _) => false,
     }
+}
+
+/// Scheme, host and port of every instance.
+fn all_addresses(http: &HttpSource) -> impl Iterator<Item = String> {
+    let of = |instance| format!("{}://{instance}", http.scheme);
+    http.instances.iter().map(of)
 }
 
 /// Names of what differs, for the audit; never a value.
@@ -411,6 +422,8 @@ fn differences(old: &ServiceResource, new: &ServiceResource) -> Vec<&'static str
         ("description", left.description != right.description),
         ("source", left.source != right.source),
         ("replicas", left.replicas != right.replicas),
+        ("balance", left.balance != right.balance),
+        ("idle_timeout", left.idle_timeout != right.idle_timeout),
         ("era", left.era != right.era),
         ("tools", left.tools != right.tools),
         ("validate", left.validate != right.validate),

@@ -175,6 +175,22 @@ impl<'a> Fields<'a> {
         Some(map)
     }
 
+    /// A list, whose items `read` makes of value and path, reporting what is wrong; those that it makes
+    /// nothing of are left out.
+    pub fn items<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&Value, &str, &mut Vec<Issue>) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let value = self.value(key)?;
+        let Value::Array(items) = value else {
+            return self.wrong(key, "a list", value);
+        };
+        let path = self.path(key);
+        let read = |(index, item)| read(item, &format!("{path}[{index}]"), self.issues);
+        Some(items.iter().enumerate().filter_map(read).collect())
+    }
+
     /// A nested object.
     pub fn nested<T>(
         &mut self,

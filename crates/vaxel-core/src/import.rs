@@ -257,6 +257,7 @@ fn placeholders(draft: &ServiceDraft) -> BTreeSet<String> {
                 .collect()
         }
         Source::Mcp(mcp) => [&mcp.url].into_iter().chain(mcp.headers.values()).collect(),
+        Source::Http(http) => http.headers.values().collect(),
         Source::Builtin(_) => Vec::new(),
     };
     let mut found = BTreeSet::new();

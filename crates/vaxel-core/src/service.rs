@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    balance::Balance,
     failure::Issue,
     fields::Fields,
     health::spec::{HealthSpec, is_default},
@@ -19,7 +20,11 @@ use crate::{
     time::Timestamp,
 };
 
+mod http;
 mod read;
+mod read_http;
+
+pub use http::{HttpInstance, HttpSource, HttpTool, Scheme, ToolDeclaration};
 
 /// A service as it is stored: identity, bookkeeping and desired state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +92,14 @@ pub struct ServiceSpec {
     #[serde(default = "one")]
     #[schema(default = 1, minimum = 1, maximum = 64)]
     pub replicas: u16,
+    /// Which of its instances takes the next call, where there is more than one.
+    #[serde(default)]
+    pub balance: Balance,
+    /// Without calls for so long its processes are stopped; the next call starts them again (process
+    /// sources only), 1 second to 30 days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "10m")]
+    pub idle_timeout: Option<Span>,
     /// Which MCP era to speak to it.
     #[serde(default)]
     pub era: EraChoice,
@@ -122,6 +135,8 @@ pub enum Source {
     Process(ProcessSource),
     /// A remote MCP server.
     Mcp(McpSource),
+    /// A service that is called by plain HTTP.
+    Http(HttpSource),
     /// A server that is part of the binary.
     Builtin(Builtin),
 }
@@ -270,6 +285,8 @@ impl ServiceSpec {
             description: None,
             source,
             replicas: 1,
+            balance: Balance::default(),
+            idle_timeout: None,
             era: EraChoice::Auto,
             tools: ToolFilter::default(),
             validate: Validate::None,
@@ -285,11 +302,20 @@ impl ServiceSpec {
         matches!(self.source, Source::Process(_))
     }
 
+    /// How many instances it has.
+    pub fn instances(&self) -> u16 {
+        match &self.source {
+            Source::Http(http) => u16::try_from(http.instances.len()).unwrap_or(u16::MAX),
+            Source::Process(_) | Source::Mcp(_) | Source::Builtin(_) => self.replicas.max(1),
+        }
+    }
+
     /// Every value that may be secret, to be sealed or opened in place.
     pub fn sensitive_values(&mut self) -> impl Iterator<Item = (&str, &mut String)> {
         let map = match &mut self.source {
             Source::Process(process) => Some(&mut process.env),
             Source::Mcp(mcp) => Some(&mut mcp.headers),
+            Source::Http(http) => Some(&mut http.headers),
             Source::Builtin(_) => None,
         };
         map.into_iter()
@@ -304,6 +330,7 @@ impl Source {
         match self {
             Self::Process(_) => "process",
             Self::Mcp(_) => "mcp",
+            Self::Http(_) => "http",
             Self::Builtin(_) => "builtin",
         }
     }
@@ -318,6 +345,7 @@ impl fmt::Display for Source {
                 process.args.iter().try_for_each(|arg| write!(f, " {arg}"))
             }
             Self::Mcp(mcp) => f.write_str(&mcp.url),
+            Self::Http(http) => http.fmt(f),
             Self::Builtin(Builtin::Demo) => f.write_str("demo"),
         }
     }

@@ -122,6 +122,9 @@ impl ServiceStatus {
 pub struct InstanceStatus {
     /// 0-based.
     pub replica: u16,
+    /// Where it listens, when it is one of several that are reached over the network: host and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// What we see.
     pub health: Health,
     /// Process id of the program itself, when it is a process that runs.

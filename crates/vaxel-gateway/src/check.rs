@@ -92,6 +92,7 @@ pub(crate) async fn call(
         client: None,
         wants_logs: false,
         param_headers: &param_headers,
+        call: recording.id(),
         deadline,
     };
     let answer = match link.exchange_hurriedly(&out).await {

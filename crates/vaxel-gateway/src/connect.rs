@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::value::RawValue;
 use tokio::{
     process::{ChildStdin, ChildStdout},
     task::JoinSet,
@@ -34,6 +35,7 @@ use crate::{
         ear::Ear,
         http_link::{HttpLink, Recheck},
         http_probe::{Address, open_legacy, probe_modern, read_discover},
+        http_tools::{HttpTools, ToolsAddress},
         sse_dial::SseAddress,
         stdio_link,
         websocket_dial::WebSocketAddress,
@@ -75,6 +77,17 @@ pub enum Transport {
         headers: Vec<(String, Secret<String>)>,
         /// Which callers share a session there.
         session: SessionScope,
+    },
+    /// HTTP without MCP: `POST {base}/tools/{tool}`.
+    Tools {
+        /// What stands before `/tools/{tool}`.
+        base: Url,
+        /// Answers 2xx while it works; without it, taking a connection is enough.
+        health: Option<Url>,
+        /// Sent with every request.
+        headers: Vec<(String, Secret<String>)>,
+        /// Definitions of its tools, as MCP 2026-07-28 has them.
+        tools: Vec<Box<RawValue>>,
     },
     /// A server that is part of the binary.
     Builtin(Arc<dyn BuiltinServer>),
@@ -137,6 +150,23 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
             let link = http(&shared, (address, sse), era, &ear).await?;
             Ok(link.scoped(session))
         }
+        Transport::Tools {
+            base,
+            health,
+            headers,
+            tools,
+        } => {
+            let address = ToolsAddress {
+                egress: shared.egress.clone(),
+                name: name.as_str().into(),
+                base,
+                health,
+                headers: header_map(headers)?,
+                tools,
+                response_max: shared.config.response_max,
+            };
+            without_mcp(&shared, address, &ear).await
+        }
         Transport::Builtin(server) => {
             let params = Bytes::from(hello::modern_params(&[]));
             let request = crate::upstream::BuiltinRequest {
@@ -154,6 +184,15 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
             Ok(Link::new(&shared, facts, Wire::Builtin(server), &ear))
         }
     }
+}
+
+/// A service that speaks HTTP and no MCP: there once it takes connections, or says that it works.
+async fn without_mcp(shared: &Shared, address: ToolsAddress, ear: &Ear) -> Result<Link, Failure> {
+    let service = HttpTools::new(address)?;
+    let wait = shared.config.probe_timeout;
+    service.check(Instant::now_plus(wait)).await?;
+    let wire = Wire::Tools(Box::new(service));
+    Ok(Link::new(shared, HttpTools::facts(), wire, ear))
 }
 
 async fn stdio(

@@ -22,6 +22,7 @@ use tokio_util::{
 };
 use vaxel_auth::{key::KeyRing, seal::Sealer};
 use vaxel_core::{
+    balance::Balance,
     call::CallRecord,
     catalog::Catalog,
     failure::{Failure, Kind},
@@ -52,6 +53,7 @@ use crate::{
     connect::{self, ConnectTarget},
     cut::Cut,
     edge::oldest,
+    idle::Bell,
     interactions::Interactions,
     interest::Interests,
     listener,
@@ -103,6 +105,8 @@ pub struct ServiceEntry {
     pub catalog: Option<Arc<Catalog>>,
     /// Its connected instances.
     pub links: Vec<Link>,
+    /// Which of them takes the next call.
+    pub balance: Balance,
     /// Why it has none.
     pub unavailable: Option<Unavailable>,
 }
@@ -113,6 +117,8 @@ pub enum Unavailable {
     /// It is being started for the first time: callers wait for it, at most
     /// [`Config::start_wait`].
     Starting,
+    /// It was stopped because nobody called it: whoever calls rings, and waits as for one that starts.
+    Idle(Bell),
     /// Anything else, as a clause that callers read: "it is stopped".
     Because(String),
 }
@@ -297,9 +303,13 @@ impl Gateway {
             validate: entry.validate,
             catalog: entry.catalog,
             links: entry.links,
+            balance: entry.balance,
             unavailable: entry.unavailable,
         };
         let is_there = !parts.links.is_empty();
+        if parts.links.len() > 1 {
+            parts.links.iter().for_each(Link::compare);
+        }
         let (id, name_max) = (parts.id, self.shared.config.name_max);
         self.shared
             .change(|old| old.with(parts, name_max, |name| self.shared.metrics.meter(name)));
@@ -307,6 +317,15 @@ impl Gateway {
         if is_there && let Some(shard) = self.shared.snapshot.load().shard(id) {
             shard.meter.breaker.reset();
         }
+    }
+
+    pub(crate) fn interests(&self) -> &Interests {
+        &self.shared.interests
+    }
+
+    /// Makes those look again who wait for a change.
+    pub(crate) fn look_again(&self) {
+        self.shared.changed.send_replace(());
     }
 
     /// Takes a service away; the next request no longer sees it.
@@ -443,7 +462,7 @@ async fn call_tool(shared: Arc<Shared>, call: ToolCall) -> Result<ToolReply, Fai
         .ok_or_else(|| Failure::new(Kind::UnknownService, "The service is not here any more"))?;
     let offer = shard.offers.tool(&call.tool);
     if offer.is_none() && shard.catalog.is_none() {
-        shard.choose()?;
+        shard.choose(call.principal.proof)?;
     }
     let offer = offer.ok_or_else(|| {
         let detail = format!("`{}` has no tool `{}`", shard.name, call.tool);

@@ -28,7 +28,7 @@ use vaxel_mcp::{
 
 use crate::{
     route::Route,
-    upstream::{Asked, Events, Link},
+    upstream::{Asked, Engaged, Events},
 };
 
 /// Longest state that is looked at, bytes.
@@ -51,7 +51,7 @@ type Waiting = HashMap<Id<id::Call>, (Parked, AbortOnDropHandle<()>)>;
 
 /// A call of a legacy server that waits for its client's answers. Dropped, it is called off.
 pub(crate) struct Parked {
-    pub(crate) link: Link,
+    pub(crate) link: Engaged,
     pub(crate) events: Events,
     pub(crate) open: Vec<OpenQuestion>,
     pub(crate) proof: Proof,

@@ -81,6 +81,13 @@ impl Interests {
         Arc::clone(interest)
     }
 
+    /// Whether anybody watches anything of a service.
+    pub(crate) fn is_watched(&self, service: Id<Service>) -> bool {
+        let all = self.by_service.lock();
+        let interest = all.get(&service);
+        interest.is_some_and(|interest| !interest.wanted.borrow().is_empty())
+    }
+
     /// The service is gone; who still watches it hears nothing more.
     pub(crate) fn forget(&self, service: Id<Service>) {
         self.by_service.lock().remove(&service);

@@ -36,6 +36,7 @@ mod check; // calls of our own, to see how an instance is
 mod connect; // how an upstream is reached for the first time
 mod session; // legacy sessions of clients
 mod replay; // streamed answers that a legacy client can take up again
+mod idle; // services that are stopped until somebody calls them
 mod interest; // which single resources clients watch
 mod subscribe; // streams that tell clients of changes
 mod snapshot;
@@ -49,5 +50,6 @@ pub use connect::{ConnectTarget, Transport};
 pub use gateway::{
     Deps, ExposedTool, Gateway, Load, ServiceEntry, ShownOf, ToolCall, ToolReply, Unavailable,
 };
+pub use idle::Bell;
 pub use pipeline::{Fallback, FallbackBody, Identity, Peer, RequestId};
 pub use upstream::{BuiltinError, BuiltinRequest, BuiltinServer, Evidence, Link};

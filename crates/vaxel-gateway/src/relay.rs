@@ -10,7 +10,7 @@ use vaxel_core::{
     call::Door,
     failure::{Failure, Kind},
     id::{Id, Service},
-    principal::Principal,
+    principal::{Principal, Proof},
 };
 use vaxel_mcp::{
     error::HEADER_MISMATCH,
@@ -36,11 +36,14 @@ use crate::{
     respond::{self, Response},
     route::{Route, route},
     session::InFlight,
-    snapshot::Snapshot,
+    snapshot::{Shard, Snapshot},
     tasks,
-    upstream::{Answer, Event, Events, Link, NowPlus, OnBehalf, Outbound},
+    upstream::{Answer, Engaged, Event, Events, NowPlus, OnBehalf, Outbound, pulse::was_unsent},
     validate,
 };
+
+/// Seconds after which it is worth calling again when no instance takes connections.
+const RETRY_AFTER: u32 = 5;
 
 /// A call that found its upstream.
 pub(crate) struct Call {
@@ -80,8 +83,9 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         Client::Modern => None,
     };
     let arguments = exchange.request.arguments();
+    let caller = context.principal.proof;
     let reaching = async {
-        let reaching = pin!(reach(&context.shared, &authorized, arguments));
+        let reaching = pin!(reach(&context.shared, &authorized, arguments, caller));
         let reaching = context.shared.cut.unless(reaching);
         unless_cancelled(cancel.as_ref(), reaching).await
     };
@@ -111,12 +115,7 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         Ok(Some(parked)) => return Box::pin(Conversation::resume(call, parked)).await,
         Err(failure) => return call.fail(&failure),
     }
-    let asked = async {
-        let asked = pin!(call.ask(&call.exchange.request));
-        let asked = call.shared.cut.unless(asked);
-        unless_cancelled(call.cancel.as_ref(), asked).await
-    };
-    match asked.await {
+    match call.begin().await {
         Ok(Answer::Done(answered)) if !call.goes_on_after(&answered) => {
             match call.judge(&answered).await {
                 Ok(()) => call.answer(&answered),
@@ -176,6 +175,24 @@ impl Call {
         }
     }
 
+    /// Sends the client's request: to one instance after the other, as long as none can have had it.
+    async fn begin(&mut self) -> Result<Answer, Failure> {
+        loop {
+            let asked = async {
+                let asked = pin!(self.ask(&self.exchange.request));
+                let asked = self.shared.cut.unless(asked);
+                unless_cancelled(self.cancel.as_ref(), asked).await
+            };
+            let mut asked = asked.await;
+            if let Err(failure) = &mut asked
+                && self.goes_elsewhere(failure)
+            {
+                continue;
+            }
+            return asked;
+        }
+    }
+
     /// Sends `request`, the client's own or its retry.
     pub(crate) async fn ask(&self, request: &Request) -> Result<Answer, Failure> {
         let route = self.authorized.get();
@@ -201,12 +218,20 @@ impl Call {
             },
             wants_logs: self.exchange.log_level().is_some(),
             param_headers: &param_headers,
+            call: self.recording.id(),
             deadline: self.reached.deadline,
         };
         if let Some(level) = self.exchange.log_level() {
             self.reached.link.want_level(level, out.on_behalf).await;
         }
         self.reached.link.exchange(&out).await
+    }
+
+    /// Whether another instance is to be asked, since this one cannot have had the request.
+    fn goes_elsewhere(&mut self, failure: &mut Failure) -> bool {
+        let caller = self.principal.proof;
+        self.reached
+            .instead(&self.authorized.get().shard, caller, failure)
     }
 
     fn on_behalf(&self) -> OnBehalf {
@@ -268,7 +293,7 @@ impl Call {
         let link = &self.reached.link;
         let task = self.shared.task_ids.outward(
             self.principal.proof,
-            (self.authorized.get(), link.id()),
+            (self.authorized.get(), link),
             (&self.exchange.request, answered),
         );
         let answered = task.as_ref().unwrap_or(answered);
@@ -295,9 +320,28 @@ pub(crate) fn record_failure(recording: Recording, failure: &Failure, cancel: Op
 
 /// An upstream that takes the call, and until when.
 pub(crate) struct Reached {
-    pub(crate) link: Link,
+    pub(crate) link: Engaged,
     pub(crate) deadline: Instant,
     permit: Permit,
+    /// Instances that did not take the request.
+    refused: Vec<u64>,
+}
+
+impl Reached {
+    /// Takes another instance in the place of one that a request cannot have reached; false when the
+    /// failure is the answer.
+    fn instead(&mut self, shard: &Shard, caller: Proof, failure: &mut Failure) -> bool {
+        if !was_unsent(failure) {
+            return false;
+        }
+        self.refused.push(self.link.id());
+        if let Some(link) = shard.choose_but(&self.refused, caller) {
+            self.link = link;
+            return true;
+        }
+        failure.retry_after.get_or_insert(RETRY_AFTER);
+        false
+    }
 }
 
 /// Takes a place among the calls of the service, chooses the instance and looks at the arguments.
@@ -305,14 +349,17 @@ pub(crate) async fn reach(
     shared: &Shared,
     authorized: &Authorized<Route>,
     arguments: Option<&str>,
+    caller: Proof,
 ) -> Result<Reached, Failure> {
     let shard = &authorized.get().shard;
     let permit = admit::admit(shard, &shared.tunables.load(), shared.clock.now())?;
     let deadline = Instant::now_plus(permit.timeout);
-    let link = match shard.choose_for(authorized.get().instance) {
-        Ok(link) => link.clone(),
+    let link = match shard.choose_for(authorized.get().instance, caller) {
+        Ok(link) => link,
         // Rare, and kept out of the state that every call carries.
-        Err(_) if shard.is_starting() => Box::pin(started(shared, shard.id, deadline)).await?,
+        Err(_) if shard.is_awaited() => {
+            Box::pin(arrived(shared, (shard.id, caller), deadline)).await?
+        }
         Err(failure) => return Err(failure),
     };
     validate::arguments(authorized.get(), arguments, deadline).await?;
@@ -320,26 +367,28 @@ pub(crate) async fn reach(
         link,
         deadline,
         permit,
+        refused: Vec::new(),
     })
 }
 
-/// The first instance of a service that is being started; why there is none when that fails or
-/// takes too long.
-async fn started(
+/// The first instance of a service that is being started, or is for this; why there is none when that
+/// fails or takes too long.
+async fn arrived(
     shared: &Shared,
-    service: Id<Service>,
+    (service, caller): (Id<Service>, Proof),
     deadline: Instant,
-) -> Result<Link, Failure> {
+) -> Result<Engaged, Failure> {
     let until = deadline.min(Instant::now_plus(shared.config.start_wait));
     let mut changed = shared.changed.subscribe();
     loop {
         let snapshot = shared.snapshot.load_full();
         let shard = snapshot.shard(service).ok_or_else(gone_meanwhile)?;
-        let failure = match shard.choose() {
-            Ok(link) => return Ok(link.clone()),
+        let failure = match shard.choose(caller) {
+            Ok(link) => return Ok(link),
             Err(failure) => failure,
         };
-        let is_over = !shard.is_starting() || timeout_at(until, changed.changed()).await.is_err();
+        shard.wake();
+        let is_over = !shard.is_awaited() || timeout_at(until, changed.changed()).await.is_err();
         if is_over {
             return Err(failure);
         }
@@ -373,7 +422,8 @@ pub(crate) async fn call_tool(
             parameters: request.arguments(),
         },
     );
-    let reached = match reach(shared, authorized, request.arguments()).await {
+    let reaching = reach(shared, authorized, request.arguments(), principal.proof);
+    let mut reached = match reaching.await {
         Ok(reached) => reached,
         Err(failure) => return Err((Some(recording), failure)),
     };
@@ -385,7 +435,7 @@ pub(crate) async fn call_tool(
     });
     let mirrored = route.mirrored.as_ref();
     let param_headers = mirrored.map_or_else(Vec::new, |one| one.mirror(request.arguments()));
-    let out = Outbound {
+    let mut out = Outbound {
         request,
         key_json: None,
         key: &route.own,
@@ -395,13 +445,23 @@ pub(crate) async fn call_tool(
         client: None,
         wants_logs: false,
         param_headers: &param_headers,
+        call: recording.id(),
         deadline,
     };
     let answer = async {
-        let exchanged = if within.is_some() {
-            reached.link.exchange_hurriedly(&out).await
-        } else {
-            reached.link.exchange(&out).await
+        let exchanged = loop {
+            let mut exchanged = if within.is_some() {
+                reached.link.exchange_hurriedly(&out).await
+            } else {
+                reached.link.exchange(&out).await
+            };
+            if let Err(failure) = &mut exchanged
+                && reached.instead(&route.shard, principal.proof, failure)
+            {
+                out.on_behalf = (reached.link).on_behalf(principal.proof, Answers::default(), None);
+                continue;
+            }
+            break exchanged;
         };
         match exchanged? {
             Answer::Done(answered) => Ok(answered),

@@ -7,6 +7,7 @@ use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, Service},
     name::ToolsetName,
+    principal::Proof,
 };
 use vaxel_mcp::{federation, headers::params::ParamHeaders, method::Method, request::Request};
 
@@ -196,7 +197,7 @@ fn tool(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failure
         // A service without a catalog was never reached: that is what its caller has to hear.
         if let Scope::Service(shard) = scope
             && shard.catalog.is_none()
-            && let Err(failure) = shard.choose()
+            && let Err(failure) = shard.choose(Proof::System)
         {
             return failure;
         }

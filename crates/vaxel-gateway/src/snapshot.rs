@@ -7,7 +7,7 @@
 use std::{
     borrow::Cow,
     collections::HashMap,
-    hash::{BuildHasher, Hasher},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hasher},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,11 +18,12 @@ use std::{
 use imbl::{HashMap as Shared, OrdMap};
 use serde_json::value::RawValue;
 use vaxel_core::{
-    balance::{self, Candidate},
+    balance::{self, Balance, Candidate, Draw},
     catalog::{CacheHint, Catalog, Item},
     failure::{Failure, Kind},
     id::{Id, Service},
     name::ServiceName,
+    principal::Proof,
     service::{Limits, ToolFilter, Validate},
     time::Timestamp,
 };
@@ -35,7 +36,7 @@ use crate::{
     gateway::Unavailable,
     lists::Pages,
     metrics::Meter,
-    upstream::Link,
+    upstream::{Engaged, Link},
     validate::{self, Schemas},
 };
 
@@ -77,6 +78,7 @@ pub(crate) struct Shard {
     pub(crate) timeout: Option<Duration>,
     pub(crate) concurrency: Option<u32>,
     pub(crate) meter: Arc<Meter>,
+    balance: Balance,
     turn: AtomicUsize,
 }
 
@@ -158,6 +160,7 @@ pub(crate) struct Parts {
     pub(crate) validate: Validate,
     pub(crate) catalog: Option<Arc<Catalog>>,
     pub(crate) links: Vec<Link>,
+    pub(crate) balance: Balance,
     pub(crate) unavailable: Option<Unavailable>,
 }
 
@@ -367,6 +370,7 @@ impl Shard {
             timeout: parts.limits.timeout.map(|span| span.0),
             concurrency: parts.limits.concurrency,
             meter,
+            balance: parts.balance,
             turn: AtomicUsize::new(0),
         }
     }
@@ -395,39 +399,65 @@ impl Shard {
     }
 
     /// The instance that takes the next call: the one that is meant, while it is there.
-    pub(crate) fn choose_for(&self, instance: Option<u64>) -> Result<&Link, Failure> {
+    pub(crate) fn choose_for(
+        &self,
+        instance: Option<u64>,
+        caller: Proof,
+    ) -> Result<Engaged, Failure> {
         let is_meant = |link: &&Link| Some(link.id()) == instance && link.is_open();
-        match instance.and_then(|_| self.links.iter().find(is_meant)) {
+        let meant = instance.and_then(|_| self.links.iter().find(is_meant));
+        match meant.and_then(Link::engage) {
             Some(link) => Ok(link),
-            None => self.choose(),
+            None => self.choose(caller),
         }
     }
 
     /// The instance that takes the next call.
-    pub(crate) fn choose(&self) -> Result<&Link, Failure> {
+    pub(crate) fn choose(&self, caller: Proof) -> Result<Engaged, Failure> {
         if let [only] = &self.links[..]
             && only.is_open()
+            && let Some(link) = only.engage()
         {
-            return Ok(only);
+            return Ok(link);
         }
-        let candidates: Vec<Candidate> = self
-            .links
-            .iter()
-            .map(|link| Candidate {
-                ready: link.is_open(),
-                in_flight: link.in_flight(),
-            })
-            .collect();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let chosen = balance::least_busy(&candidates, turn);
-        chosen
-            .map(|index| &self.links[index])
-            .ok_or_else(|| self.not_there())
+        self.choose_but(&[], caller).ok_or_else(|| self.not_there())
     }
 
-    /// Whether an instance is expected that was not there before.
-    pub(crate) const fn is_starting(&self) -> bool {
-        self.links.is_empty() && matches!(self.unavailable, Some(Unavailable::Starting))
+    /// The instance that takes the next call, none of `others`.
+    pub(crate) fn choose_but(&self, others: &[u64], caller: Proof) -> Option<Engaged> {
+        let mut candidates: Vec<Candidate> = self.links.iter().map(Link::candidate).collect();
+        for (link, candidate) in self.links.iter().zip(&mut candidates) {
+            candidate.ready &= !others.contains(&link.id());
+        }
+        let caller = match self.balance {
+            Balance::ConsistentHash => BuildHasherDefault::<DefaultHasher>::new().hash_one(caller),
+            _ => 0,
+        };
+        loop {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let chosen = balance::choose(self.balance, &candidates, Draw { turn, caller })?;
+            if let Some(link) = self.links[chosen].engage() {
+                return Some(link);
+            }
+            // It was closed in this moment.
+            candidates[chosen].ready = false;
+        }
+    }
+
+    /// Whether an instance is expected: it is being started, or would be if it were asked for, or is
+    /// being closed while this is looked at.
+    pub(crate) fn is_awaited(&self) -> bool {
+        match &self.unavailable {
+            Some(Unavailable::Starting | Unavailable::Idle(_)) => self.links.is_empty(),
+            Some(Unavailable::Because(_)) | None => self.links.iter().any(Link::is_retired),
+        }
+    }
+
+    /// Asks for an instance, where there is none because nobody called.
+    pub(crate) fn wake(&self) {
+        if let Some(Unavailable::Idle(bell)) = &self.unavailable {
+            bell.ring();
+        }
     }
 
     /// Whether the server says when a resource has changed. Of one that is not there it is not known.
@@ -438,7 +468,9 @@ impl Shard {
 
     fn not_there(&self) -> Failure {
         let reason = match &self.unavailable {
-            Some(Unavailable::Starting) => "it is starting; try again in a moment",
+            Some(Unavailable::Starting | Unavailable::Idle(_)) => {
+                "it is starting; try again in a moment"
+            }
             Some(Unavailable::Because(reason)) => reason,
             None => "no instance of it is connected",
         };
@@ -577,8 +609,7 @@ pub(crate) fn json_string(text: &str) -> Box<str> {
 }
 
 fn digest<'a>(service: &ServiceName, offers: impl IntoIterator<Item = &'a Offer>) -> u64 {
-    let mut hasher =
-        std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::new().build_hasher();
+    let mut hasher = BuildHasherDefault::<DefaultHasher>::new().build_hasher();
     let mut is_empty = true;
     for offer in offers {
         is_empty = false;

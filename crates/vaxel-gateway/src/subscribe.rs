@@ -168,7 +168,10 @@ fn watch(context: &Context, uri: &str) -> Result<Watched, Failure> {
         return Err(Failure::new(Kind::Unsupported, detail));
     }
     let interest = context.shared.interests.of(route.shard.id);
-    Ok(interest.watch(&route.own, uri))
+    let watched = interest.watch(&route.own, uri);
+    // A server that sleeps tells of nothing.
+    route.shard.wake();
+    Ok(watched)
 }
 
 /// `subscriptions/listen`.

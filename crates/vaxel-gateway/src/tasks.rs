@@ -4,10 +4,11 @@
 //! A server's own id means nothing on an endpoint of many services, and knowing one must not be enough
 //! to see another caller's work: clients get ids that are sealed to them and hold where the task is.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use vaxel_auth::seal::Sealer;
 use vaxel_core::{
     failure::{Failure, Kind},
@@ -25,6 +26,7 @@ use vaxel_mcp::{
 use crate::{
     pipeline::Context,
     route::{Route, Scope},
+    upstream::Link,
 };
 
 /// Longest id that is looked at, bytes.
@@ -56,20 +58,23 @@ impl Tasks {
     pub(crate) fn outward(
         &self,
         proof: Proof,
-        (route, instance): (&Route, u64),
+        (route, link): (&Route, &Link),
         (request, answered): (&Request, &Answered),
     ) -> Option<Answered> {
         let is_known = request.method().is_about_task();
         if !is_known && answered.verdict != Verdict::Task {
             return None;
         }
-        let own = task_id(answered)?;
+        let (own, task) = task(answered)?;
+        if let Ok(own) = serde_json::from_str::<Cow<'_, str>>(own.get()) {
+            task.note(&own, link);
+        }
         let id = if is_known {
             request.key()?.into_owned()
         } else {
             let claims = Claims {
                 s: route.shard.id,
-                i: instance,
+                i: link.id(),
                 t: serde_json::from_str(own.get()).ok()?,
                 n: (&*route.own).into(),
             };
@@ -117,12 +122,35 @@ fn context_of(proof: Proof) -> Vec<u8> {
     format!("task of {proof:?}").into_bytes()
 }
 
-fn task_id(answered: &Answered) -> Option<&RawValue> {
-    #[derive(Deserialize)]
-    struct Task<'a> {
-        #[serde(borrow, rename = "taskId")]
-        id: &'a RawValue,
+/// What is read of a task.
+#[derive(Deserialize)]
+struct Task<'a> {
+    #[serde(borrow, rename = "taskId")]
+    id: &'a RawValue,
+    #[serde(borrow, default)]
+    status: Option<Cow<'a, str>>,
+    #[serde(default, rename = "ttlMs")]
+    ttl_ms: Option<f64>,
+}
+
+impl Task<'_> {
+    /// Keeps in mind whether its server still works on it.
+    fn note(&self, own: &str, link: &Link) {
+        if matches!(
+            self.status.as_deref(),
+            Some("completed" | "failed" | "cancelled")
+        ) {
+            return link.tasks().ended(own);
+        }
+        let ttl = self
+            .ttl_ms
+            .and_then(|ms| Duration::try_from_secs_f64(ms / 1_000.0).ok());
+        link.tasks().note(own, ttl, Instant::now());
     }
+}
+
+fn task(answered: &Answered) -> Option<(&RawValue, Task<'_>)> {
     let task: Task<'_> = serde_json::from_str(answered.payload().ok()?.get()).ok()?;
-    Some(task.id).filter(|id| id.get().starts_with('"'))
+    let id = task.id;
+    id.get().starts_with('"').then_some((id, task))
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -14,9 +15,10 @@ use http::{HeaderName, HeaderValue};
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 use tokio_util::sync::DropGuard;
 use vaxel_core::{
+    balance::Candidate,
     catalog::Catalog,
     failure::{Failure, Kind},
-    id::{Id, Session},
+    id::{Call, Id, Session},
     principal::Proof,
     service::SessionScope,
 };
@@ -43,12 +45,15 @@ pub(crate) mod http_link;
 pub(crate) mod http_probe;
 mod http_sessions;
 mod heard; // what calls say about their server
+pub(crate) mod http_tools;
 mod left; // calls whose callers left
 mod legacy_call;
+pub(crate) mod pulse; // how an instance answers
 mod session_stream;
 pub(crate) mod sse_dial;
 pub(crate) mod stdio_link;
 mod told_level;
+mod usage; // who uses a link
 pub(crate) mod websocket_dial;
 
 use self::{
@@ -57,6 +62,8 @@ use self::{
     ear::{Ear, Listened},
     heard::Heard,
     told_level::ToldLevel,
+    pulse::{Pulse, was_unsent},
+    usage::{Gate, OpenTasks},
 };
 use crate::{gateway::Shared, session};
 
@@ -73,8 +80,10 @@ struct Inner {
     id: u64,
     facts: ServerFacts,
     wire: Arc<Wire>,
-    in_flight: AtomicU32,
     heard: Heard,
+    gate: Gate,
+    tasks: OpenTasks,
+    pulse: Pulse,
     changed: Arc<Notify>,
     /// Ends the listening together with the link.
     _listening: Option<DropGuard>,
@@ -95,6 +104,32 @@ pub(crate) enum Wire {
         _tasks: JoinSet<()>,
     },
     Builtin(Arc<dyn BuiltinServer>),
+    /// An instance of a service that speaks no MCP.
+    Tools(Box<http_tools::HttpTools>),
+}
+
+/// A link that is used by a call, and is not closed meanwhile.
+pub(crate) struct Engaged(Link);
+
+impl Deref for Engaged {
+    type Target = Link;
+    fn deref(&self) -> &Link {
+        &self.0
+    }
+}
+
+impl Clone for Engaged {
+    fn clone(&self) -> Self {
+        // It is in use, so it is open.
+        self.0.0.gate.enter();
+        Self(self.0.clone())
+    }
+}
+
+impl Drop for Engaged {
+    fn drop(&mut self) {
+        self.0.0.gate.leave();
+    }
 }
 
 /// One request on its way to an upstream.
@@ -114,6 +149,8 @@ pub(crate) struct Outbound<'a> {
     pub(crate) wants_logs: bool,
     /// `Mcp-Param-*` headers of a modern client, passed on.
     pub(crate) param_headers: &'a [(HeaderName, HeaderValue)],
+    /// The call that it belongs to; requests of Vaxel's own belong to none.
+    pub(crate) call: Option<Id<Call>>,
     pub(crate) deadline: Instant,
 }
 
@@ -220,6 +257,7 @@ impl<'a> Outbound<'a> {
             client: None,
             wants_logs: false,
             param_headers: &[],
+            call: None,
             deadline,
         }
     }
@@ -232,13 +270,16 @@ impl<'a> Outbound<'a> {
 impl Link {
     pub(crate) fn new(shared: &Shared, facts: ServerFacts, wire: Wire, ear: &Ear) -> Self {
         let wire = Arc::new(wire);
+        let id = u64::from_ne_bytes(vaxel_auth::random::bytes());
         Self(Arc::new(Inner {
-            id: u64::from_ne_bytes(vaxel_auth::random::bytes()),
+            id,
             _listening: ear::listen(shared, &wire, &facts, ear),
             facts,
             wire,
-            in_flight: AtomicU32::new(0),
             heard: Heard::default(),
+            gate: Gate::default(),
+            tasks: OpenTasks::default(),
+            pulse: Pulse::new(1, id, Instant::now()),
             changed: Arc::clone(&ear.changed),
             items_max: shared.config.catalog_items_max,
             session: SessionScope::default(),
@@ -249,6 +290,15 @@ impl Link {
     pub(crate) fn scoped(mut self, session: SessionScope) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             inner.session = session;
+        }
+        self
+    }
+
+    /// The same link with a weight among the instances of its service, and what tells it from them also
+    /// when it is made anew; to be asked before it is cloned.
+    pub fn placed(mut self, weight: u16, identity: u64) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.pulse = Pulse::new(weight, identity, Instant::now());
         }
         self
     }
@@ -291,34 +341,86 @@ impl Link {
         &self.0.facts
     }
 
-    /// Requests on their way to this instance.
+    /// Calls that go this way, up to the end of their answers, and those that wait for answers of their
+    /// clients.
     pub fn in_flight(&self) -> u32 {
-        self.0.in_flight.load(Ordering::Relaxed)
+        self.0.gate.count()
+    }
+
+    /// Takes it for a call; `None` while it is closed to calls.
+    pub(crate) fn engage(&self) -> Option<Engaged> {
+        self.0.gate.enter().then(|| Engaged(self.clone()))
+    }
+
+    /// Closes it to calls, unless one goes this way; whether it is closed. Who comes later, having looked
+    /// at what was published before, looks again.
+    pub fn close_to_calls(&self) -> bool {
+        self.0.gate.close_if_empty() || !self.0.gate.is_open()
+    }
+
+    /// Closes it to calls, unless it is in use, by a call or a task; whether it did.
+    pub(crate) fn retire(&self) -> bool {
+        !self.0.tasks.any(Instant::now()) && self.0.gate.close_if_empty()
+    }
+
+    /// Takes calls again.
+    pub(crate) fn unretire(&self) {
+        self.0.gate.reopen();
+    }
+
+    /// Whether it is closed to calls, although it could take some.
+    pub(crate) fn is_retired(&self) -> bool {
+        !self.0.gate.is_open()
+    }
+
+    /// What the choice between several instances goes by.
+    pub(crate) fn candidate(&self) -> Candidate {
+        let ready = self.is_open() && self.0.gate.is_open();
+        self.0
+            .pulse
+            .candidate(ready, self.in_flight(), Instant::now())
+    }
+
+    /// From now on there are others to choose from.
+    pub(crate) fn compare(&self) {
+        self.0.pulse.take();
+    }
+
+    /// The tasks that its server works on.
+    pub(crate) fn tasks(&self) -> &OpenTasks {
+        &self.0.tasks
     }
 
     /// Whether calls can go this way at all.
     pub(crate) fn is_open(&self) -> bool {
         match &*self.0.wire {
             Wire::Stdio { channel, .. } => channel.is_open(),
-            Wire::Http(_) | Wire::Connections(_) | Wire::Builtin(_) => true,
+            Wire::Http(_) | Wire::Connections(_) | Wire::Builtin(_) | Wire::Tools(_) => true,
         }
     }
 
     /// Sends a request and waits for the first piece of its answer.
     pub(crate) async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
-        let _in_flight = InFlight::new(&self.0.in_flight);
-        let answer = self.0.wire.exchange(out).await;
-        self.0.heard.note(&answer);
-        answer
+        let begun = self.0.pulse.is_taken().then(Instant::now);
+        let answered = self.0.wire.exchange(out).await;
+        self.0.heard.note(&answered);
+        if let Some(begun) = begun {
+            self.0.pulse.note(begun, Instant::now(), &answered);
+        }
+        answered
     }
 
     /// The same for a caller with little patience: that nothing came in its time says nothing about the
     /// server.
     pub(crate) async fn exchange_hurriedly(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
-        let _in_flight = InFlight::new(&self.0.in_flight);
+        let begun = Instant::now();
         let answer = self.0.wire.exchange(out).await;
         if answer.is_ok() {
             self.0.heard.note(&answer);
+        }
+        let is_told = answer.as_ref().map_or_else(was_unsent, |_| true);
+        if is_told && self.0.pulse.is_taken() {
+            self.0.pulse.note(begun, Instant::now(), &answer);
         }
         answer
     }
@@ -335,7 +437,6 @@ impl Link {
         params: &[u8],
         within: Duration,
     ) -> Result<Response, Failure> {
-        let _in_flight = InFlight::new(&self.0.in_flight);
         let wire = &self.0.wire;
         wire.ask(OnBehalf::SYSTEM, (method, params), within).await
     }
@@ -349,7 +450,7 @@ impl Link {
         }
         let session = match *self.0.wire {
             Wire::Http(_) | Wire::Connections(_) => on_behalf,
-            Wire::Stdio { .. } | Wire::Builtin(_) => OnBehalf::SYSTEM,
+            Wire::Stdio { .. } | Wire::Builtin(_) | Wire::Tools(_) => OnBehalf::SYSTEM,
         };
         let news = self.0.wire.told_level(session).await;
         let Some(news) = news.filter(|told| told.is_news(level)) else {
@@ -392,6 +493,7 @@ impl Link {
         match &*self.0.wire {
             Wire::Stdio { channel, .. } => channel.closed().await,
             Wire::Http(http) => http.outdated().await,
+            Wire::Tools(service) => service.gone().await,
             Wire::Connections(_) | Wire::Builtin(_) => std::future::pending().await,
         }
     }
@@ -401,7 +503,7 @@ impl Link {
         match &*self.0.wire {
             Wire::Http(http) => http.sweep(idle),
             Wire::Connections(all) => all.sweep(idle),
-            Wire::Stdio { .. } | Wire::Builtin(_) => {}
+            Wire::Stdio { .. } | Wire::Builtin(_) | Wire::Tools(_) => {}
         }
     }
 
@@ -411,7 +513,7 @@ impl Link {
             Wire::Stdio { channel, .. } => channel.close(),
             Wire::Http(http) => http.close().await,
             Wire::Connections(all) => all.close().await,
-            Wire::Builtin(_) => {}
+            Wire::Builtin(_) | Wire::Tools(_) => {}
         }
     }
 }
@@ -423,6 +525,7 @@ impl Wire {
             Self::Connections(all) => all.exchange(out).await,
             Self::Stdio { channel, era, .. } => channel.exchange(out, *era).await,
             Self::Builtin(server) => builtin::exchange(&**server, out).await,
+            Self::Tools(service) => service.exchange(out).await,
         }
     }
 
@@ -432,7 +535,7 @@ impl Wire {
             Self::Http(http) => Some(http.told_level(on_behalf)),
             Self::Connections(all) => all.told_level(on_behalf, SET_LEVEL).await,
             Self::Stdio { channel, .. } => Some(Arc::clone(&channel.told_level)),
-            Self::Builtin(_) => None,
+            Self::Builtin(_) | Self::Tools(_) => None,
         }
     }
 
@@ -471,24 +574,8 @@ impl Wire {
             Self::Http(http) => http.subscribe(message, ear, &acknowledged).await,
             Self::Stdio { channel, .. } => channel.subscribe(&message, &acknowledged).await,
             Self::Connections(all) => all.subscribe(&message, &acknowledged).await,
-            Self::Builtin(_) => Listened::NotOffered,
+            Self::Builtin(_) | Self::Tools(_) => Listened::NotOffered,
         }
-    }
-}
-
-/// Counts a request while it is on its way; streamed answers are counted until their first piece.
-struct InFlight<'a>(&'a AtomicU32);
-
-impl<'a> InFlight<'a> {
-    fn new(count: &'a AtomicU32) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

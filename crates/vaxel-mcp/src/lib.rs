@@ -24,6 +24,7 @@ pub mod translate;
 pub mod interaction; // what servers ask of clients
 
 pub mod schema; // what tools take and give
+pub mod plain; // what a service answers that speaks no MCP
 
 pub mod cursor;
 pub mod definition; // many servers as one

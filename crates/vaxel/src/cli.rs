@@ -19,6 +19,7 @@ mod connect;
 mod dependencies;
 mod doctor;
 mod edit;
+mod http;
 mod events;
 mod health;
 mod history;

@@ -54,14 +54,15 @@ impl From<Observed> for Registration {
     fn from(Observed { resource, .. }: Observed) -> Self {
         let (kind, protocol) = kind_and_protocol(&resource.spec.source);
         let location = resource.spec.source.to_string();
-        let reached = !matches!(
-            resource.spec.source,
-            Source::Process(_) | Source::Builtin(_)
-        );
+        let base_url = match &resource.spec.source {
+            Source::Process(_) | Source::Builtin(_) => None,
+            Source::Mcp(_) => Some(location.clone()),
+            Source::Http(http) => http.base_url(0),
+        };
         Self {
             name: resource.name.to_string(),
             kind,
-            base_url: reached.then(|| location.clone()),
+            base_url,
             location,
             protocol,
             config: resource.spec,
@@ -77,6 +78,7 @@ fn kind_and_protocol(source: &Source) -> (&'static str, &'static str) {
         Source::Process(_) | Source::Builtin(_) => ("fastmcp", "stdio"),
         Source::Mcp(mcp) if mcp.url.starts_with("ws") => ("external", "websocket"),
         Source::Mcp(_) => ("external", "http"),
+        Source::Http(_) => ("fastapi", "http"),
     }
 }
 

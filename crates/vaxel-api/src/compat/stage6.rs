@@ -184,7 +184,7 @@ fn view(observed: &Observed, tools: &[&str]) -> Value {
     }
     let hosting = match resource.spec.source {
         Source::Process(_) | Source::Builtin(_) => "stdio",
-        Source::Mcp(_) => "sse",
+        Source::Mcp(_) | Source::Http(_) => "sse",
     };
     let status = match observed.status.lifecycle {
         Lifecycle::Error => "error",

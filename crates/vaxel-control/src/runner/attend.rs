@@ -36,9 +36,8 @@ impl Attendant<'_> {
     /// the link out of the snapshot before it cancelled the token.
     pub(super) async fn drain(&self) {
         let idle = async {
-            // Requests that chose this link a moment ago may not be counted yet.
-            tokio::time::sleep(DRAIN_LOOK).await;
-            while self.link.in_flight() > 0 {
+            // Who looked at an older snapshot and comes after this looks again.
+            while !self.link.close_to_calls() {
                 tokio::time::sleep(DRAIN_LOOK).await;
             }
         };

@@ -292,7 +292,7 @@ impl<'a> Checkup<'a> {
         let is = match &self.instance.resource.spec.source {
             Source::Process(_) if context.config.process.auto_restart => InstanceKind::Process,
             Source::Process(_) | Source::Builtin(_) => InstanceKind::Fixed,
-            Source::Mcp(_) => InstanceKind::Remote,
+            Source::Mcp(_) | Source::Http(_) => InstanceKind::Remote,
         };
         let works = |health: Health| matches!(health, Health::Healthy | Health::Degraded);
         let own = self.instance.seat.replica;

@@ -10,11 +10,12 @@ use vaxel_core::{
     health,
     lifecycle::Lifecycle,
     name::ServiceName,
+    quantity::Span,
     service::{ServiceResource, ToolFilter},
     status::{Health, InstanceStatus, ServiceStatus},
     time::Timestamp,
 };
-use vaxel_gateway::{Link, Unavailable};
+use vaxel_gateway::{Bell, Link, Unavailable};
 use vaxel_mcp::revision::Era;
 use vaxel_supervisor::ProcessHandle;
 
@@ -27,11 +28,15 @@ use super::{
 pub(super) struct Crew {
     name: ServiceName,
     filter: ToolFilter,
+    /// It is started here, and not elsewhere.
+    is_own: bool,
     generation: u32,
     members: BTreeMap<Seat, Member>,
     check: Check,
     catalog: Option<Arc<Catalog>>,
     status: ServiceStatus,
+    /// Nobody called it, so it was stopped: for how long nobody had, and what whoever calls rings.
+    resting: Option<(Span, Bell)>,
     /// What the data plane sees differs from what it was told last.
     changed: bool,
 }
@@ -77,11 +82,13 @@ impl Crew {
         Self {
             name: resource.name.clone(),
             filter: resource.spec.tools.clone(),
+            is_own: resource.spec.runs_on_host(),
             generation: 0,
             members: BTreeMap::new(),
             check: Check::Pending,
             catalog,
             status: ServiceStatus::new(Lifecycle::Draft, now),
+            resting: None,
             changed: true,
         }
     }
@@ -90,6 +97,7 @@ impl Crew {
     pub(super) fn rename(&mut self, resource: &ServiceResource) {
         self.name = resource.name.clone();
         self.filter = resource.spec.tools.clone();
+        self.is_own = resource.spec.runs_on_host();
         self.changed = true;
     }
 
@@ -100,7 +108,11 @@ impl Crew {
         for old in self.members.values_mut().filter(|one| one.link.is_none()) {
             old.dismiss();
         }
-        if self.status.lifecycle != Lifecycle::Updating {
+        // What was idle stays active while it is started again.
+        if !matches!(
+            self.status.lifecycle,
+            Lifecycle::Updating | Lifecycle::Active
+        ) {
             self.move_to(Lifecycle::Deploying, now);
         }
         self.generation
@@ -122,9 +134,16 @@ impl Crew {
         self.members.is_empty()
     }
 
-    pub(super) fn enlist(&mut self, seat: Seat, stop: CancellationToken, watched: Watched) {
+    /// A new member, and where it is reached, when it is one of several that are.
+    pub(super) fn enlist(
+        &mut self,
+        (seat, address): (Seat, Option<String>),
+        stop: CancellationToken,
+        watched: Watched,
+    ) {
         let status = InstanceStatus {
             replica: seat.replica,
+            address,
             health: Health::Starting,
             pid: None,
             started_at: None,
@@ -161,6 +180,31 @@ impl Crew {
     pub(super) fn dismiss_all(&mut self) {
         self.members.values_mut().for_each(Member::dismiss);
         self.changed = true;
+    }
+
+    /// Whether all instances can be stopped for want of calls: they serve, and nothing else is going on.
+    pub(super) fn can_rest(&self) -> bool {
+        let newest = self.generation;
+        let settled = |(seat, one): (&Seat, &Member)| seat.generation == newest && !one.dismissed;
+        self.status.lifecycle == Lifecycle::Active
+            && self.members.iter().all(settled)
+            && self.members.values().any(|one| one.link.is_some())
+    }
+
+    /// Nobody called for so long: nobody is wanted until somebody does.
+    pub(super) fn rest(&mut self, after: Span) {
+        self.resting = Some((after, Bell::default()));
+        self.dismiss_all();
+    }
+
+    /// Somebody is wanted again.
+    pub(super) fn rouse(&mut self) {
+        self.changed |= self.resting.take().is_some();
+    }
+
+    /// Rung by whoever calls while it rests.
+    pub(super) fn bell(&self) -> Option<Bell> {
+        self.resting.as_ref().map(|(_, bell)| bell.clone())
     }
 
     /// Ends those that are not wanted any more. To be called after the data plane was told: until
@@ -294,7 +338,8 @@ impl Crew {
     fn describe(&mut self, (lack, silence): (Option<&str>, Option<&str>)) {
         let (serving, active) = (self.links().len(), self.active().count());
         let asleep = self.is_asleep();
-        self.status.health = match (asleep, active) {
+        let resting = self.resting.as_ref().map(|(after, _)| after);
+        self.status.health = match (asleep || resting.is_some(), active) {
             (true, _) => Health::Stopped,
             (false, 0) if matches!(self.check, Check::Refused(_)) => Health::Error,
             (false, 0) => Health::Starting,
@@ -318,7 +363,11 @@ impl Crew {
         let status = &mut self.status;
         let worth_it = status.health != Health::Healthy || status.lifecycle == Lifecycle::Error;
         status.reason = reason.filter(|_| worth_it && !asleep);
-        status.stale = serving == 0 && self.catalog.is_some();
+        if let Some(after) = resting.filter(|_| !asleep) {
+            let idle = format!("idle: nobody has called it for {after}; the next call starts it");
+            status.reason = Some(idle);
+        }
+        status.stale = serving == 0 && self.catalog.is_some() && resting.is_none();
         if let Some(catalog) = &self.catalog {
             let visible = catalog
                 .tools
@@ -401,11 +450,15 @@ impl Crew {
         if self.members.values().any(|one| one.link.is_some()) {
             return None;
         }
+        if let Some(bell) = self.bell() {
+            return Some(Unavailable::Idle(bell));
+        }
         let (name, reason) = (&self.name, self.status.reason.as_deref());
         let because = match (self.status.lifecycle, reason) {
             (Lifecycle::Deactivating | Lifecycle::Inactive, _) => stopped(name),
             (Lifecycle::Error, Some(reason)) => format!("it does not work: {reason}"),
-            (_, Some(reason)) => format!("it is being started again: {reason}"),
+            (_, Some(reason)) if self.is_own => format!("it is being started again: {reason}"),
+            (_, Some(reason)) => format!("no instance of it answers: {reason}"),
             (_, None) => return Some(Unavailable::Starting),
         };
         Some(Unavailable::Because(because))

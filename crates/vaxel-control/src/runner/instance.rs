@@ -177,8 +177,9 @@ impl Instance {
         };
         match &self.resource.spec.source {
             Source::Process(_) => sharing(permit, self.open_process()).await,
-            Source::Mcp(_) | Source::Builtin(_) => {
-                let target = target::remote(&self.context, &self.resource).await?;
+            Source::Mcp(_) | Source::Http(_) | Source::Builtin(_) => {
+                let replica = self.seat.replica;
+                let target = target::remote(&self.context, &self.resource, replica).await?;
                 let open = self.connect(target, None);
                 tokio::select! {
                     () = self.stop.cancelled() => Err(End::Stopped),
@@ -255,6 +256,8 @@ impl Instance {
         let within = self.context.config.process.start_timeout;
         let opened = timeout(within, async {
             let link = self.context.gateway.connect(target).await?;
+            let (weight, identity) = target::place(&self.resource, self.seat.replica);
+            let link = link.placed(weight, identity);
             let catalog = Arc::new(link.catalog().await?);
             Ok::<Open, Failure>(Open {
                 link,

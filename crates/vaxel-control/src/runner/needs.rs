@@ -37,8 +37,11 @@ pub(super) fn lack(board: &Board, needs: &[ServiceName]) -> Option<String> {
     (!sentences.is_empty()).then(|| sentences.join("; "))
 }
 
+/// What is idle serves whoever calls it.
 const fn serves(seen: &Seen) -> bool {
-    matches!(seen.status.health, Health::Healthy | Health::Degraded)
+    let is_idle = matches!(seen.status.lifecycle, Lifecycle::Active)
+        && matches!(seen.status.health, Health::Stopped);
+    is_idle || matches!(seen.status.health, Health::Healthy | Health::Degraded)
 }
 
 /// Not there yet, or about to serve.

@@ -15,8 +15,8 @@ use super::{Context, target};
 pub(crate) async fn problems(context: &Arc<Context>, resource: &ServiceResource) -> Vec<Issue> {
     match &resource.spec.source {
         Source::Process(_) => of_process(context, resource).await,
-        Source::Mcp(_) | Source::Builtin(_) => {
-            let target = target::remote(context, resource).await;
+        Source::Mcp(_) | Source::Http(_) | Source::Builtin(_) => {
+            let target = target::remote(context, resource, 0).await;
             target
                 .err()
                 .map(|failure| about("spec.source", &failure))

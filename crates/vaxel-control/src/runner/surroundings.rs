@@ -17,7 +17,7 @@ use vaxel_core::{
         check::{Finding, Kind, Record},
         spec::{Dependency, HealthSpec, Rules},
     },
-    service::{McpSource, ServiceResource, Source},
+    service::{ServiceResource, Source},
     time::Timestamp,
 };
 
@@ -46,7 +46,7 @@ pub(super) fn are_worth_it(resource: &ServiceResource) -> bool {
     let spec = &resource.spec;
     let holds_values = match &spec.source {
         Source::Process(process) => !process.env.is_empty(),
-        Source::Mcp(_) => true,
+        Source::Mcp(_) | Source::Http(_) => true,
         Source::Builtin(_) => false,
     };
     holds_values || !spec.health.dependency.is_empty()
@@ -141,11 +141,10 @@ impl Surroundings {
             findings.extend(self.definitions().await);
         }
         findings.extend(self.tokens(spec.security.expiry.0, begun).await);
-        if let Source::Mcp(mcp) = &self.resource.spec.source
-            && let Ok(url) = mcp.url.parse::<Url>()
-        {
+        let (ways, has_headers) = ways(&self.resource.spec.source);
+        for url in ways {
             if spec.security.unauthenticated {
-                findings.extend(unguarded(mcp, &url));
+                findings.extend(unguarded(has_headers, &url));
             }
             if matches!(url.scheme(), "https" | "wss") {
                 let within = (spec.security.expiry.0, rules.timeout);
@@ -230,8 +229,24 @@ fn ending(what: &str, end: Timestamp, (soon, now): (Duration, Timestamp)) -> Opt
     (left < soon).then(|| Finding::warn(format!("{what} ends at {end}, in {days} days")))
 }
 
+/// Where a service is reached over the network, and whether headers of its own go there.
+fn ways(source: &Source) -> (Vec<Url>, bool) {
+    match source {
+        Source::Mcp(mcp) => (
+            mcp.url.parse().into_iter().collect(),
+            !mcp.headers.is_empty(),
+        ),
+        Source::Http(http) => {
+            let instances = 0..u16::try_from(http.instances.len()).unwrap_or(u16::MAX);
+            let urls = instances.filter_map(|instance| http.base_url(instance)?.parse().ok());
+            (urls.collect(), !http.headers.is_empty())
+        }
+        Source::Process(_) | Source::Builtin(_) => (Vec::new(), false),
+    }
+}
+
 /// What is to be said of the way to a server elsewhere.
-fn unguarded(mcp: &McpSource, url: &Url) -> Option<Finding> {
+fn unguarded(has_headers: bool, url: &Url) -> Option<Finding> {
     let is_here = match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
@@ -241,7 +256,7 @@ fn unguarded(mcp: &McpSource, url: &Url) -> Option<Finding> {
     if is_here {
         return None;
     }
-    if mcp.headers.is_empty() {
+    if !has_headers {
         let message =
             "it is on another machine and asks for no credential: whoever reaches it can use it";
         return Some(Finding::warn(message));
@@ -267,17 +282,7 @@ mod tests {
 
     #[test]
     fn only_what_is_elsewhere_needs_a_guard() {
-        let warned = |url: &str, guarded: bool| {
-            let mut mcp = McpSource {
-                url: url.to_owned(),
-                ..McpSource::default()
-            };
-            if guarded {
-                mcp.headers
-                    .insert("authorization".to_owned(), "secret:x".to_owned());
-            }
-            unguarded(&mcp, &url.parse().unwrap()).is_some()
-        };
+        let warned = |url: &str, guarded: bool| unguarded(guarded, &url.parse().unwrap()).is_some();
         for here in [
             "http://127.0.0.1/mcp",
             "http://[::1]:9/",

@@ -1,11 +1,16 @@
 //! What is started or reached: a stored spec becomes an order for the supervisor or an address for
 //! the gateway, with its sealed values opened at the last moment.
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
+use serde_json::value::to_raw_value;
 use vaxel_core::{
     failure::Failure,
-    service::{Builtin, EraChoice, ServiceResource, Source},
+    secret::Secret,
+    service::{Builtin, EraChoice, HttpSource, HttpTool, ServiceResource, Source},
 };
 use vaxel_gateway::{ConnectTarget, Transport};
 use vaxel_supervisor::{Limits, Order, Process, Stream};
@@ -64,10 +69,35 @@ pub(super) fn pipes(
     }
 }
 
-/// A server that is not started by Vaxel: remote, or part of the binary.
+/// Where an instance is reached, when it is one of several that are: host and port.
+pub(super) fn address(resource: &ServiceResource, instance: u16) -> Option<String> {
+    match &resource.spec.source {
+        Source::Http(http) => http
+            .instances
+            .get(usize::from(instance))
+            .map(ToString::to_string),
+        Source::Process(_) | Source::Mcp(_) | Source::Builtin(_) => None,
+    }
+}
+
+/// The weight of an instance among those of its service, and what tells it from them.
+pub(super) fn place(resource: &ServiceResource, instance: u16) -> (u16, u64) {
+    match &resource.spec.source {
+        Source::Http(http) => {
+            let mut hasher = DefaultHasher::new();
+            let at = http.instances.get(usize::from(instance));
+            at.map(ToString::to_string).hash(&mut hasher);
+            (at.map_or(1, |at| at.weight), hasher.finish())
+        }
+        Source::Process(_) | Source::Mcp(_) | Source::Builtin(_) => (1, instance.into()),
+    }
+}
+
+/// An instance that is not started by Vaxel: remote, or part of the binary.
 pub(super) async fn remote(
     context: &Context,
     resource: &ServiceResource,
+    instance: u16,
 ) -> Result<ConnectTarget, Failure> {
     let transport = match &resource.spec.source {
         Source::Mcp(mcp) => {
@@ -79,10 +109,33 @@ pub(super) async fn remote(
                 session: mcp.session,
             }
         }
+        Source::Http(http) => {
+            let headers = context.vault.open(resource.id, &resource.spec).await?;
+            tools(http, instance, headers.into_iter().collect())?
+        }
         Source::Builtin(Builtin::Demo) => Transport::Builtin(Arc::clone(&context.demo) as _),
         Source::Process(_) => return Err(Failure::internal("a process source is not remote")),
     };
     Ok(target(resource, transport))
+}
+
+fn tools(
+    http: &HttpSource,
+    instance: u16,
+    headers: Vec<(String, Secret<String>)>,
+) -> Result<Transport, Failure> {
+    let gone = || Failure::internal("the service has no such instance");
+    let base = http.base_url(instance).ok_or_else(gone)?;
+    let health = http.health_path.as_ref().and(http.health_url(instance));
+    let health = health.map(|url| url.parse().map_err(Failure::internal));
+    let definition = |tool: &HttpTool| to_raw_value(&tool.definition()).map_err(Failure::internal);
+    let tools: Result<Vec<_>, Failure> = http.tools.iter().map(definition).collect();
+    Ok(Transport::Tools {
+        base: base.parse().map_err(Failure::internal)?,
+        health: health.transpose()?,
+        headers,
+        tools: tools?,
+    })
 }
 
 fn target(resource: &ServiceResource, transport: Transport) -> ConnectTarget {

@@ -11,6 +11,7 @@ mod changes;
 mod dependencies;
 mod feed;
 mod health;
+mod idle;
 mod keys;
 mod lifecycle;
 mod lists;

@@ -35,7 +35,7 @@ async fn update(
 fn header(source: &Source) -> String {
     match source {
         Source::Mcp(mcp) => mcp.headers["Authorization"].clone(),
-        Source::Process(_) | Source::Builtin(_) => panic!("not a remote server"),
+        Source::Process(_) | Source::Http(_) | Source::Builtin(_) => panic!("not a remote server"),
     }
 }
 

@@ -6,9 +6,13 @@ use url::Url;
 
 use super::{
     Builtin, EraChoice, Limits, McpSource, ProcessSource, ServiceDraft, ServiceSpec, SessionScope,
-    Source, ToolFilter, Validate, default_environment,
+    Source, ToolFilter, Validate, default_environment, read_http,
 };
-use crate::{fields::Fields, health, name::ServiceName, quantity::Span};
+use crate::{balance::Balance, fields::Fields, health, name::ServiceName, quantity::Span};
+
+/// Shortest and longest time without calls after which processes are stopped.
+const IDLE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_hours(30 * 24);
 
 /// Bounds of how long a service may be silent.
 const LEASE_MIN: Duration = Duration::from_secs(1);
@@ -69,10 +73,12 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
     let description = fields.string("description");
     if !fields.has("source") {
         fields.value("source");
-        fields.issue("source", "is missing: give one of process, mcp");
+        fields.issue("source", "is missing: give one of process, mcp, http");
     }
     let source = fields.nested("source", source).flatten();
     let replicas = fields.integer("replicas", 1..=64).unwrap_or(1);
+    let balance = fields.parsed::<Balance>("balance").unwrap_or_default();
+    let idle_timeout = fields.parsed::<Span>("idle_timeout");
     let era = fields.parsed::<EraChoice>("era").unwrap_or_default();
     let tools = fields.nested("tools", tool_filter).unwrap_or_default();
     let validate = fields.parsed::<Validate>("validate").unwrap_or_default();
@@ -85,12 +91,17 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
     let health = fields
         .nested("health", health::read_spec)
         .unwrap_or_default();
-    if replicas > 1
-        && source
-            .as_ref()
-            .is_some_and(|source| !matches!(source, Source::Process(_)))
-    {
+    let is_other = source
+        .as_ref()
+        .is_some_and(|source| !matches!(source, Source::Process(_)));
+    if replicas > 1 && is_other {
         fields.issue("replicas", "more than one replica needs a `process` source");
+    }
+    if idle_timeout.is_some() && is_other {
+        fields.issue("idle_timeout", "only a `process` source can be stopped");
+    }
+    if idle_timeout.is_some_and(|span| !IDLE.contains(&span.0)) {
+        fields.issue("idle_timeout", "must be between 1s and 30d");
     }
     let replicas = u16::try_from(replicas).unwrap_or(1);
     Some(ServiceSpec {
@@ -98,6 +109,8 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
         description,
         source: source?,
         replicas,
+        balance,
+        idle_timeout,
         era,
         tools,
         validate,
@@ -138,6 +151,7 @@ fn source(fields: &mut Fields<'_>) -> Option<Source> {
         .flatten()
         .map(Source::Process);
     let mcp = fields.nested("mcp", mcp).flatten().map(Source::Mcp);
+    let http = fields.nested("http", read_http::http).map(Source::Http);
     let builtin = fields.string("builtin").and_then(|name| {
         if name == "demo" {
             return Some(Source::Builtin(Builtin::Demo));
@@ -148,18 +162,18 @@ fn source(fields: &mut Fields<'_>) -> Option<Source> {
         );
         None
     });
-    let given = ["process", "mcp", "builtin"]
+    let given = ["process", "mcp", "http", "builtin"]
         .iter()
         .filter(|key| fields.has(key))
         .count();
     if given != 1 {
         fields.issue(
             "",
-            format!("must hold exactly one of process, mcp; it holds {given}"),
+            format!("must hold exactly one of process, mcp, http; it holds {given}"),
         );
         return None;
     }
-    process.or(mcp).or(builtin)
+    process.or(mcp).or(http).or(builtin)
 }
 
 fn process(fields: &mut Fields<'_>) -> Option<ProcessSource> {
@@ -256,7 +270,7 @@ const OWN_HEADERS: &[&str] = &[
     "mcp-name",
 ];
 
-fn header_problem(name: &str, value: &str) -> Option<&'static str> {
+pub(super) fn header_problem(name: &str, value: &str) -> Option<&'static str> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(token) {
         return Some("is not a header name");

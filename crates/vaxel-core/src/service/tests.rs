@@ -133,3 +133,98 @@ fn a_reference_is_told_from_a_value() {
     );
     assert_eq!(SecretRef::parse("secret:not-an-id"), None);
 }
+
+fn http_service(http: &Value) -> Value {
+    json!({"name": "shop", "spec": {"source": {"http": http}}})
+}
+
+#[test]
+fn an_http_service_is_its_instances_and_its_tools() {
+    let value = http_service(&json!({
+        "instances": [{"host": "localhost", "port": 3008}, {"host": "::1", "port": 3009, "weight": 2}],
+        "base_path": "/api/mcp/", "health_path": "/health?deep=1",
+        "tools": ["create_wallet", {"name": "deploy", "description": "Deploys.",
+            "input_schema": {"type": "object", "required": ["to"]}, "annotations": {"readOnlyHint": false}}],
+    }));
+    let draft = ServiceDraft::from_json(&value).unwrap();
+    let Source::Http(http) = &draft.spec.source else {
+        panic!("not http");
+    };
+    assert_eq!(draft.spec.instances(), 2);
+    assert_eq!(http.base_url(0).unwrap(), "http://localhost:3008/api/mcp");
+    assert_eq!(http.base_url(1).unwrap(), "http://[::1]:3009/api/mcp");
+    assert_eq!(
+        http.health_url(1).unwrap(),
+        "http://[::1]:3009/health?deep=1"
+    );
+    assert_eq!(http.base_url(2), None);
+    assert_eq!(
+        http.tools[0].definition(),
+        json!({"name": "create_wallet", "inputSchema": {"type": "object"}})
+    );
+    assert_eq!(
+        http.tools[1].definition(),
+        json!({"name": "deploy", "description": "Deploys.", "annotations": {"readOnlyHint": false},
+            "inputSchema": {"type": "object", "required": ["to"]}})
+    );
+    let shown = draft.spec.source.to_string();
+    assert_eq!(shown, "http://localhost:3008/api/mcp and 1 more");
+    let stored = serde_json::to_value(&draft.spec).unwrap();
+    assert_eq!(stored["source"]["http"]["tools"][0], "create_wallet");
+    let read: ServiceSpec = serde_json::from_value(stored).unwrap();
+    assert_eq!(read, draft.spec);
+}
+
+#[test]
+fn every_problem_of_an_http_service_is_named() {
+    let value = http_service(&json!({
+        "instances": [{"host": "a/b", "port": 1}, {"port": 70_000}, {"host": "c", "port": 2, "weight": 0},
+            {"host": "c", "port": 2}],
+        "scheme": "ftp", "base_path": "api", "health_path": "/a b", "headers": {"Host": "x"},
+        "tools": ["", "a/b", "twice", "twice", 7, {"input_schema": {"type": "array"}},
+            {"name": "d", "output_schema": []}],
+    }));
+    assert_eq!(
+        problems(&value),
+        [
+            "spec.source.http.instances[0].host: `a/b` is neither a host name nor an address",
+            "spec.source.http.instances[1].host: is missing",
+            "spec.source.http.instances[1].port: 70000 is not between 1 and 65535",
+            "spec.source.http.instances[2].weight: 0 is not between 1 and 1000",
+            "spec.source.http.instances: c:2 stands there twice",
+            "spec.source.http.scheme: `ftp` is neither http nor https",
+            "spec.source.http.base_path: `api` is no path: it begins with `/` and is percent-encoded",
+            "spec.source.http.health_path: `/a b` is no path: it begins with `/` and is percent-encoded",
+            "spec.source.http.headers.Host: is written by Vaxel itself",
+            "spec.source.http.tools[4]: expected an object, found 7",
+            "spec.source.http.tools[5].name: is missing",
+            "spec.source.http.tools[5].input_schema: its `type` must be `object`",
+            "spec.source.http.tools[6].output_schema: must be an object",
+            "spec.source.http.tools[0]: `` is not the name of a tool: 1 to 128 of A-Z, a-z, 0-9, `_`, `-` and `.`",
+            "spec.source.http.tools[1]: `a/b` is not the name of a tool: 1 to 128 of A-Z, a-z, 0-9, `_`, `-` and `.`",
+            "spec.source.http.tools[3]: `twice` stands there twice",
+        ]
+    );
+    let none = problems(&http_service(&json!({"instances": []})));
+    assert!(none[0].contains("1 to 256 instances"), "{none:?}");
+    let missing = problems(&http_service(&json!({})));
+    assert!(missing[0].contains("1 to 256 instances"), "{missing:?}");
+}
+
+#[test]
+fn only_processes_are_stopped_when_nobody_calls() {
+    let process = |idle: &str| {
+        let source = json!({"process": {"command": "x"}});
+        json!({"name": "a", "spec": {"source": source, "idle_timeout": idle}})
+    };
+    let draft = ServiceDraft::from_json(&process("10m")).unwrap();
+    let idle = draft.spec.idle_timeout.map(|span| span.0);
+    assert_eq!(idle, Some(std::time::Duration::from_mins(10)));
+    for wrong in ["500ms", "31d"] {
+        let told = ["spec.idle_timeout: must be between 1s and 30d"];
+        assert_eq!(problems(&process(wrong)), told);
+    }
+    let remote = json!({"name": "a", "spec": {"source": {"mcp": {"url": "http://h/mcp"}}, "idle_timeout": "1m"}});
+    let told = ["spec.idle_timeout: only a `process` source can be stopped"];
+    assert_eq!(problems(&remote), told);
+}

@@ -106,6 +106,7 @@ fn parts(put: &Put) -> Parts {
         validate: Validate::None,
         catalog: Some(Arc::new(catalog)),
         links: Vec::new(),
+        balance: Balance::default(),
         unavailable: None,
     }
 }

@@ -14,6 +14,7 @@ use prometheus_client::encoding::text::encode;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use vaxel_auth::web::WebRules;
 use vaxel_core::{
+    balance::Balance,
     id::{Id, Service},
     service::{EraChoice, Limits, ToolFilter, Validate},
     time::Clock,
@@ -167,6 +168,7 @@ impl Scene {
             validate: Validate::None,
             catalog: Some(Arc::new(catalog)),
             links: vec![link.clone()],
+            balance: Balance::default(),
             unavailable: None,
         });
         self.links.push(link);

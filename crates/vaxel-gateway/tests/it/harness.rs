@@ -14,6 +14,7 @@ use vaxel_auth::{
     web::WebRules,
 };
 use vaxel_core::{
+    balance::Balance,
     call::CallRecord,
     catalog::Catalog,
     failure::Failure,
@@ -232,6 +233,7 @@ impl Rig {
             validate: terms.validate,
             catalog: Some(Arc::clone(&catalog)),
             links: vec![link.clone()],
+            balance: Balance::default(),
             unavailable: None,
         });
         Ok(Served { id, link, catalog })
@@ -254,6 +256,7 @@ impl Rig {
             validate: Validate::None,
             catalog,
             links: links.into_iter().collect(),
+            balance: Balance::default(),
             unavailable,
         });
     }

@@ -11,6 +11,8 @@ mod doors;
 mod eras;
 mod hostile;
 mod http_faults;
+mod http_tools;
+mod idle;
 mod mirrors;
 mod offers;
 mod oldest;

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use vaxel_core::{
+    balance::Balance,
     call::{CallRecord, Outcome},
     failure::{Failure, Kind},
     principal::Principal,
@@ -277,6 +278,7 @@ async fn a_tool_whose_schema_cannot_be_used_says_so_and_harms_no_other() {
         validate: Validate::None,
         catalog: Some(served.catalog.clone()),
         links: vec![served.link.clone()],
+        balance: Balance::default(),
         unavailable: None,
     });
     let answer = client.call("new__odd", r#"{"x":1}"#).await;

@@ -10,7 +10,7 @@ use vaxel_client::{Client, segment};
 use super::{
     Context, Why, dependencies,
     edit::{self, Subject},
-    health, history,
+    health, history, http,
 };
 use crate::output;
 
@@ -18,7 +18,7 @@ use crate::output;
 pub(super) enum Command {
     /// Add a service
     #[command(
-        after_help = "Examples:\n  vaxel service add everything -- npx -y @modelcontextprotocol/server-everything\n  vaxel service add github --url https://api.example.com/mcp --header 'Authorization=Bearer …'\n  vaxel service add files --env DEBUG=1 --tag local -- npx -y @modelcontextprotocol/server-filesystem /tmp"
+        after_help = "Examples:\n  vaxel service add everything -- npx -y @modelcontextprotocol/server-everything\n  vaxel service add github --url https://api.example.com/mcp --header 'Authorization=Bearer …'\n  vaxel service add wallet --http 127.0.0.1:8000 --http 127.0.0.1:8001=2 --tool create_wallet --health-path /health\n  vaxel service add files --env DEBUG=1 --tag local -- npx -y @modelcontextprotocol/server-filesystem /tmp"
     )]
     Add(Box<AddArgs>),
     /// List services
@@ -124,6 +124,8 @@ pub(super) struct AddArgs {
     /// Base URL of another Vaxel than the one on this machine; elsewhere this is --url
     #[arg(id = "url", long = "vaxel", value_name = "URL")]
     _vaxel: Option<url::Url>,
+    #[command(flatten)]
+    http: http::HttpArgs,
     /// Program and arguments of a stdio server, after `--`
     #[arg(last = true)]
     command: Vec<String>,
@@ -156,6 +158,17 @@ pub(super) struct AddArgs {
     /// Processes that share the calls
     #[arg(long, default_value_t = 1)]
     replicas: u16,
+    /// Which instance takes the next call, where there are several
+    #[arg(
+        long,
+        value_name = "WAY",
+        value_parser = ["round_robin", "least_connections", "weighted", "peak_ewma", "consistent_hash"],
+        default_value = "peak_ewma"
+    )]
+    balance: String,
+    /// Stop the program when nobody has called it for so long; the next call starts it
+    #[arg(long, value_name = "TIME")]
+    idle_timeout: Option<String>,
     /// Service that it needs: it starts after that one
     #[arg(long, value_name = "NAME")]
     depends_on: Vec<String>,
@@ -320,6 +333,10 @@ async fn add(args: &AddArgs, client: &Client, context: &Context) -> anyhow::Resu
     if let Some(health) = &args.health {
         spec.insert("health".to_owned(), health.clone());
     }
+    spec.insert("balance".to_owned(), args.balance.as_str().into());
+    if let Some(idle) = &args.idle_timeout {
+        spec.insert("idle_timeout".to_owned(), idle.as_str().into());
+    }
     if let Some(description) = &args.description {
         spec.insert("description".to_owned(), description.as_str().into());
     }
@@ -344,6 +361,12 @@ async fn add(args: &AddArgs, client: &Client, context: &Context) -> anyhow::Resu
 }
 
 fn source(args: &AddArgs) -> anyhow::Result<Value> {
+    if !args.http.http.is_empty() {
+        if !args.env.is_empty() || args.cwd.is_some() {
+            bail!("--env and --cwd belong to a program; an HTTP service takes --header");
+        }
+        return args.http.source(&pairs(&args.header, "--header")?);
+    }
     match (&args.url, args.command.split_first()) {
         (Some(url), _) => {
             if !args.env.is_empty() || args.cwd.is_some() {
@@ -357,7 +380,7 @@ fn source(args: &AddArgs) -> anyhow::Result<Value> {
         }
         (None, Some((program, rest))) => {
             if !args.header.is_empty() {
-                bail!("--header belongs to a remote server (--url); a program takes --env");
+                bail!("--header belongs to a remote server (--url, --http); a program takes --env");
             }
             let env = pairs(&args.env, "--env")?;
             let program = if program.starts_with("./") || program.starts_with("../") {
@@ -372,8 +395,8 @@ fn source(args: &AddArgs) -> anyhow::Result<Value> {
             Ok(json!({ "process": process }))
         }
         (None, None) => bail!(
-            "say what to run or reach: `vaxel service add {0} -- COMMAND ARGS…` or \
-             `vaxel service add {0} --url URL`",
+            "say what to run or reach: `vaxel service add {0} -- COMMAND ARGS…`, \
+             `vaxel service add {0} --url URL` or `vaxel service add {0} --http HOST:PORT --tool NAME`",
             args.name
         ),
     }

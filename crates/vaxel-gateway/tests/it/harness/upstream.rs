@@ -64,6 +64,8 @@ impl Seen {
 pub(crate) enum Reply {
     /// A status and a JSON body.
     Json(u16, String),
+    /// A status and a body of this type.
+    Plain(u16, &'static str, &'static [u8]),
     /// The same with a session id.
     Opened(String, String),
     /// Events, and then the end.
@@ -239,6 +241,14 @@ async fn render(inner: &Arc<Inner>, reply: Reply) -> Response<Body> {
     };
     match reply {
         Reply::Json(status, text) => response(status, "application/json", full(text)),
+        Reply::Plain(status, kind, body) => {
+            let body = Full::new(Bytes::from_static(body));
+            response(
+                status,
+                kind,
+                body.map_err(|never| match never {}).boxed_unsync(),
+            )
+        }
         Reply::Opened(id, text) => {
             let mut opened = response(200, "application/json", full(text));
             opened
