@@ -16,6 +16,7 @@ use crate::{context::Context, problem::Refusal};
 
 mod ai_platform;
 mod devq;
+mod happyos;
 pub(crate) mod stage6;
 
 /// Every path of every system.
@@ -23,6 +24,7 @@ pub(crate) fn router() -> Router<Context> {
     Router::new()
         .merge(ai_platform::router())
         .merge(devq::router())
+        .merge(happyos::router())
 }
 
 /// A failure as these clients read it: a status, and the sentence under `error` and `detail`.

@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeSet,
     ops::Deref,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -61,8 +58,8 @@ use self::{
     connections::Connections,
     ear::{Ear, Listened},
     heard::Heard,
-    told_level::ToldLevel,
     pulse::{Pulse, was_unsent},
+    told_level::ToldLevel,
     usage::{Gate, OpenTasks},
 };
 use crate::{gateway::Shared, session};

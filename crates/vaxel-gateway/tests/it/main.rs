@@ -13,6 +13,7 @@ mod hostile;
 mod http_faults;
 mod http_tools;
 mod idle;
+mod meta;
 mod mirrors;
 mod offers;
 mod oldest;

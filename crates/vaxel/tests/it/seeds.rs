@@ -236,3 +236,186 @@ fn devq_lists_checks_and_calls_services() {
             .starts_with("No healthy instances of context7-mcp")
     );
 }
+
+/// A domain server over plain HTTP: its health, and tools that say what they were called with.
+const DOMAIN_SERVER: &str = r#"
+import http.server, json, sys
+class Server(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def reply(self, value):
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        self.reply({"status": "ok"})
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.reply({"path": self.path, "with": json.loads(body)})
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+print(server.server_port, flush=True)
+server.serve_forever()
+"#;
+
+/// Ends with its block.
+struct DomainServer(std::process::Child, u16);
+
+impl DomainServer {
+    fn start() -> Self {
+        let mut child = std::process::Command::new("python3")
+            .args(["-c", DOMAIN_SERVER])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+        Self(child, line.trim().parse().unwrap())
+    }
+
+    /// What it says of itself, as in the HappyOS document.
+    fn registration(&self) -> Value {
+        json!({
+            "id": "crypto-mcp", "url": format!("http://127.0.0.1:{}", self.1),
+            "tools": ["create_wallet", "deploy_token"], "health_url": "/health"
+        })
+    }
+}
+
+impl Drop for DomainServer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn happyos_servers_register_themselves_and_are_found() {
+    let vaxel = TestVaxel::start();
+    let door = Door::of(&vaxel);
+    let server = DomainServer::start();
+    let registration = server.registration();
+    // At every start of the server.
+    for _ in 0..2 {
+        let answer = ok(&door, "POST", "/register", Some(&registration));
+        assert_eq!(answer, json!({ "status": "registered" }));
+    }
+    let services = ok(&door, "GET", "/services", None);
+    let service = &services["crypto-mcp"];
+    for field in ["url", "tools", "health_url"] {
+        assert_eq!(service[field], registration[field], "{field}");
+    }
+    assert_eq!(service["status"], "healthy");
+    assert!(service["last_seen"].is_string());
+    let tools = ok(&door, "GET", "/service/crypto-mcp/tools", None);
+    assert_eq!(tools, json!(["create_wallet", "deploy_token"]));
+    assert_eq!(ok(&door, "GET", "/service/unknown/tools", None), json!([]));
+
+    let ready = ok(
+        &door,
+        "GET",
+        "/api/v1/services/crypto-mcp/health?wait=30s",
+        None,
+    );
+    assert_eq!(ready["ready"], true, "{ready}");
+    let shown = ok(&door, "GET", "/api/v1/services/crypto-mcp", None);
+    assert_eq!(
+        shown["version"], 1,
+        "the second registration changed nothing"
+    );
+    let call = json!({ "tool": "create_wallet", "args": { "name": "mine" } });
+    let done = ok(&door, "POST", "/api/services/crypto-mcp/call", Some(&call));
+    assert_eq!(done["structuredContent"]["path"], "/tools/create_wallet");
+    assert_eq!(done["structuredContent"]["with"], json!({ "name": "mine" }));
+
+    let (status, answer) = told(&door, "POST", "/register", Some(&json!({ "id": "x" })));
+    assert_eq!(status, 422, "{answer}");
+}
+
+#[test]
+fn a_server_that_says_no_more_that_it_lives_is_unhealthy_and_then_gone() {
+    let vaxel = TestVaxel::start();
+    let door = Door::of(&vaxel);
+    let server = DomainServer::start();
+    let mut registration = server.registration();
+    registration["ttl"] = json!(1);
+    ok(&door, "POST", "/register", Some(&registration));
+    let heard = ok(&door, "POST", "/api/v1/services/crypto-mcp/heartbeat", None);
+    assert!(
+        heard["expires_at"].as_str() > heard["heard_at"].as_str(),
+        "{heard}"
+    );
+    crate::harness::wait_for("the silence to show", || {
+        let services = ok(&door, "GET", "/services", None);
+        services["crypto-mcp"]["status"] == "unhealthy"
+    });
+    ok(&door, "POST", "/register", Some(&registration));
+    crate::harness::wait_for("it to be removed", || {
+        ok(&door, "GET", "/services", None)
+            .get("crypto-mcp")
+            .is_none()
+    });
+    let archive = ok(&door, "GET", "/api/v1/services?deleted=true", None);
+    assert_eq!(archive["items"][0]["name"], "crypto-mcp");
+    vaxel.ok(&["service", "add", "plain", "--disabled", "--", "true"]);
+    let (status, answer) = told(&door, "POST", "/api/v1/services/plain/heartbeat", None);
+    assert_eq!(status, 409, "{answer}");
+}
+
+#[test]
+fn stage_6_registers_changes_and_removes_services_in_its_own_form() {
+    let vaxel = TestVaxel::start();
+    let door = Door::of(&vaxel);
+    let service = json!({
+        "name": "service_name", "description": "Service description", "type": "executable",
+        "hosting_mode": "stdio", "tools": [], "routes": [], "status": "active", "tags": ["a"],
+        "config": {
+            "runtime": { "command": "python3", "args": [echo_server(vaxel.home.path())],
+                         "timeout": "20s", "memory": "512MiB" },
+            "security": { "deny_tools": ["die"] },
+            "integration": { "depends_on": [] },
+        }
+    });
+    let (status, created) = told(&door, "POST", "/api/v1/services", Some(&service));
+    assert_eq!(status, 201, "{created}");
+    let id = created["service_id"].as_str().unwrap();
+    assert_eq!(
+        (&created["id"], &created["name"]),
+        (&json!(id), &json!("service_name"))
+    );
+    let path = format!("/api/v1/services/{id}");
+    ok(&door, "GET", &format!("{path}/health?wait=30s"), None);
+    let shown = ok(&door, "GET", &format!("{path}?form=stage6"), None);
+    for field in ["name", "description", "type", "hosting_mode", "status"] {
+        assert_eq!(shown[field], service[field], "{field}");
+    }
+    assert_eq!(shown["config"]["runtime"]["command"], "python3");
+    assert_eq!(shown["config"]["security"], service["config"]["security"]);
+    assert_eq!(shown["tools"], json!(["echo", "env", "die"]));
+    let canonical = ok(&door, "GET", &path, None);
+    assert_eq!(
+        (&canonical["id"], &canonical["service_id"]),
+        (&json!(id), &json!(id))
+    );
+
+    let mut inactive = shown.clone();
+    inactive["status"] = json!("inactive");
+    let changed = ok(&door, "PUT", &path, Some(&inactive));
+    assert_eq!(changed["status"], "inactive");
+    let tools = ok(&door, "GET", &format!("{path}/tools"), None);
+    assert_eq!(tools["items"].as_array().unwrap().len(), 3);
+    ok(&door, "DELETE", &path, None);
+    assert_eq!(told(&door, "GET", &path, None).0, 404);
+
+    let function = json!({ "name": "x", "type": "function", "hosting_mode": "stdio" });
+    let (status, answer) = told(&door, "POST", "/api/v1/services", Some(&function));
+    assert_eq!(status, 422, "{answer}");
+    assert!(
+        answer["errors"].to_string().contains("`script`"),
+        "{answer}"
+    );
+}

@@ -1,0 +1,189 @@
+//! The HappyOS Service Registry: `POST /register`, `GET /services`, `GET /service/{id}/tools`.
+
+use axum::{
+    Json as Answer, Router,
+    extract::State,
+    http::StatusCode,
+    routing::{get, post},
+};
+use serde_json::{Map, Value, json};
+use url::Url;
+use vaxel_control::{Change, Observed, OfferKind, ServiceFilter, ServiceRef};
+use vaxel_core::{
+    failure::{Failure, Kind},
+    principal::Principal,
+    service::{HttpSource, ServiceDraft, Source},
+    status::Health,
+};
+
+use super::{Told, devq, service_name};
+use crate::{
+    context::Context,
+    extract::{Caller, Json, Path},
+};
+
+pub(super) fn router() -> Router<Context> {
+    Router::new()
+        .route("/register", post(register))
+        .route("/services", get(services))
+        .route("/service/{service}/tools", get(tools))
+}
+
+/// Registers a service, or says that it still lives: what is as it was is only heard.
+async fn register(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+    Json(body): Json,
+) -> Result<Answer<Value>, Told> {
+    let draft = draft(&body, &context)?;
+    let service = ServiceRef::Name(draft.name.clone());
+    match context.control.service(&caller, &service).await {
+        Ok(old) if old.resource.spec == draft.spec => {}
+        Ok(old) => {
+            let change = Change::UpdateService {
+                service: service.clone(),
+                draft: Box::new(draft),
+                expected: Some(old.resource.version),
+            };
+            context.control.submit(&caller, change).await?;
+        }
+        Err(failure) if failure.kind == Kind::UnknownService => {
+            let change = Change::CreateService(Box::new(draft));
+            context.control.submit(&caller, change).await?;
+        }
+        Err(failure) => return Err(failure.into()),
+    }
+    context.control.heartbeat(&caller, &service).await?;
+    Ok(Answer(json!({ "status": "registered" })))
+}
+
+fn draft(body: &Value, context: &Context) -> Result<ServiceDraft, Told> {
+    let missing = |field: &str| {
+        let sentence = format!("`{field}` is missing");
+        Told::new(StatusCode::UNPROCESSABLE_ENTITY, sentence)
+    };
+    let id = body["id"].as_str().ok_or_else(|| missing("id"))?;
+    let text = body["url"].as_str().ok_or_else(|| missing("url"))?;
+    let url: Url = text.parse().map_err(|error| {
+        Told::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            format!("`url` is no URL: {error}"),
+        )
+    })?;
+    let name = service_name(id)?;
+    let mut spec = json!({ "source": { "http": {
+        "instances": [{ "host": url.host_str(), "port": url.port_or_known_default() }],
+        "scheme": url.scheme(), "base_path": url.path().trim_end_matches('/'),
+        "tools": body.get("tools").filter(|tools| !tools.is_null()).unwrap_or(&json!([])),
+    } } });
+    if let Some(path) = body["health_url"].as_str() {
+        // A path, or the whole address.
+        let path = path
+            .parse()
+            .map_or_else(|_| path.to_owned(), |url: Url| url.path().to_owned());
+        spec["source"]["http"]["health_path"] = json!(path);
+    }
+    if name.as_str() != id {
+        spec["title"] = json!(id);
+    }
+    let ttl = body["ttl"].as_u64();
+    let seconds = ttl.or_else(|| Some(context.control.default_lease()?.as_secs()));
+    if let Some(seconds) = seconds {
+        spec["lease"] = json!(format!("{seconds}s"));
+    }
+    let draft = json!({ "name": name, "tags": ["registered"], "spec": spec });
+    Ok(
+        ServiceDraft::from_json(&draft)
+            .map_err(|issues| Failure::invalid("The service", issues))?,
+    )
+}
+
+async fn services(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+) -> Result<Answer<Map<String, Value>>, Told> {
+    let filter = ServiceFilter {
+        source: Some("http".to_owned()),
+        ..ServiceFilter::default()
+    };
+    let all = devq::all_services(&context, &caller, &filter).await?;
+    let shown = all.iter().filter_map(|one| shown(one, &context));
+    Ok(Answer(shown.collect()))
+}
+
+fn shown(observed: &Observed, context: &Context) -> Option<(String, Value)> {
+    let resource = &observed.resource;
+    let Source::Http(http) = &resource.spec.source else {
+        return None;
+    };
+    let healthy = matches!(
+        observed.status.health,
+        Health::Healthy | Health::Degraded | Health::Starting
+    );
+    let seen = context
+        .control
+        .last_seen(resource.id)
+        .unwrap_or(resource.updated_at);
+    let service = json!({
+        "url": url(http),
+        "tools": names(http),
+        "health_url": http.health_path,
+        "last_seen": seen,
+        "status": if healthy { "healthy" } else { "unhealthy" },
+    });
+    let id = resource
+        .spec
+        .title
+        .clone()
+        .unwrap_or_else(|| resource.name.to_string());
+    Some((id, service))
+}
+
+fn url(http: &HttpSource) -> Option<String> {
+    let first = http.instances.first()?;
+    let scheme = http.scheme.as_str();
+    Some(format!(
+        "{scheme}://{}:{}{}",
+        first.host, first.port, http.base_path
+    ))
+}
+
+fn names(http: &HttpSource) -> Vec<&str> {
+    http.tools.iter().map(|tool| tool.name.as_str()).collect()
+}
+
+/// The tools of a service; of one that is not known, none, as that registry says.
+async fn tools(
+    Caller(caller): Caller,
+    State(context): State<Context>,
+    Path(service): Path<String>,
+) -> Result<Answer<Vec<String>>, Told> {
+    let service = ServiceRef::Name(service_name(&service)?);
+    match context.control.service(&caller, &service).await {
+        Ok(found) => {
+            let names = match &found.resource.spec.source {
+                Source::Http(http) => names(http).into_iter().map(str::to_owned).collect(),
+                _ => offered(&context, &caller, &service).await?,
+            };
+            Ok(Answer(names))
+        }
+        Err(failure) if failure.kind == Kind::UnknownService => Ok(Answer(Vec::new())),
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+async fn offered(
+    context: &Context,
+    caller: &Principal,
+    service: &ServiceRef,
+) -> Result<Vec<String>, Told> {
+    let offers = context
+        .control
+        .offers(caller, service, OfferKind::Tools)
+        .await?;
+    Ok(offers
+        .items
+        .iter()
+        .map(|tool| tool.own.to_string())
+        .collect())
+}
