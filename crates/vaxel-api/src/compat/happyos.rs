@@ -149,7 +149,7 @@ fn url(http: &HttpSource) -> Option<String> {
 }
 
 fn names(http: &HttpSource) -> Vec<&str> {
-    http.tools.iter().map(|tool| tool.name.as_str()).collect()
+    http.tools.iter().map(|tool| tool.name().as_str()).collect()
 }
 
 /// The tools of a service; of one that is not known, none, as that registry says.
