@@ -287,9 +287,9 @@ fn what_a_session_set_and_the_store_did_not_take_before_the_end_is_said_in_the_l
     let held = Held::store(&vaxel);
     let level = json!({"level": "error"});
     assert_eq!(ask(&raw, &session, "logging/setLevel", &level).status, 200);
-    vaxel.ok(&["down"]);
+    wait_for("the log to say so", || vaxel.log().contains(NOT_SAVED));
+    vaxel.kill();
     drop(held);
-    assert!(vaxel.log().contains(NOT_SAVED), "{}", vaxel.log());
     vaxel.launch();
     let known = ask(&Raw::of(&vaxel), &session, "ping", &json!({}));
     assert_eq!(known.status, 200, "the session itself needs no store");
