@@ -125,7 +125,7 @@ fn shown(observed: &Observed, context: &Context) -> Option<(String, Value)> {
         .last_seen(resource.id)
         .unwrap_or(resource.updated_at);
     let service = json!({
-        "url": url(http),
+        "url": http.base_url(0),
         "tools": names(http),
         "health_url": http.health_path,
         "last_seen": seen,
@@ -139,14 +139,6 @@ fn shown(observed: &Observed, context: &Context) -> Option<(String, Value)> {
     Some((id, service))
 }
 
-fn url(http: &HttpSource) -> Option<String> {
-    let first = http.instances.first()?;
-    let scheme = http.scheme.as_str();
-    Some(format!(
-        "{scheme}://{}:{}{}",
-        first.host, first.port, http.base_path
-    ))
-}
 
 fn names(http: &HttpSource) -> Vec<&str> {
     http.tools.iter().map(|tool| tool.name().as_str()).collect()
