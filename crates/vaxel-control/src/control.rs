@@ -169,6 +169,12 @@ impl Control {
         self.inner.shutdown.cancelled().await;
     }
 
+    /// Says that the server is about to end: it is not ready any more, and those who follow the feed are
+    /// told, so that nobody waits for them.
+    pub fn announce_end(&self) {
+        self.inner.shutdown.cancel();
+    }
+
     /// Ends everything: changes in flight are finished, services are drained and stopped, records are
     /// written, the store is closed. Takes at most the configured grace for each of these.
     pub async fn stop(&self) {

@@ -273,6 +273,8 @@ pub struct FeedReader {
     after: u64,
     seat: Arc<Seat>,
     newest: watch::Receiver<u64>,
+    /// When the caller's key is worthless.
+    expires_at: Option<Timestamp>,
     is_over: bool,
 }
 
@@ -316,6 +318,9 @@ impl FeedReader {
             let reason = "You took nothing for too long while changes were waiting; ask for those \
                           after your number again";
             return Some(reason);
+        }
+        if self.expires_at.is_some_and(|end| end <= self.control.now()) {
+            return Some("Your key expired");
         }
         let ends = self.control.inner.shutdown.is_cancelled();
         ends.then_some("The server is ending")
@@ -386,6 +391,14 @@ impl Control {
         let reset = query.after.filter(|after| *after > now);
         let reset = reset.map(|_| FeedItem::Reset(now));
         let after = query.after.unwrap_or(now).min(now);
+        let expires_at = match caller.key() {
+            Some(id) => {
+                let keys = self.store().keys().await?;
+                let own = keys.into_iter().find(|row| row.id == id);
+                own.and_then(|row| row.expires_at)
+            }
+            None => None,
+        };
         let reader = FeedReader {
             control: self.clone(),
             caller: caller.clone(),
@@ -393,6 +406,7 @@ impl Control {
             after,
             seat: feed.sit(after, self.now())?,
             newest,
+            expires_at,
             is_over: false,
         };
         Ok((reader, reset))

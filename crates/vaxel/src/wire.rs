@@ -132,6 +132,7 @@ impl Running {
 
     /// Ends everything in order: no new requests, then services, then the store.
     pub(crate) async fn stop(self) {
+        self.control.announce_end();
         self.stop.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the listener broke off");

@@ -266,6 +266,40 @@ async fn a_reader_whose_key_is_revoked_is_told_so_and_nothing_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_feed_ends_with_the_key_that_it_was_opened_with() {
+    let folder = folder();
+    let home = open(folder.path()).await;
+    let draft = KeyDraft {
+        name: "brief".to_owned(),
+        permissions: Role::Admin.permissions(),
+        expires_in: Some(vaxel_core::quantity::Span(Duration::from_millis(1))),
+    };
+    let made = home
+        .control
+        .submit(&home.admin, Change::CreateKey(draft))
+        .await
+        .unwrap();
+    let key = made.into_key().unwrap().stored;
+    while vaxel_core::time::Clock::system().now() < key.expires_at.unwrap() {
+        tokio::task::yield_now().await;
+    }
+    let brief = Principal {
+        proof: Proof::Key(key.id),
+        ..Principal::system()
+    };
+    let (mut feed, _) = home
+        .control
+        .follow(&brief, FeedQuery::default())
+        .await
+        .unwrap();
+    let FeedItem::End(reason, _) = next(&mut feed).await else {
+        panic!("the feed goes on");
+    };
+    assert!(reason.contains("expired"), "{reason}");
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_number_that_is_not_kept_any_more_leads_to_a_new_beginning() {
     let folder = folder();
     let home = open(folder.path()).await;
