@@ -1,11 +1,6 @@
 //! The upstream side of a call: one [`Link`] per connected instance, whatever its transport and era.
 
-use std::{
-    collections::BTreeSet,
-    ops::Deref,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, ops::Deref, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};

@@ -139,9 +139,8 @@ fn shown(observed: &Observed, context: &Context) -> Option<(String, Value)> {
     Some((id, service))
 }
 
-
 fn names(http: &HttpSource) -> Vec<&str> {
-    http.tools.iter().map(|tool| tool.name().as_str()).collect()
+    http.tools.iter().map(|tool| tool.name()).collect()
 }
 
 /// The tools of a service; of one that is not known, none, as that registry says.

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Reply, Rig, Seen, Upstream,
-    client::Message,
     socket::{Socket, modern},
 };
 
@@ -43,7 +42,10 @@ fn told(answer: &Value) -> Value {
 
 fn named(told: &Value) -> Vec<&str> {
     let tools = told["tools"].as_array().unwrap();
-    tools.iter().map(|tool| tool["name"].as_str().unwrap()).collect()
+    tools
+        .iter()
+        .map(|tool| tool["name"].as_str().unwrap())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,22 +54,49 @@ async fn the_meta_view_lists_four_tools_and_the_others_are_found_through_them() 
     let _upstreams = world(&rig).await;
     for client in [rig.modern(), rig.legacy().await] {
         let meta = client.clone().at("/mcp?view=meta");
-        let four = ["list_available_tools", "search_tools", "describe_tool", "call_tool"];
+        let four = [
+            "list_available_tools",
+            "search_tools",
+            "describe_tool",
+            "call_tool",
+        ];
         assert_eq!(meta.tools().await, four);
-        assert_eq!(client.tools().await.len(), 4, "two of each service are listed elsewhere");
+        assert_eq!(
+            client.tools().await.len(),
+            4,
+            "two of each service are listed elsewhere"
+        );
         assert!(client.tools().await.iter().all(|name| name.contains("__")));
 
         let all = told(&meta.call("list_available_tools", "{}").await);
         assert_eq!(named(&all).len(), 4);
         let first = &all["tools"][0];
-        assert_eq!((&first["service"], &first["tool"]), (&json!("context7-mcp"), &json!("delete")));
+        assert_eq!(
+            (&first["service"], &first["tool"]),
+            (&json!("context7-mcp"), &json!("delete"))
+        );
         assert_eq!(first["input_schema"]["type"], "object");
-        let some = told(&meta.call("list_available_tools", r#"{"service":"mail"}"#).await);
+        let some = told(
+            &meta
+                .call("list_available_tools", r#"{"service":"mail"}"#)
+                .await,
+        );
         assert_eq!(named(&some), ["mail__delete", "mail__semantic_search"]);
-        let found = told(&meta.call("search_tools", r#"{"query":"find by MEANING","limit":1}"#).await);
+        let found = told(
+            &meta
+                .call("search_tools", r#"{"query":"find by MEANING","limit":1}"#)
+                .await,
+        );
         assert_eq!(named(&found), ["context7-mcp__semantic_search"]);
-        let one = told(&meta.call("describe_tool", r#"{"name":"mail__delete"}"#).await);
-        assert_eq!((&one["name"], &one["description"]), (&json!("mail__delete"), &json!("Removes a document")));
+        let one = told(
+            &meta
+                .call("describe_tool", r#"{"name":"mail__delete"}"#)
+                .await,
+        );
+        assert_eq!(
+            (&one["name"], &one["description"]),
+            (&json!("mail__delete"), &json!("Removes a document"))
+        );
     }
 }
 
@@ -81,16 +110,27 @@ async fn call_tool_takes_each_of_its_forms_everywhere_and_calls_as_any_other_cal
         r#"{"service":"context7-mcp","tool":"semantic_search","arguments":{"query":"FastAPI patterns"}}"#,
         r#"{"name":"context7-mcp__semantic_search","args":{"query":"FastAPI patterns"}}"#,
     ];
-    for client in [rig.modern(), rig.legacy().await, rig.modern().at("/mcp?view=meta")] {
+    for client in [
+        rig.modern(),
+        rig.legacy().await,
+        rig.modern().at("/mcp?view=meta"),
+    ] {
         for form in forms {
             let answer = client.call("call_tool", form).await;
-            assert_eq!(answer["result"]["content"][0]["text"], expected, "{form}: {answer}");
+            assert_eq!(
+                answer["result"]["content"][0]["text"], expected,
+                "{form}: {answer}"
+            );
         }
     }
     assert!(!upstreams[0].seen("tools/call").is_empty());
     let mut socket = Socket::open(rig.address, "/mcp", &rig.keys[0]).await;
     let arguments: Value = serde_json::from_str(forms[0]).unwrap();
-    let call = modern(7, "tools/call", json!({"name": "call_tool", "arguments": arguments}));
+    let call = modern(
+        7,
+        "tools/call",
+        json!({"name": "call_tool", "arguments": arguments}),
+    );
     socket.send(&call).await;
     let answer = socket.answer(&json!(7)).await;
     assert_eq!(answer["result"]["content"][0]["text"], expected, "{answer}");
@@ -102,10 +142,22 @@ async fn what_is_not_there_or_not_named_is_told() {
     let _upstreams = world(&rig).await;
     let client = rig.modern();
     for (tool, arguments, part) in [
-        ("call_tool", r#"{"service":"mail","tool":"send"}"#, "no tool `send` of `mail`"),
-        ("call_tool", r#"{"tool":"delete"}"#, "needs `service` and `tool`"),
+        (
+            "call_tool",
+            r#"{"service":"mail","tool":"send"}"#,
+            "no tool `send` of `mail`",
+        ),
+        (
+            "call_tool",
+            r#"{"tool":"delete"}"#,
+            "needs `service` and `tool`",
+        ),
         ("call_tool", r#"{"name":"nothing__here"}"#, "nothing__here"),
-        ("describe_tool", r#"{"name":"nothing__here"}"#, "nothing__here"),
+        (
+            "describe_tool",
+            r#"{"name":"nothing__here"}"#,
+            "nothing__here",
+        ),
         ("search_tools", "{}", "query"),
     ] {
         let answer = client.call(tool, arguments).await;
