@@ -107,7 +107,7 @@ impl Raw {
         stream
     }
 
-    fn modern(&self, method: &str, params: Value) -> Answer {
+    pub(crate) fn modern(&self, method: &str, params: Value) -> Answer {
         let name = params["name"].as_str().unwrap_or_default().to_owned();
         let headers = [
             ("mcp-protocol-version", "2026-07-28"),

@@ -12,6 +12,7 @@ mod first_run;
 mod fixture;
 mod history;
 mod health;
+mod http_services;
 mod matrix;
 mod peers;
 mod postgres;
