@@ -1,4 +1,4 @@
-//! The HappyOS Service Registry: `POST /register`, `GET /services`, `GET /service/{id}/tools`.
+//! The `HappyOS` Service Registry: `POST /register`, `GET /services`, `GET /service/{id}/tools`.
 
 use axum::{
     Json as Answer, Router,
@@ -12,7 +12,7 @@ use vaxel_control::{Change, Observed, OfferKind, ServiceFilter, ServiceRef};
 use vaxel_core::{
     failure::{Failure, Kind},
     principal::Principal,
-    service::{HttpSource, ServiceDraft, Source},
+    service::{HttpSource, HttpTool, ServiceDraft, Source},
     status::Health,
 };
 
@@ -140,7 +140,7 @@ fn shown(observed: &Observed, context: &Context) -> Option<(String, Value)> {
 }
 
 fn names(http: &HttpSource) -> Vec<&str> {
-    http.tools.iter().map(|tool| tool.name()).collect()
+    http.tools.iter().map(HttpTool::name).collect()
 }
 
 /// The tools of a service; of one that is not known, none, as that registry says.

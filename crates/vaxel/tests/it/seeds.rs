@@ -277,7 +277,7 @@ impl DomainServer {
         Self(child, line.trim().parse().unwrap())
     }
 
-    /// What it says of itself, as in the HappyOS document.
+    /// What it says of itself, as in the `HappyOS` document.
     fn registration(&self) -> Value {
         json!({
             "id": "crypto-mcp", "url": format!("http://127.0.0.1:{}", self.1),
