@@ -5,6 +5,7 @@
                                  (counted in FILE); afterwards it stays
     server.py silent             never answers
     server.py slow SECONDS       answers, but only after that time
+    server.py deaf               answers, but no tool call
     server.py drowsy SECONDS     answers, but `greet` takes that time
     server.py freeze FILE        answers up to and with its first tool call, then nothing more; with
                                  FILE there, which it makes then, it answers forever
@@ -121,6 +122,8 @@ for line in sys.stdin:
         sys.exit(3)
     if mode == "touchy" and method == "server/discover":
         sys.exit(1)
+    if method == "tools/call" and mode == "deaf":
+        continue
     result = result_of(method, message.get("params", {}))
     if result is None:
         error = {"code": -32601, "message": "no such method"}

@@ -129,6 +129,62 @@ async fn a_restart_mends_what_a_restart_can_mend() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_answers_pings_and_no_calls_is_not_well() {
+    let folder = folder();
+    let home = open_with(folder.path(), hurried).await;
+    let mut draft = scripted("deaf", &["deaf"]);
+    draft["spec"]["limits"] = json!({ "timeout": "20ms" });
+    draft["spec"]["health"] = json!({ "recovery": { "budget": 1 } });
+    home.create(draft).await.unwrap();
+    home.wait("deaf", |seen| seen.health == Health::Healthy)
+        .await;
+    // A caller without patience says nothing about the server.
+    for _ in 0..12 {
+        let late = home
+            .call_within("deaf__greet", Duration::from_millis(1))
+            .await;
+        assert!(late.is_err());
+    }
+    let service = reference("deaf");
+    let checked = home.control.check_health(&home.admin, &service).await;
+    assert_eq!(checked.unwrap().status.health, Health::Healthy);
+    home.submit(Change::RestartService(service)).await.unwrap();
+    let fresh = |seen: &ServiceStatus| {
+        seen.health == Health::Healthy && seen.lifecycle == Lifecycle::Active
+    };
+    home.wait("deaf", fresh).await;
+    for _ in 0..10 {
+        home.call("deaf__greet", json!({})).await.unwrap_err();
+    }
+    let restarted = |seen: &ServiceStatus| seen.instances.iter().any(|one| one.restarts == 1);
+    let status = home.wait("deaf", restarted).await;
+    let reason = status.instances[0].last_error.clone().unwrap();
+    assert!(reason.contains("but none of its last 10 calls"), "{reason}");
+    home.wait("deaf", |seen| seen.health == Health::Healthy)
+        .await;
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_has_ended_degrades_its_service() {
+    let folder = folder();
+    let home = open_with(folder.path(), hurried).await;
+    let mut draft = scripted("files", &["ok"]);
+    // {"alg":"none"} and {"exp":1000000000}: it ended in 2001.
+    let token = "eyJhbGciOiJub25lIn0.eyJleHAiOjEwMDAwMDAwMDB9.c2ln";
+    draft["spec"]["source"]["process"]["env"] = json!({ "API_TOKEN": token });
+    home.create(draft).await.unwrap();
+    let status = home
+        .wait("files", |seen| seen.health == Health::Degraded)
+        .await;
+    let reason = status.reason.unwrap();
+    let expected = "the token in `API_TOKEN` ended at 2001-09-09T01:46:40.000Z";
+    assert_eq!(reason, expected);
+    assert_eq!(home.call("files__greet", json!({})).await.unwrap(), "hello");
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_tool_promises_is_held_against_it() {
     let folder = folder();
     let home = open_with(folder.path(), hurried).await;

@@ -190,6 +190,17 @@ impl Home {
         self.wait(name, |status| status.lifecycle == state).await
     }
 
+    /// Calls a tool for a caller with so much patience.
+    pub(crate) async fn call_within(&self, exposed: &str, wait: Duration) -> Result<(), Failure> {
+        let input = ToolInput {
+            arguments: None,
+            timeout: Some(wait),
+        };
+        let target = ToolTarget::Exposed(exposed.to_owned());
+        let called = self.control.call_tool(&self.admin, &target, input);
+        called.await.map(drop)
+    }
+
     /// Calls a tool and answers the text of its result.
     pub(crate) async fn call(&self, exposed: &str, arguments: Value) -> Result<String, Failure> {
         let input = ToolInput {
