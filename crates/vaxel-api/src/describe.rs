@@ -33,6 +33,7 @@ pub(crate) fn head() -> OpenApi {
             "Sets: selections of what services offer, at addresses of their own",
         ),
         ("calls", "Records of calls, and what they add up to"),
+        ("templates", "Services with blanks"),
         ("keys", "API keys"),
         ("server", "The server itself"),
     ];

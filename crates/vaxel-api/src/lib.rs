@@ -21,6 +21,7 @@ mod toolsets;
 mod logs;
 mod calls;
 mod keys;
+mod templates;
 mod status;
 
 mod compat; // the doors of earlier systems

@@ -6,7 +6,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     calls, compat, context::Context, dependencies, describe, docs, events, health, keys, leases,
-    logs, problem, revisions, services, status, tools, toolsets, usage,
+    logs, problem, revisions, services, status, templates, tools, toolsets, usage,
 };
 
 /// Every endpoint that the document describes.
@@ -34,6 +34,8 @@ pub(crate) fn described() -> (Router<Context>, OpenApi) {
         .routes(routes!(leases::renew))
         .routes(routes!(dependencies::map))
         .routes(routes!(dependencies::impact))
+        .routes(routes!(services::config::get))
+        .routes(routes!(services::config::refresh))
         .routes(routes!(logs::read))
         .routes(routes!(calls::of_service))
         .routes(routes!(tools::service_tools))
@@ -47,6 +49,12 @@ pub(crate) fn described() -> (Router<Context>, OpenApi) {
         .routes(routes!(toolsets::list, toolsets::create))
         .routes(routes!(toolsets::get, toolsets::update, toolsets::delete))
         .routes(routes!(calls::list))
+        .routes(routes!(templates::list, templates::create))
+        .routes(routes!(
+            templates::get,
+            templates::update,
+            templates::delete
+        ))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
         .routes(routes!(status::get))
@@ -71,6 +79,7 @@ pub(crate) fn router(context: Context, described: Router<Context>) -> Router {
         .route("/errors", get(docs::errors))
         .route("/errors/{slug}", get(docs::error))
         .route("/api/v1/openapi.json", get(docs::openapi))
+        .route("/api/v1/schemas/service", get(services::config::schema))
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(context.config.body_max))

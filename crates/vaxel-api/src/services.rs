@@ -7,10 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use vaxel_control::{Change, Observed, Page, ServiceFilter};
-use vaxel_core::{
-    failure::Failure, fields::Fields, lifecycle::Lifecycle, principal::Principal,
-    service::ServiceDraft, status::Health,
-};
+use vaxel_core::{fields::Fields, lifecycle::Lifecycle, principal::Principal, status::Health};
 
 use crate::{
     compat::stage6,
@@ -19,10 +16,11 @@ use crate::{
     problem::Refusal,
 };
 
+pub(crate) mod config;
 mod view;
 
 pub(crate) use view::ServiceView;
-use view::{ServiceListView, StatsView};
+use view::{ServiceBody, ServiceListView, StatsView};
 
 /// Which services, and which page of them.
 #[derive(utoipa::IntoParams)]
@@ -148,11 +146,11 @@ pub(crate) async fn list(
 /// Create a service
 ///
 /// Answers when the service is stored; it is started in the background. See its health for when it is
-/// ready.
+/// ready. With `extends` it is made from a template, and `spec` holds what is to be different.
 #[utoipa::path(
     post, path = "/api/v1/services", operation_id = "create_service", tag = "services",
     params(On),
-    request_body(content = ServiceDraft, example = json!({
+    request_body(content = ServiceBody, example = json!({
         "name": "everything",
         "spec": { "source": { "process": {
             "command": "npx", "args": ["-y", "@modelcontextprotocol/server-everything"]
@@ -172,7 +170,10 @@ pub(crate) async fn create(
     On(terms): On,
     Json(body): Json,
 ) -> Result<Response, Refusal> {
-    let change = Change::CreateService(Box::new(draft(&body)?));
+    let change = match Form::of(&body) {
+        Form::Canonical => Change::create(&body)?,
+        Form::Stage6 => Change::CreateService(Box::new(stage6::draft(&body)?)),
+    };
     let service = context
         .control
         .on(terms)
@@ -278,7 +279,7 @@ async fn show(
         ("service" = String, Path, description = "Id or name"),
         On,
     ),
-    request_body = ServiceDraft,
+    request_body = ServiceBody,
     responses(
         (status = 200, description = "Stored", body = ServiceView, headers(
             ("ETag" = String, description = "Its new version"),
@@ -293,10 +294,13 @@ pub(crate) async fn update(
     On(terms): On,
     Json(body): Json,
 ) -> Result<Response, Refusal> {
-    let change = Change::UpdateService {
-        service: service.parse()?,
-        draft: Box::new(draft(&body)?),
-        expected: terms.expected,
+    let change = match Form::of(&body) {
+        Form::Canonical => Change::update(service.parse()?, &body, terms.expected)?,
+        Form::Stage6 => Change::UpdateService {
+            service: service.parse()?,
+            draft: Box::new(stage6::draft(&body)?),
+            expected: terms.expected,
+        },
     };
     let service = context
         .control
@@ -482,15 +486,6 @@ pub(crate) async fn stats(
 ) -> Result<Answer<StatsView>, Refusal> {
     let stats = context.control.stats(&caller, &service.parse()?).await?;
     Ok(Answer(stats.into()))
-}
-
-fn draft(body: &serde_json::Value) -> Result<ServiceDraft, Failure> {
-    match Form::of(body) {
-        Form::Canonical => {
-            ServiceDraft::from_json(body).map_err(|issues| Failure::invalid("The service", issues))
-        }
-        Form::Stage6 => stage6::draft(body),
-    }
 }
 
 /// The service with its version as `ETag`.

@@ -11,6 +11,7 @@ use vaxel_core::{
     principal::{Permission, Permissions, Role},
     quantity::Span,
     service::ServiceDraft,
+    template::{DerivedDraft, Template},
     toolset::ToolsetDraft,
 };
 
@@ -21,12 +22,48 @@ use crate::{query::Observed, revision::RevisionRef, toolset::ObservedToolset};
 pub enum Change {
     /// A new service. `mcp:write`.
     CreateService(Box<ServiceDraft>),
+    /// A new service from a template. `mcp:write`.
+    CreateDerived(Box<DerivedDraft>),
     /// Another desired state for a service. `mcp:write`.
     UpdateService {
         /// Which.
         service: ServiceRef,
         /// The whole new state.
         draft: Box<ServiceDraft>,
+        /// Refuse when the current version is another one.
+        expected: Option<u64>,
+    },
+    /// Another desired state for a service, from a template. `mcp:write`.
+    UpdateDerived {
+        /// Which.
+        service: ServiceRef,
+        /// The whole new state.
+        draft: Box<DerivedDraft>,
+        /// Refuse when the current version is another one.
+        expected: Option<u64>,
+    },
+    /// The template that a service was made from is rendered again, as it is now. `mcp:write`.
+    RefreshService {
+        /// Which.
+        service: ServiceRef,
+        /// Refuse when the current version is another one.
+        expected: Option<u64>,
+    },
+    /// A new template. `mcp:manage`; `host:execute` to approve it.
+    CreateTemplate(Box<Template>),
+    /// Another text for a template. `mcp:manage`; `host:execute` when it is approved.
+    UpdateTemplate {
+        /// Which.
+        name: String,
+        /// The whole new text.
+        template: Box<Template>,
+        /// Refuse when the current version is another one.
+        expected: Option<u64>,
+    },
+    /// The template is gone; services that were made from it stay as they are. `mcp:manage`.
+    DeleteTemplate {
+        /// Which.
+        name: String,
         /// Refuse when the current version is another one.
         expected: Option<u64>,
     },
@@ -133,8 +170,53 @@ pub enum Outcome {
     Toolset(Box<ObservedToolset>),
     /// The new key, with its text: shown here and never again.
     Key(Box<crate::key::NewKey>),
+    /// The template as it is after the change.
+    Template(Box<crate::template::TemplateEntry>),
     /// Nothing more to say.
     Done,
+}
+
+impl Change {
+    /// A new service from JSON that a person wrote, with or without a template. `Err` names every
+    /// problem.
+    pub fn create(body: &Value) -> Result<Self, Failure> {
+        if DerivedDraft::is_one(body) {
+            let draft = derived(body)?;
+            return Ok(Self::CreateDerived(Box::new(draft)));
+        }
+        let draft = ServiceDraft::from_json(body).map_err(invalid)?;
+        Ok(Self::CreateService(Box::new(draft)))
+    }
+
+    /// The same for the desired state of a service that is there.
+    pub fn update(
+        service: ServiceRef,
+        body: &Value,
+        expected: Option<u64>,
+    ) -> Result<Self, Failure> {
+        if DerivedDraft::is_one(body) {
+            let draft = Box::new(derived(body)?);
+            return Ok(Self::UpdateDerived {
+                service,
+                draft,
+                expected,
+            });
+        }
+        let draft = Box::new(ServiceDraft::from_json(body).map_err(invalid)?);
+        Ok(Self::UpdateService {
+            service,
+            draft,
+            expected,
+        })
+    }
+}
+
+fn derived(body: &Value) -> Result<DerivedDraft, Failure> {
+    DerivedDraft::from_json(body).map_err(invalid)
+}
+
+fn invalid(issues: Vec<Issue>) -> Failure {
+    Failure::invalid("The service", issues)
 }
 
 impl Outcome {
@@ -142,7 +224,7 @@ impl Outcome {
     pub fn into_service(self) -> Result<Observed, Failure> {
         match self {
             Self::Service(observed) => Ok(*observed),
-            Self::Toolset(_) | Self::Key(_) | Self::Done => {
+            Self::Toolset(_) | Self::Key(_) | Self::Template(_) | Self::Done => {
                 Err(Failure::internal("the change answers no service"))
             }
         }
@@ -152,7 +234,7 @@ impl Outcome {
     pub fn into_toolset(self) -> Result<ObservedToolset, Failure> {
         match self {
             Self::Toolset(observed) => Ok(*observed),
-            Self::Service(_) | Self::Key(_) | Self::Done => {
+            Self::Service(_) | Self::Key(_) | Self::Template(_) | Self::Done => {
                 Err(Failure::internal("the change answers no set"))
             }
         }
@@ -162,8 +244,18 @@ impl Outcome {
     pub fn into_key(self) -> Result<crate::key::NewKey, Failure> {
         match self {
             Self::Key(key) => Ok(*key),
-            Self::Service(_) | Self::Toolset(_) | Self::Done => {
+            Self::Service(_) | Self::Toolset(_) | Self::Template(_) | Self::Done => {
                 Err(Failure::internal("the change answers no key"))
+            }
+        }
+    }
+
+    /// The template of a change that wrote one.
+    pub fn into_template(self) -> Result<crate::template::TemplateEntry, Failure> {
+        match self {
+            Self::Template(template) => Ok(*template),
+            Self::Service(_) | Self::Toolset(_) | Self::Key(_) | Self::Done => {
+                Err(Failure::internal("the change answers no template"))
             }
         }
     }

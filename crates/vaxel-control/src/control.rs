@@ -28,6 +28,7 @@ use crate::{
     reconcile::Signals,
     recorder::{Callers, RecordCounts},
     runner::Context,
+    service::Made,
 };
 
 /// The control plane. Cheap to clone; [`Control::stop`] ends it for every clone.
@@ -116,14 +117,41 @@ impl Control {
 
     async fn apply(&self, caller: &Principal, change: Change) -> Result<Outcome, Failure> {
         match change {
-            Change::CreateService(draft) => self.create_service(caller, *draft).await,
+            Change::CreateService(draft) => {
+                let draft = (*draft, Made::Manually);
+                self.create_service(caller, draft).await
+            }
+            Change::CreateDerived(draft) => self.create_derived(caller, *draft).await,
             Change::UpdateService {
                 service,
                 draft,
                 expected,
             } => {
-                self.update_service(caller, &service, (*draft, expected))
+                self.update_service(caller, &service, (*draft, expected), Made::Manually)
                     .await
+            }
+            Change::UpdateDerived {
+                service,
+                draft,
+                expected,
+            } => {
+                self.update_derived(caller, &service, (*draft, expected))
+                    .await
+            }
+            Change::RefreshService { service, expected } => {
+                self.refresh_service(caller, &service, expected).await
+            }
+            Change::CreateTemplate(template) => self.create_template(caller, *template).await,
+            Change::UpdateTemplate {
+                name,
+                template,
+                expected,
+            } => {
+                self.update_template(caller, &name, (*template, expected))
+                    .await
+            }
+            Change::DeleteTemplate { name, expected } => {
+                self.delete_template(caller, &name, expected).await
             }
             Change::DeleteService { service, expected } => {
                 self.delete_service(caller, &service, expected).await

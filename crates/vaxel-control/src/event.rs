@@ -1,6 +1,9 @@
 //! What changed, for whoever watches. In memory and bounded; the audit is what lasts.
 
-use vaxel_core::id::{Id, Key, Service, Toolset};
+use vaxel_core::{
+    id::{Id, Key, Service, Toolset},
+    template::TemplateName,
+};
 
 /// Events that wait for a slow reader; it misses the oldest ones when there are more.
 pub(crate) const WAITING: usize = 1_024;
@@ -13,6 +16,13 @@ pub enum Event {
         /// Which.
         id: Id<Service>,
         /// What was done, as it stands in the audit: `service.create`, …
+        action: &'static str,
+    },
+    /// A template was created, updated or deleted.
+    Template {
+        /// Which.
+        name: TemplateName,
+        /// What was done, as it stands in the audit: `template.create`, …
         action: &'static str,
     },
     /// A key was created or revoked.

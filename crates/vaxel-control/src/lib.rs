@@ -13,6 +13,7 @@ mod service; // one file per resource: its changes and queries
 mod dependency;
 mod lease;
 mod revision;
+mod template;
 mod key;
 mod toolset;
 mod tool;
@@ -55,6 +56,7 @@ pub use query::{
 };
 pub use revision::{Diff, Revision, RevisionRef};
 pub use status::Totals;
+pub use template::{TemplateEntry, Written};
 pub use toolset::ObservedToolset;
 pub use usage::{Usage, UsageQuery};
 pub use vaxel_gateway::{ShownOf, ToolReply};

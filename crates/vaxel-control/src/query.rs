@@ -145,6 +145,8 @@ pub struct Observed {
     pub status: ServiceStatus,
     /// Its calls.
     pub stats: Stats,
+    /// Whether a template that it was made from is another one now.
+    pub behind: bool,
 }
 
 /// Figures of a service's calls.

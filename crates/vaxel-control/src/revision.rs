@@ -15,6 +15,7 @@ use crate::{
     change::{Outcome, ServiceRef},
     control::Control,
     query::{List, Page},
+    service::Made,
 };
 
 /// Longest label.
@@ -163,19 +164,24 @@ impl Control {
             )
         })?;
         // A value goes where it went when that revision was accepted.
-        let references: Vec<_> = draft
-            .spec
-            .sensitive_values()
-            .filter_map(|(_, value)| SecretRef::parse(value).map(|SecretRef(id)| id))
-            .collect();
+        let reference = |text: &str| SecretRef::parse(text).map(|SecretRef(id)| id);
+        let values = draft.spec.sensitive_values();
+        let mut references: Vec<_> = values.filter_map(|(_, value)| reference(value)).collect();
+        let parameters = draft.spec.sealed_parameters();
+        references.extend(parameters.filter_map(|(_, value)| reference(value)));
         let kept = self.store().secrets(resource.id).await?;
         let own = kept
             .into_iter()
             .map(|row| row.id)
             .filter(|id| references.contains(id));
         let own = own.collect();
-        self.replace_draft(caller, (resource, draft), (own, Some(row.revision)))
-            .await
+        self.replace_draft(
+            caller,
+            (resource, draft),
+            (own, Some(row.revision)),
+            Made::Manually,
+        )
+        .await
     }
 
     /// Gives a revision a label; another revision of the service loses it.

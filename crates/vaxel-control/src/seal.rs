@@ -42,25 +42,29 @@ impl Vault {
     ) -> Result<Vec<SecretRow>, Vec<Issue>> {
         let place = place(spec);
         let (mut rows, mut issues) = (Vec::new(), Vec::new());
-        for (name, value) in spec.sensitive_values() {
-            match SecretRef::parse(value) {
-                Some(SecretRef(id)) if own.contains(&id) => {}
-                Some(_) => issues.push(Issue::new(
-                    format!("{place}.{name}"),
-                    "refers to a secret of another service: send the value itself",
-                )),
-                None => {
-                    let id = Id::new(now);
-                    let sealed = self.sealer.seal(&context(id, service), value.as_bytes());
-                    rows.push(SecretRow {
-                        id,
-                        service,
-                        sealed,
-                        created_at: now,
-                    });
-                    *value = SecretRef(id).to_string();
-                }
+        let mut seal = |place: &str, name: &str, value: &mut String| match SecretRef::parse(value) {
+            Some(SecretRef(id)) if own.contains(&id) => {}
+            Some(_) => issues.push(Issue::new(
+                format!("{place}.{name}"),
+                "refers to a secret of another service: send the value itself",
+            )),
+            None => {
+                let id = Id::new(now);
+                let sealed = self.sealer.seal(&context(id, service), value.as_bytes());
+                rows.push(SecretRow {
+                    id,
+                    service,
+                    sealed,
+                    created_at: now,
+                });
+                *value = SecretRef(id).to_string();
             }
+        };
+        for (name, value) in spec.sensitive_values() {
+            seal(place, name, value);
+        }
+        for (name, value) in spec.sealed_parameters() {
+            seal("extends.with", name, value);
         }
         if issues.is_empty() {
             Ok(rows)
@@ -98,10 +102,32 @@ impl Vault {
         spec: &ServiceSpec,
     ) -> Result<BTreeMap<String, Secret<String>>, Failure> {
         let mut spec = spec.clone();
-        let references: Vec<(String, SecretRef)> = spec
+        let references = spec
             .sensitive_values()
             .filter_map(|(name, value)| Some((name.to_owned(), SecretRef::parse(value)?)))
             .collect();
+        self.open_all(service, references).await
+    }
+
+    /// The values of the secret parameters of a stored `spec`, by name, opened.
+    pub(crate) async fn open_parameters(
+        &self,
+        service: Id<Service>,
+        spec: &ServiceSpec,
+    ) -> Result<BTreeMap<String, Secret<String>>, Failure> {
+        let mut spec = spec.clone();
+        let references = spec
+            .sealed_parameters()
+            .filter_map(|(name, value)| Some((name.to_owned(), SecretRef::parse(value)?)))
+            .collect();
+        self.open_all(service, references).await
+    }
+
+    async fn open_all(
+        &self,
+        service: Id<Service>,
+        references: Vec<(String, SecretRef)>,
+    ) -> Result<BTreeMap<String, Secret<String>>, Failure> {
         if references.is_empty() {
             return Ok(BTreeMap::new());
         }

@@ -11,6 +11,7 @@ use vaxel_core::{
     policy::require,
     principal::{Permission, Principal},
     service::{HttpSource, ServiceDraft, ServiceResource, ServiceSpec, Source},
+    template::TemplateName,
 };
 use vaxel_store::{Error as StoreError, SecretRow};
 
@@ -20,6 +21,7 @@ use crate::{
     event::Event,
 };
 
+mod derived;
 mod listing;
 mod query;
 
@@ -30,9 +32,9 @@ impl Control {
     pub(crate) async fn create_service(
         &self,
         caller: &Principal,
-        mut draft: ServiceDraft,
+        (mut draft, made): (ServiceDraft, Made),
     ) -> Result<Outcome, Failure> {
-        may_write(caller, &draft.spec)?;
+        may_write(caller, &draft.spec, made)?;
         let now = self.now();
         let id = Id::new(now);
         let taken = self.store().service_by_name(&draft.name).await?.is_some();
@@ -66,6 +68,7 @@ impl Control {
         };
         let mut audit = self.audit(caller, "service.create", &resource);
         audit.detail["source"] = resource.spec.source.kind().into();
+        audit.detail["template"] = template_of(&resource.spec).into();
         let created = self.store().create_service(&resource, secrets, audit).await;
         created.map_err(|error| match error {
             StoreError::Taken => conflict(in_use(&resource.name)),
@@ -78,13 +81,18 @@ impl Control {
         &self,
         caller: &Principal,
         service: &ServiceRef,
-        (draft, expected): (ServiceDraft, Option<u64>),
+        (mut draft, expected): (ServiceDraft, Option<u64>),
+        made: Made,
     ) -> Result<Outcome, Failure> {
-        may_write(caller, &draft.spec)?;
+        may_write(caller, &draft.spec, made)?;
         let old = self.find(service).await?;
         compare(&old, expected)?;
+        if made == Made::Manually {
+            draft.spec.follow(&old.spec);
+        }
         let own = self.secrets_to_keep(&old, &draft.spec).await?;
-        self.replace_draft(caller, (old, draft), (own, None)).await
+        self.replace_draft(caller, (old, draft), (own, None), made)
+            .await
     }
 
     /// Writes `draft` in the place of what `old` says; `own` are the secrets that it may refer to.
@@ -93,8 +101,9 @@ impl Control {
         caller: &Principal,
         (old, mut draft): (ServiceResource, ServiceDraft),
         (own, rolled_back_to): (HashSet<Id<SecretValue>>, Option<u64>),
+        made: Made,
     ) -> Result<Outcome, Failure> {
-        may_write(caller, &draft.spec)?;
+        may_write(caller, &draft.spec, made)?;
         compare(&old, self.terms.expected)?;
         let now = self.now();
         let named = self.store().service_by_name(&draft.name).await?;
@@ -133,6 +142,9 @@ impl Control {
         };
         let mut audit = self.audit(caller, action, &next);
         audit.detail["changed"] = differences(&old, &next).into();
+        if let Some(template) = template_of(&next.spec) {
+            audit.detail["template"] = template.into();
+        }
         if let Some(revision) = rolled_back_to {
             audit.detail["to"] = revision.into();
         }
@@ -339,12 +351,29 @@ fn revised(old: &ServiceResource, mut next: ServiceResource) -> ServiceResource 
     next
 }
 
-fn may_write(caller: &Principal, spec: &ServiceSpec) -> Result<(), Failure> {
+/// How a draft was made, and so who answers for the program in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// Whoever sends it wrote it, and answers.
+    Manually,
+    /// A template was rendered just now; whoever sends it answers.
+    FromTemplate,
+    /// A template was rendered just now; those who approved it answer.
+    FromApproved,
+}
+
+fn may_write(caller: &Principal, spec: &ServiceSpec, made: Made) -> Result<(), Failure> {
     require(caller, Permission::McpWrite)?;
-    if spec.runs_on_host() {
+    if spec.runs_on_host() && made != Made::FromApproved {
         require(caller, Permission::HostExecute)?;
     }
     Ok(())
+}
+
+/// For the audit.
+fn template_of(spec: &ServiceSpec) -> Option<&str> {
+    let extends = spec.extends.as_deref()?;
+    extends.template().map(TemplateName::as_str)
 }
 
 fn compare(service: &ServiceResource, expected: Option<u64>) -> Result<(), Failure> {
@@ -431,6 +460,7 @@ fn differences(old: &ServiceResource, new: &ServiceResource) -> Vec<&'static str
         ("depends_on", left.depends_on != right.depends_on),
         ("lease", left.lease != right.lease),
         ("health", left.health != right.health),
+        ("extends", left.extends != right.extends),
     ];
     parts
         .into_iter()

@@ -18,6 +18,7 @@ pub mod principal; // who is asking, and what they may do
 pub mod policy;
 
 pub mod service; // the desired state of a service, and its validation
+pub mod template; // services with blanks
 pub mod toolset; // a selection of what services offer
 pub mod status; // the observed state of a service
 pub mod lifecycle;

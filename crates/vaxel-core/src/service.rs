@@ -20,11 +20,19 @@ use crate::{
     time::Timestamp,
 };
 
+pub mod category;
+mod derivation;
 mod http;
 mod read;
 mod read_http;
+mod schema;
+mod settings;
 
+pub(crate) use derivation::pointer;
+pub use derivation::{Derivation, Link, leaves};
 pub use http::{HttpInstance, HttpSource, HttpTool, Scheme, ToolDeclaration};
+pub use schema::draft_schema;
+pub use settings::{Setting, settings};
 
 /// A service as it is stored: identity, bookkeeping and desired state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -125,6 +133,10 @@ pub struct ServiceSpec {
     /// What is checked of it, and what is done when a check fails.
     #[serde(default, skip_serializing_if = "is_default")]
     pub health: HealthSpec,
+    /// The template that it was made from; written by Vaxel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(read_only)]
+    pub extends: Option<Box<Derivation>>,
 }
 
 /// What is run or reached; exactly one.
@@ -294,6 +306,7 @@ impl ServiceSpec {
             depends_on: Vec::new(),
             lease: None,
             health: HealthSpec::default(),
+            extends: None,
         }
     }
 
@@ -318,6 +331,15 @@ impl ServiceSpec {
             Source::Http(http) => Some(&mut http.headers),
             Source::Builtin(_) => None,
         };
+        map.into_iter()
+            .flatten()
+            .map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// Values of secret parameters of its template, to be sealed or opened in place. They reach no
+    /// program by themselves.
+    pub fn sealed_parameters(&mut self) -> impl Iterator<Item = (&str, &mut String)> {
+        let map = self.extends.as_mut().map(|extends| &mut extends.sealed);
         map.into_iter()
             .flatten()
             .map(|(key, value)| (key.as_str(), value))

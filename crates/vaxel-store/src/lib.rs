@@ -23,6 +23,7 @@ mod dependency;
 mod revision;
 mod secret;
 mod key;
+mod template;
 mod toolset;
 mod catalog;
 mod audit;
@@ -47,6 +48,7 @@ pub use revision::{LabelRow, RevisionRow};
 pub use secret::SecretRow;
 pub use service::{ServiceEntry, ServiceOrder, ServicePosition, ServiceQuery};
 pub use store::{Config, Stats, Store};
+pub use template::TemplateRow;
 pub use transfer::{Moved, has_files, transfer};
 pub use usage::{Grain, UsageBatch, UsageRows, UsageSum};
 

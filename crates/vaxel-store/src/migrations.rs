@@ -115,6 +115,12 @@ CREATE TABLE toolsets (
     services TEXT NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL
 );
 ",
+    "
+CREATE TABLE templates (
+    name TEXT PRIMARY KEY, version BIGINT NOT NULL, template TEXT NOT NULL, author TEXT NOT NULL,
+    created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, deleted_at BIGINT
+);
+",
 ];
 
 /// Steps of `records.db`.

@@ -3,6 +3,7 @@
 mod contract; // one body for every engine:
 mod services;
 mod keys;
+mod templates;
 mod toolsets;
 mod calls;
 mod small;

@@ -29,7 +29,9 @@ mod logs;
 mod server;
 mod service;
 mod set;
+mod settings;
 mod store;
+mod template;
 mod tools;
 mod usage;
 
@@ -91,6 +93,9 @@ enum Command {
     /// Add, show, change and remove services
     #[command(subcommand)]
     Service(Box<service::Command>),
+    /// Show, add, change and remove templates of services
+    #[command(subcommand)]
+    Template(template::Command),
     /// List services
     #[command(after_help = "Example:\n  vaxel ls --tag web")]
     Ls(service::ListArgs),
@@ -276,6 +281,7 @@ impl Command {
             | Self::Doctor(format)
             | Self::Tool(tools::Command::Show { format, .. }) => *format,
             Self::Service(command) => command.format(),
+            Self::Template(command) => command.format(),
             Self::Ls(args) => args.format,
             Self::Tools(args) => args.format,
             Self::Logs(args) => args.format,
@@ -303,6 +309,7 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Down => server::down(context).await?,
         Command::Status(_) => server::status(context).await?,
         Command::Service(command) => return service::run(*command, context).await,
+        Command::Template(command) => template::run(command, context).await?,
         Command::Ls(args) => service::list(&args, context).await?,
         Command::Import(args) => import::run(&args, context).await?,
         Command::Tools(args) => tools::list(&args, context).await?,

@@ -77,6 +77,7 @@ impl Server {
             resource,
             status,
             stats,
+            behind: _,
         } = observed;
         let spec = &resource.spec;
         let (command, args, env) = match &spec.source {

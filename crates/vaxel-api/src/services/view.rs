@@ -1,11 +1,13 @@
 //! How services are shown.
 
 use serde::Serialize;
+use serde_json::Value;
 use vaxel_control::{List, Observed, Stats};
 use vaxel_core::{
     id::{Id, Service},
-    service::{ServiceResource, ServiceSpec},
+    service::{Derivation, ServiceDraft, ServiceResource, ServiceSpec},
     status::ServiceStatus,
+    template::Extends,
     time::Timestamp,
 };
 
@@ -36,6 +38,17 @@ pub(crate) struct ServiceView {
     owner: String,
     /// Desired state; sealed values stand as `secret:` references.
     spec: ServiceSpec,
+    /// The template that it was made from, and the values of its parameters; secret ones stand as
+    /// `secret:` references. Can be sent as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extends: Option<Extends>,
+    /// What it overrides of its template: can be sent as `spec` beside `extends`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    own: Option<Value>,
+    /// Whether a template that it was made from is another one now; a refresh takes that over.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    behind: bool,
     /// Observed state.
     status: ServiceStatus,
     /// Its calls.
@@ -62,6 +75,7 @@ impl From<Observed> for ServiceView {
             resource,
             status,
             stats,
+            behind,
         }: Observed,
     ) -> Self {
         let ServiceResource {
@@ -89,6 +103,9 @@ impl From<Observed> for ServiceView {
             tags,
             environment,
             owner,
+            extends: spec.extends.as_deref().and_then(extends),
+            own: spec.extends.is_some().then(|| spec.own()),
+            behind,
             spec,
             status,
             stats: stats.into(),
@@ -98,6 +115,47 @@ impl From<Observed> for ServiceView {
             deleted_at,
         }
     }
+}
+
+/// What was said when a service was made from a template.
+fn extends(derivation: &Derivation) -> Option<Extends> {
+    let sealed = derivation.sealed.iter();
+    let sealed = sealed.map(|(name, value)| (name.clone(), Value::from(value.as_str())));
+    Some(Extends {
+        template: derivation.template()?.clone(),
+        with: derivation.with.clone().into_iter().chain(sealed).collect(),
+    })
+}
+
+/// A service as it is sent.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes the body, which `Change::create` reads")]
+pub(crate) enum ServiceBody {
+    /// With a whole spec.
+    Whole(Box<ServiceDraft>),
+    /// Made from a template.
+    Derived(DerivedBody),
+}
+
+/// A service that is made from a template.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct DerivedBody {
+    /// As without a template.
+    #[schema(example = "files", max_length = 32)]
+    name: String,
+    /// Whether it should run; default true.
+    enabled: Option<bool>,
+    /// For people and filters.
+    tags: Option<Vec<String>>,
+    /// `dev`, `staging`, `prod` or own.
+    environment: Option<String>,
+    /// The template; its name alone will do.
+    extends: Extends,
+    /// What is to be different from the template: objects key by key, everything else as a whole;
+    /// `null` takes away.
+    #[schema(value_type = Option<Object>)]
+    spec: Option<Value>,
 }
 
 /// Figures of a service's calls.

@@ -22,6 +22,8 @@ fn body_of(operation: &str) -> Option<Value> {
         "create_toolset" | "update_toolset" => {
             Some(json!({ "name": "work", "services": [{ "service": "demo" }] }))
         }
+        "create_template" => Some(json!({ "name": "other" })),
+        "update_template" => Some(json!({ "name": "filesystem" })),
         "create_key" => Some(json!({ "name": "x" })),
         "rollback_service" => Some(json!({ "to": 1 })),
         "label_service_revision" => Some(json!({ "revision": 1 })),
@@ -43,7 +45,8 @@ fn operations() -> Vec<(String, String, String)> {
                 .replace("{tool}", "echo")
                 .replace("{revision}", "1")
                 .replace("{label}", "good")
-                .replace("{key}", "admin");
+                .replace("{key}", "admin")
+                .replace("{template}", "filesystem");
             operations.push((name, method.to_uppercase(), path));
         }
     }

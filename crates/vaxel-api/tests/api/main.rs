@@ -12,4 +12,5 @@ mod answers;
 mod feed;
 mod pages;
 mod revisions;
+mod templates;
 mod toolsets;

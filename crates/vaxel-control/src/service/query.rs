@@ -17,6 +17,7 @@ use crate::{
     health::HealthReport,
     query::Observed,
     reconcile::resting,
+    template::is_behind,
 };
 
 /// Longest wait of [`Control::health`].
@@ -104,10 +105,13 @@ impl Control {
     pub(crate) async fn observe(&self, resource: ServiceResource) -> Observed {
         let status = self.status_of(&resource);
         let stats = self.stats_of(resource.id).await;
+        let templates = self.versions_for([&resource.spec].into_iter()).await;
+        let behind = is_behind(&resource.spec, &templates);
         Observed {
             resource,
             status,
             stats,
+            behind,
         }
     }
 
@@ -115,9 +119,13 @@ impl Control {
     pub(crate) async fn observe_all(&self, resources: Vec<ServiceResource>) -> Vec<Observed> {
         let ids = resources.iter().map(|one| one.id).collect();
         let mut stats = self.stats_of_all(ids).await;
+        let templates = self
+            .versions_for(resources.iter().map(|one| &one.spec))
+            .await;
         let observed = resources.into_iter().map(|resource| Observed {
             status: self.status_of(&resource),
             stats: stats.remove(&resource.id).unwrap_or_default(),
+            behind: is_behind(&resource.spec, &templates),
             resource,
         });
         observed.collect()

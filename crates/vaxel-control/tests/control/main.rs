@@ -18,6 +18,7 @@ mod lists;
 mod many;
 mod revisions;
 mod running;
+mod templates;
 mod toolsets;
 mod usage;
 mod values;

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{
     Builtin, EraChoice, Limits, McpSource, ProcessSource, ServiceDraft, ServiceSpec, SessionScope,
-    Source, ToolFilter, Validate, default_environment, read_http,
+    Source, ToolFilter, Validate, default_environment, derivation, read_http,
 };
 use crate::{balance::Balance, fields::Fields, health, name::ServiceName, quantity::Span};
 
@@ -91,6 +91,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
     let health = fields
         .nested("health", health::read_spec)
         .unwrap_or_default();
+    let extends = fields.nested("extends", derivation::read).flatten();
     let is_other = source
         .as_ref()
         .is_some_and(|source| !matches!(source, Source::Process(_)));
@@ -118,6 +119,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
         depends_on,
         lease,
         health,
+        extends: extends.map(Box::new),
     })
 }
 

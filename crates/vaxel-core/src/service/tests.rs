@@ -228,3 +228,84 @@ fn only_processes_are_stopped_when_nobody_calls() {
     let told = ["spec.idle_timeout: only a `process` source can be stopped"];
     assert_eq!(problems(&remote), told);
 }
+
+#[test]
+fn every_value_of_a_spec_is_in_one_category_and_no_row_is_about_nothing() {
+    let paths = super::schema::paths();
+    assert!(paths.len() > 15, "{paths:?}");
+    let missing: Vec<&String> = paths
+        .iter()
+        .filter(|path| category::category(path).is_none())
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "give these a row in service/category.rs: {missing:?}"
+    );
+    let below = |path: &str, row: &str| {
+        path.strip_prefix(row)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let mut rows: Vec<&str> = category::CATEGORIES.iter().map(|row| row.0).collect();
+    for row in &rows {
+        assert!(
+            paths.iter().any(|path| below(path, row)),
+            "`{row}` is about nothing"
+        );
+    }
+    rows.sort_unstable();
+    rows.dedup();
+    assert_eq!(rows.len(), category::CATEGORIES.len());
+}
+
+#[test]
+fn settings_say_what_is_given_and_what_would_be() {
+    let value = json!({"name": "x", "spec": {
+        "source": {"process": {"command": "run", "env": {"A": "secret:1"}}}, "limits": {"memory": "1GiB"}
+    }});
+    let settings = settings(&ServiceDraft::from_json(&value).unwrap().spec);
+    let shown: Vec<String> = settings
+        .iter()
+        .map(|one| {
+            format!(
+                "{} {} = {} ({}, else {})",
+                one.category, one.path, one.value, one.from, one.default
+            )
+        })
+        .collect();
+    for expected in [
+        "runtime source.process.command = \"run\" (own, else null)",
+        "runtime source.process.env.A = \"secret:1\" (own, else null)",
+        "runtime limits.memory = \"1GiB\" (own, else null)",
+        "runtime limits.timeout = null (default, else null)",
+        "runtime replicas = 1 (default, else 1)",
+        "network era = \"auto\" (default, else \"auto\")",
+        "security tools.deny = null (default, else null)",
+        "integration description = null (default, else null)",
+    ] {
+        assert!(
+            shown.contains(&expected.to_owned()),
+            "{expected}: {shown:#?}"
+        );
+    }
+    assert!(
+        shown.iter().all(|one| !one.contains("source.mcp")),
+        "{shown:#?}"
+    );
+}
+
+#[test]
+fn the_schema_stands_alone_and_says_category_and_default_of_each_value() {
+    let schema = draft_schema();
+    let text = schema.to_string();
+    assert!(!text.contains("$ref"), "{text}");
+    let spec = &schema["anyOf"][0]["properties"]["spec"];
+    assert_eq!(spec["properties"]["replicas"]["x-category"], "runtime");
+    assert_eq!(spec["properties"]["replicas"]["default"], 1);
+    assert_eq!(spec["properties"]["era"]["x-category"], "network");
+    assert_eq!(
+        spec["properties"]["limits"]["properties"]["memory"]["x-category"],
+        "runtime"
+    );
+    assert!(spec["properties"]["extends"].is_null());
+    assert!(schema["anyOf"][1]["properties"]["extends"].is_object());
+}

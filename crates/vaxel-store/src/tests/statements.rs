@@ -11,7 +11,7 @@ use crate::{
     revision, secret, service, session,
     stmt::{Kind, Stmt},
     store::Store,
-    toolset,
+    template, toolset,
     tx::Tx,
     usage,
 };
@@ -23,6 +23,7 @@ static ALL: &[(&str, &[&Stmt], bool)] = &[
     ("revision", revision::STATEMENTS, false),
     ("secret", secret::STATEMENTS, false),
     ("key", key::STATEMENTS, false),
+    ("template", template::STATEMENTS, false),
     ("toolset", toolset::STATEMENTS, false),
     ("catalog", catalog::STATEMENTS, false),
     ("audit", audit::STATEMENTS, false),

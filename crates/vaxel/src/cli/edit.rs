@@ -1,4 +1,4 @@
-//! `vaxel service edit`, `vaxel set edit`: a resource as YAML in the editor of whoever asks.
+//! `vaxel service edit`, `vaxel template edit`, `vaxel set edit`: a resource as YAML in the editor of whoever asks.
 //!
 //! What was typed is never lost: a text that is not accepted comes back with the reasons, and when
 //! nothing more can be done it stays in its file.
@@ -18,7 +18,7 @@ const HELP: &str = "\
 
 /// What is edited.
 pub(super) struct Subject {
-    /// `service`, `set`
+    /// `service`, `template`, `set`
     pub(super) what: &'static str,
     /// One more line of help.
     pub(super) hint: &'static str,

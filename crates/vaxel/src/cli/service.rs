@@ -10,7 +10,7 @@ use vaxel_client::{Client, segment};
 use super::{
     Context, Why, dependencies,
     edit::{self, Subject},
-    health, history, http,
+    health, history, http, settings, template,
 };
 use crate::output;
 
@@ -18,7 +18,7 @@ use crate::output;
 pub(super) enum Command {
     /// Add a service
     #[command(
-        after_help = "Examples:\n  vaxel service add everything -- npx -y @modelcontextprotocol/server-everything\n  vaxel service add github --url https://api.example.com/mcp --header 'Authorization=Bearer …'\n  vaxel service add wallet --http 127.0.0.1:8000 --http 127.0.0.1:8001=2 --tool create_wallet --health-path /health\n  vaxel service add files --env DEBUG=1 --tag local -- npx -y @modelcontextprotocol/server-filesystem /tmp"
+        after_help = "Examples:\n  vaxel service add everything -- npx -y @modelcontextprotocol/server-everything\n  vaxel service add github --url https://api.example.com/mcp --header 'Authorization=Bearer …'\n  vaxel service add wallet --http 127.0.0.1:8000 --http 127.0.0.1:8001=2 --tool create_wallet --health-path /health\n  vaxel service add files --env DEBUG=1 --tag local -- npx -y @modelcontextprotocol/server-filesystem /tmp\n  vaxel service add files --template filesystem --set root=/data"
     )]
     Add(Box<AddArgs>),
     /// List services
@@ -32,6 +32,25 @@ pub(super) enum Command {
         #[command(flatten)]
         format: super::Format,
     },
+    /// Show every value of a service's configuration, and where it came from
+    #[command(after_help = "Example:\n  vaxel service config everything")]
+    Config {
+        /// Name or id
+        name: String,
+        #[command(flatten)]
+        format: super::Format,
+    },
+    /// Render the template of a service again, as it is now
+    #[command(after_help = "Example:\n  vaxel service refresh files")]
+    Refresh {
+        /// Name or id
+        name: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Print the JSON Schema of what can be sent to create a service
+    #[command(after_help = "Example:\n  vaxel service schema > service.schema.json")]
+    Schema,
     /// Change a service in your editor
     #[command(after_help = "Example:\n  EDITOR=vi vaxel service edit everything")]
     Edit {
@@ -118,7 +137,7 @@ pub(super) struct AddArgs {
         id = "upstream",
         long = "url",
         value_name = "URL",
-        conflicts_with = "command"
+        conflicts_with_all = ["command", "template"]
     )]
     url: Option<String>,
     /// Base URL of another Vaxel than the one on this machine; elsewhere this is --url
@@ -127,8 +146,14 @@ pub(super) struct AddArgs {
     #[command(flatten)]
     http: http::HttpArgs,
     /// Program and arguments of a stdio server, after `--`
-    #[arg(last = true)]
+    #[arg(last = true, conflicts_with = "template")]
     command: Vec<String>,
+    /// Template that it is made from; `vaxel template list` shows which there are
+    #[arg(long, value_name = "NAME")]
+    template: Option<String>,
+    /// Value of a parameter of the template; a path may be relative
+    #[arg(long, value_name = "PARAMETER=VALUE", requires = "template")]
+    set: Vec<String>,
     /// Environment variable of the program; sealed at rest
     #[arg(long, value_name = "K=V")]
     env: Vec<String>,
@@ -146,26 +171,25 @@ pub(super) struct AddArgs {
         requires = "upstream"
     )]
     session: Option<String>,
-    /// MCP era to speak
-    #[arg(long, value_parser = ["auto", "legacy", "modern"], default_value = "auto")]
-    era: String,
-    /// Check tool calls against the tools' schemas: their arguments, or results too
-    #[arg(long, value_parser = ["none", "arguments", "all"], default_value = "none")]
-    validate: String,
+    /// MCP era to speak [default: auto]
+    #[arg(long, value_parser = ["auto", "legacy", "modern"])]
+    era: Option<String>,
+    /// Check tool calls against the tools' schemas: their arguments, or results too [default: none]
+    #[arg(long, value_parser = ["none", "arguments", "all"])]
+    validate: Option<String>,
     /// Health checks and what follows from them, as the JSON of the service's `health`
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     health: Option<Value>,
-    /// Processes that share the calls
-    #[arg(long, default_value_t = 1)]
-    replicas: u16,
-    /// Which instance takes the next call, where there are several
+    /// Processes that share the calls [default: 1]
+    #[arg(long)]
+    replicas: Option<u16>,
+    /// Which instance takes the next call, where there are several; by default by speed and load
     #[arg(
         long,
         value_name = "WAY",
-        value_parser = ["round_robin", "least_connections", "weighted", "peak_ewma", "consistent_hash"],
-        default_value = "peak_ewma"
+        value_parser = ["round_robin", "least_connections", "weighted", "peak_ewma", "consistent_hash"]
     )]
-    balance: String,
+    balance: Option<String>,
     /// Stop the program when nobody has called it for so long; the next call starts it
     #[arg(long, value_name = "TIME")]
     idle_timeout: Option<String>,
@@ -236,12 +260,15 @@ impl Command {
         match self {
             Self::Add(args) => args.format,
             Self::Ls(args) => args.format,
-            Self::Show { format, .. } | Self::Map { format, .. } | Self::Impact { format, .. } => {
-                *format
-            }
+            Self::Show { format, .. }
+            | Self::Config { format, .. }
+            | Self::Map { format, .. }
+            | Self::Impact { format, .. } => *format,
             Self::Health(args) => args.format,
             Self::History(command) => command.format(),
-            Self::Edit { .. }
+            Self::Schema
+            | Self::Refresh { .. }
+            | Self::Edit { .. }
             | Self::Rm { .. }
             | Self::Restore { .. }
             | Self::Start { .. }
@@ -266,12 +293,20 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
+    if matches!(command, Command::Schema) {
+        // It is that of this program: no Vaxel has to run.
+        output::json(&vaxel_core::service::draft_schema());
+        return Ok(ExitCode::SUCCESS);
+    }
     let client = context.client()?;
     match command {
         Command::Add(args) => return add(&args, &client, context).await,
         Command::Ls(args) => list(&args, context).await?,
         Command::Health(args) => return health::run(&args, &client, context).await,
         Command::Show { name, .. } => show(&name, &client, context).await?,
+        Command::Config { name, .. } => settings::show(&name, &client, context).await?,
+        Command::Refresh { name, why } => act((&name, &why), "refresh", &client, context).await?,
+        Command::Schema => {}
         Command::Edit { name, why } => {
             let subject = Subject {
                 what: "service",
@@ -313,6 +348,13 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<E
 
 /// The parts of a service that a person can change.
 fn editable(service: &Value) -> Value {
+    if service["extends"].is_object() {
+        return json!({
+            "name": service["name"], "enabled": service["enabled"], "tags": service["tags"],
+            "environment": service["environment"], "extends": service["extends"],
+            "spec": service["own"],
+        });
+    }
     json!({
         "name": service["name"], "enabled": service["enabled"], "tags": service["tags"],
         "environment": service["environment"], "spec": service["spec"],
@@ -324,25 +366,33 @@ pub(super) fn path(name: &str, rest: &str) -> String {
 }
 
 async fn add(args: &AddArgs, client: &Client, context: &Context) -> anyhow::Result<ExitCode> {
-    let mut spec = Map::new();
-    spec.insert("source".to_owned(), source(args)?);
-    spec.insert("replicas".to_owned(), args.replicas.into());
-    spec.insert("era".to_owned(), args.era.as_str().into());
-    spec.insert("validate".to_owned(), args.validate.as_str().into());
-    spec.insert("depends_on".to_owned(), json!(args.depends_on));
-    if let Some(health) = &args.health {
-        spec.insert("health".to_owned(), health.clone());
-    }
-    spec.insert("balance".to_owned(), args.balance.as_str().into());
-    if let Some(idle) = &args.idle_timeout {
-        spec.insert("idle_timeout".to_owned(), idle.as_str().into());
-    }
-    if let Some(description) = &args.description {
-        spec.insert("description".to_owned(), description.as_str().into());
-    }
+    let source = match &args.template {
+        Some(_) => overridden(args)?,
+        None => Some(source(args)?),
+    };
+    let text = |text: &Option<String>| text.as_deref().map(Value::from);
+    let depends_on = (!args.depends_on.is_empty()).then(|| json!(args.depends_on));
+    let given = [
+        ("source", source),
+        ("replicas", args.replicas.map(Value::from)),
+        ("era", text(&args.era)),
+        ("validate", text(&args.validate)),
+        ("depends_on", depends_on),
+        ("health", args.health.clone()),
+        ("balance", text(&args.balance)),
+        ("idle_timeout", text(&args.idle_timeout)),
+        ("description", text(&args.description)),
+    ];
+    let given = given
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    let spec: Map<String, Value> = given.collect();
     let mut draft = json!({
         "name": args.name, "enabled": !args.disabled, "tags": args.tag, "spec": spec,
     });
+    if let Some(name) = &args.template {
+        draft["extends"] = template::extends(name, &args.set, client).await?;
+    }
     if let Some(environment) = &args.environment {
         draft["environment"] = environment.as_str().into();
     }
@@ -358,6 +408,26 @@ async fn add(args: &AddArgs, client: &Client, context: &Context) -> anyhow::Resu
         return Ok(ExitCode::SUCCESS);
     }
     wait_until_ready(&args.name, args.timeout, client, context).await
+}
+
+/// What the flags change of the source of a template.
+fn overridden(args: &AddArgs) -> anyhow::Result<Option<Value>> {
+    let mut source = Map::new();
+    let mut process = Map::new();
+    if !args.env.is_empty() {
+        process.insert("env".to_owned(), pairs(&args.env, "--env")?.into());
+    }
+    if let Some(cwd) = &args.cwd {
+        process.insert("cwd".to_owned(), absolute(cwd)?.into());
+    }
+    if !process.is_empty() {
+        source.insert("process".to_owned(), process.into());
+    }
+    if !args.header.is_empty() {
+        let headers = pairs(&args.header, "--header")?;
+        source.insert("mcp".to_owned(), json!({ "headers": headers }));
+    }
+    Ok((!source.is_empty()).then(|| source.into()))
 }
 
 fn source(args: &AddArgs) -> anyhow::Result<Value> {
@@ -396,14 +466,15 @@ fn source(args: &AddArgs) -> anyhow::Result<Value> {
         }
         (None, None) => bail!(
             "say what to run or reach: `vaxel service add {0} -- COMMAND ARGS…`, \
-             `vaxel service add {0} --url URL` or `vaxel service add {0} --http HOST:PORT --tool NAME`",
+             `vaxel service add {0} --url URL`, `vaxel service add {0} --http HOST:PORT --tool NAME` or \
+             `vaxel service add {0} --template NAME`",
             args.name
         ),
     }
 }
 
 /// The path from where the command is typed; services start elsewhere.
-fn absolute(path: &str) -> anyhow::Result<String> {
+pub(super) fn absolute(path: &str) -> anyhow::Result<String> {
     let here = std::path::absolute(path).with_context(|| format!("`{path}` is no path"))?;
     // `.` and `..` are resolved where the path exists.
     let here = here.canonicalize().unwrap_or(here);
@@ -596,6 +667,7 @@ async fn act(
         let done = match action {
             "stop" => "Stopping",
             "restore" => "Restored",
+            "refresh" => "Refreshed",
             "restart" => "Restarting",
             _ => "Starting",
         };

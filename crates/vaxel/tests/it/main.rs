@@ -21,5 +21,6 @@ mod restart;
 mod seeds;
 mod sets;
 mod stopping;
+mod templates;
 mod tidy;
 mod validation;

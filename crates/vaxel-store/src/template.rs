@@ -1,0 +1,174 @@
+//! Templates. A deleted one keeps its row: its versions go on counting when it is made again.
+
+use vaxel_core::{
+    audit::AuditLine,
+    template::{Template, TemplateName},
+    time::Timestamp,
+};
+
+use crate::{
+    audit,
+    error::Error,
+    outbox,
+    service::{from_json, to_json},
+    stmt::{Row, Stmt, values},
+    store::Store,
+    tx::Tx,
+};
+
+/// A template as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateRow {
+    /// What it says.
+    pub template: Template,
+    /// Counts every write; `If-Match` compares it.
+    pub version: u64,
+    /// Name of the principal that wrote it last.
+    pub author: String,
+    /// First made.
+    pub created_at: Timestamp,
+    /// Last written.
+    pub updated_at: Timestamp,
+}
+
+macro_rules! columns {
+    ($rest:literal) => {
+        concat!(
+            "SELECT template, version, author, created_at, updated_at FROM templates ",
+            $rest
+        )
+    };
+}
+
+static BY_NAME: Stmt = Stmt::new(columns!("WHERE name = $1 AND deleted_at IS NULL"));
+static ALL: Stmt = Stmt::new(columns!("WHERE deleted_at IS NULL ORDER BY name"));
+static VERSIONS: Stmt = Stmt::new("SELECT name, version FROM templates WHERE deleted_at IS NULL");
+static INSERT: Stmt = Stmt::new(
+    "INSERT INTO templates (name, version, template, author, created_at, updated_at, deleted_at) \
+     VALUES ($1, 1, $2, $3, $4, $4, NULL)",
+);
+static REVIVE: Stmt = Stmt::new(
+    "UPDATE templates SET version = version + 1, template = $2, author = $3, created_at = $4, \
+     updated_at = $4, deleted_at = NULL WHERE name = $1 AND deleted_at IS NOT NULL",
+);
+static UPDATE: Stmt = Stmt::new(
+    "UPDATE templates SET version = version + 1, template = $2, author = $3, updated_at = $4 \
+     WHERE name = $1 AND version = $5 AND deleted_at IS NULL",
+);
+static DELETE: Stmt = Stmt::new(
+    "UPDATE templates SET version = version + 1, author = $2, deleted_at = $3 \
+     WHERE name = $1 AND version = $4 AND deleted_at IS NULL",
+);
+
+impl Store {
+    /// Adds a template.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] when there is one of this name.
+    pub async fn create_template(
+        &self,
+        template: &Template,
+        audit: AuditLine,
+    ) -> Result<TemplateRow, Error> {
+        let template = template.clone();
+        self.write("create_template", move |tx| {
+            let (name, text) = (template.name.as_str(), to_json(&template)?);
+            let author = audit.actor.as_str();
+            let revived = values![name, text.as_str(), author, audit.at];
+            if tx.execute(&REVIVE, &revived)? == 0 {
+                tx.execute(&INSERT, &revived)?;
+            }
+            finish(tx, &template.name, &audit)
+        })
+        .await
+    }
+
+    /// Replaces a template, when it still has the version `expected`.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] when it has another one, or is gone.
+    pub async fn update_template(
+        &self,
+        template: &Template,
+        expected: u64,
+        audit: AuditLine,
+    ) -> Result<TemplateRow, Error> {
+        let template = template.clone();
+        self.write("update_template", move |tx| {
+            let text = to_json(&template)?;
+            let name = template.name.as_str();
+            let values = values![name, text, audit.actor.as_str(), audit.at, expected];
+            if tx.execute(&UPDATE, &values)? == 0 {
+                return Err(Error::Changed);
+            }
+            finish(tx, &template.name, &audit)
+        })
+        .await
+    }
+
+    /// Deletes a template, when it still has the version `expected`.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] when it has another one, or is gone.
+    pub async fn delete_template(
+        &self,
+        name: &TemplateName,
+        expected: u64,
+        audit: AuditLine,
+    ) -> Result<(), Error> {
+        let name = name.to_string();
+        self.write("delete_template", move |tx| {
+            let values = values![name.as_str(), audit.actor.as_str(), audit.at, expected];
+            if tx.execute(&DELETE, &values)? == 0 {
+                return Err(Error::Changed);
+            }
+            audit::append(tx, &audit)?;
+            outbox::append(tx, &audit)
+        })
+        .await
+    }
+
+    /// The template of this name.
+    pub async fn template(&self, name: &TemplateName) -> Result<Option<TemplateRow>, Error> {
+        let name = name.to_string();
+        self.read("template", move |tx| {
+            tx.find(&BY_NAME, &values![name], read)
+        })
+        .await
+    }
+
+    /// Every template, by name.
+    pub async fn templates(&self) -> Result<Vec<TemplateRow>, Error> {
+        self.read("templates", |tx| tx.query(&ALL, &[], read)).await
+    }
+
+    /// Name and version of every template.
+    pub async fn template_versions(&self) -> Result<Vec<(String, u64)>, Error> {
+        self.read("template_versions", |tx| {
+            tx.query(&VERSIONS, &[], |row| Ok((row.text(0)?, row.count(1)?)))
+        })
+        .await
+    }
+}
+
+fn finish(tx: &mut Tx<'_>, name: &TemplateName, audit: &AuditLine) -> Result<TemplateRow, Error> {
+    audit::append(tx, audit)?;
+    outbox::append(tx, audit)?;
+    let written = tx.find(&BY_NAME, &values![name.as_str()], read)?;
+    written.ok_or(Error::Missing)
+}
+
+fn read(row: &Row<'_>) -> Result<TemplateRow, Error> {
+    Ok(TemplateRow {
+        template: from_json("template", &row.text(0)?)?,
+        version: row.count(1)?,
+        author: row.text(2)?,
+        created_at: row.time(3)?,
+        updated_at: row.time(4)?,
+    })
+}
+
+#[cfg(test)]
+pub(crate) static STATEMENTS: &[&Stmt] = &[
+    &BY_NAME, &ALL, &VERSIONS, &INSERT, &REVIVE, &UPDATE, &DELETE,
+];
