@@ -41,7 +41,12 @@ impl Told {
 
     /// The failure under a status that the system has for it.
     fn under(status: StatusCode, failure: &Failure) -> Self {
-        Self::new(status, failure.to_string())
+        let problems: Vec<String> = failure.issues.iter().map(ToString::to_string).collect();
+        let sentence = match problems.as_slice() {
+            [] => failure.to_string(),
+            problems => format!("{failure}: {}", problems.join("; ")),
+        };
+        Self::new(status, sentence)
     }
 }
 

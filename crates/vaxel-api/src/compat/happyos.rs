@@ -73,7 +73,7 @@ fn draft(body: &Value, context: &Context) -> Result<ServiceDraft, Told> {
     let name = service_name(id)?;
     let mut spec = json!({ "source": { "http": {
         "instances": [{ "host": url.host_str(), "port": url.port_or_known_default() }],
-        "scheme": url.scheme(), "base_path": url.path().trim_end_matches('/'),
+        "scheme": url.scheme(), "base_path": url.path(),
         "tools": body.get("tools").filter(|tools| !tools.is_null()).unwrap_or(&json!([])),
     } } });
     if let Some(path) = body["health_url"].as_str() {
