@@ -18,6 +18,7 @@ mod events;
 mod usage;
 mod tools;
 mod toolsets;
+mod backup;
 mod logs;
 mod calls;
 mod keys;

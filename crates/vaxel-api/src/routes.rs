@@ -5,8 +5,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    calls, compat, context::Context, dependencies, describe, docs, events, health, keys, leases,
-    logs, problem, revisions, services, status, templates, tools, toolsets, usage,
+    backup, calls, compat, context::Context, dependencies, describe, docs, events, health, keys,
+    leases, logs, problem, revisions, services, status, templates, tools, toolsets, usage,
 };
 
 /// Every endpoint that the document describes.
@@ -59,6 +59,7 @@ pub(crate) fn described() -> (Router<Context>, OpenApi) {
         .routes(routes!(keys::revoke))
         .routes(routes!(status::get))
         .routes(routes!(status::shutdown))
+        .routes(routes!(backup::create))
         .routes(routes!(status::live))
         .routes(routes!(status::ready))
         .routes(routes!(status::metrics))

@@ -46,12 +46,30 @@ pub enum Error {
         "a sealed value cannot be opened: it was sealed with another key; restore the root key it was made with"
     )]
     OtherKey,
+    /// A passphrase that is guessed too quickly.
+    #[error("the passphrase must have at least {least} characters")]
+    ShortPassphrase {
+        /// So many.
+        least: usize,
+    },
+    /// Not the passphrase that it was sealed with.
+    #[error("the passphrase is wrong")]
+    WrongPassphrase,
+    /// What should say how a passphrase becomes a key does not.
+    #[error(
+        "how its key is made of a passphrase cannot be read: it was changed, or a newer Vaxel wrote it"
+    )]
+    BadRecipe,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
-            Error::Unsealable | Error::OtherKey => Self::new(Kind::Invalid, error.to_string()),
+            Error::Unsealable
+            | Error::OtherKey
+            | Error::ShortPassphrase { .. }
+            | Error::WrongPassphrase
+            | Error::BadRecipe => Self::new(Kind::Invalid, error.to_string()),
             Error::RootKeyExposed { .. }
             | Error::RootKeyDamaged { .. }
             | Error::RootKeyFile { .. } => Self::internal(error),

@@ -4,8 +4,35 @@ use aws_lc_rs::digest;
 
 /// SHA-256 of `bytes` in hexadecimal.
 pub fn of(bytes: &[u8]) -> String {
+    let mut running = Running::default();
+    running.add(bytes);
+    running.text()
+}
+
+/// The SHA-256 of what comes piece by piece.
+#[derive(Clone)]
+pub struct Running(digest::Context);
+
+impl Default for Running {
+    fn default() -> Self {
+        Self(digest::Context::new(&digest::SHA256))
+    }
+}
+
+impl Running {
+    /// Goes on with `bytes`.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The fingerprint of what came so far.
+    pub fn text(&self) -> String {
+        text(&self.0.clone().finish())
+    }
+}
+
+fn text(digest: &digest::Digest) -> String {
     use std::fmt::Write;
-    let digest = digest::digest(&digest::SHA256, bytes);
     let mut text = String::with_capacity(64);
     for byte in digest.as_ref() {
         // Writing to a string cannot fail.

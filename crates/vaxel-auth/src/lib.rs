@@ -9,6 +9,7 @@ pub mod random;
 pub mod fingerprint; // what a long text is recognised by
 pub mod token; // until when credentials of others hold
 pub mod seal; // values that nobody else may read or change
+pub mod passphrase; // what is sealed for people, not for this installation
 pub mod web; // which browsers may ask at all
 
 mod failure;

@@ -120,6 +120,21 @@ impl RootKeys {
         })
     }
 
+    /// Keys that were kept in a backup, as their files held them: the current one, and the one before it.
+    ///
+    /// # Errors
+    /// [`Error::OtherKey`] when one is not 32 bytes long.
+    pub fn from_bytes(current: &[u8], earlier: Option<&[u8]>) -> Result<Self, Error> {
+        let read = |bytes: &[u8]| {
+            let key = <[u8; KEY]>::try_from(bytes).map_err(|_| Error::OtherKey)?;
+            Ok(RootKey(Zeroizing::new(key)))
+        };
+        Ok(Self {
+            current: read(current)?,
+            earlier: earlier.map(read).transpose()?,
+        })
+    }
+
     /// The sealer of `purpose`, as [`Sealer::new`], which opens what the earlier key sealed, too.
     pub fn sealer(&self, purpose: &str) -> Sealer {
         let earlier = self.earlier.as_ref();

@@ -26,6 +26,9 @@ const EVENT_MAX: usize = 16 << 20;
 /// Longest wait for an answer, unless the caller says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Longest wait for the next piece of a long answer.
+const PIECE_TIMEOUT: Duration = Duration::from_mins(1);
+
 /// A client of one Vaxel.
 #[derive(Clone)]
 pub struct Client {
@@ -120,6 +123,19 @@ impl Client {
         })
     }
 
+    /// Posts `body` to `path`, and takes an answer of any length, piece by piece.
+    pub async fn download(
+        &self,
+        path: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<Download, Error> {
+        let reply = self.send(Method::POST, path, to_bytes(body)?, None).await?;
+        if !reply.parts.status.is_success() {
+            return Err(self.failed(reply).await);
+        }
+        Ok(Download(reply.body))
+    }
+
     async fn json<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -195,6 +211,24 @@ fn to_bytes(body: &impl Serialize) -> Result<Bytes, Error> {
 fn deadline(within: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(within).unwrap_or(now)
+}
+
+/// An answer that is read piece by piece.
+pub struct Download(ReplyBody);
+
+impl Download {
+    /// The next piece; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            let frame = tokio::time::timeout(PIECE_TIMEOUT, self.0.frame()).await;
+            let Some(frame) = frame.map_err(|_| Error::Silent)? else {
+                return Ok(None);
+            };
+            if let Ok(data) = frame?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+    }
 }
 
 /// Server-sent events as they come.

@@ -26,6 +26,9 @@ pub enum Error {
     /// The connection broke.
     #[error("The connection to Vaxel broke")]
     Broken(#[from] vaxel_egress::Error),
+    /// An answer stopped on its way.
+    #[error("Vaxel stopped in the middle of its answer; try again")]
+    Silent,
     /// A stream that cannot be read any further.
     #[error("Vaxel's stream cannot be read: {0}")]
     Endless(vaxel_core::sse::TooLong),

@@ -76,6 +76,8 @@ pub(crate) struct Inner {
     pub(crate) changes: TaskTracker,
     /// Serializes what reads all keys and publishes them.
     pub(crate) key_ring: tokio::sync::Mutex<()>,
+    /// Held while a backup is written.
+    pub(crate) backup: tokio::sync::Mutex<()>,
     /// Serializes what reads all sets and publishes them.
     pub(crate) toolsets: tokio::sync::Mutex<()>,
     /// Someone asked for the end.

@@ -34,12 +34,14 @@ mod journal;
 mod transitions;
 mod feed; // every change, for whoever follows
 
+mod backup; // everything that is stored, in one file
 mod archive; // what is thrown away in time
 mod recorder; // facts on their way to the store
 mod sessions; // what clients set, on its way there and back
 mod metrics;
 mod demo;
 
+pub use backup::{Backup, BackupContents, BackupFile, BackupHead, DataFile, KeptService, VALUES};
 pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef, Terms, ToolsetRef};
 pub use config::{Config, FeedConfig, HealthConfig, ProcessConfig, RecordsConfig, ServerFacts};
 pub use control::{Control, Deps, Started};

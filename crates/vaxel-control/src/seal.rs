@@ -153,7 +153,7 @@ fn lost(name: &str) -> Failure {
 }
 
 /// A sealed value opens only under its own id and in its own service.
-fn context(secret: Id<SecretValue>, service: Id<Service>) -> [u8; 32] {
+pub(crate) fn context(secret: Id<SecretValue>, service: Id<Service>) -> [u8; 32] {
     let mut context = [0; 32];
     context[..16].copy_from_slice(secret.as_bytes());
     context[16..].copy_from_slice(service.as_bytes());

@@ -79,6 +79,7 @@ impl Control {
             records: Arc::new(RecordCounts::default()),
             changes: TaskTracker::new(),
             key_ring: tokio::sync::Mutex::default(),
+            backup: tokio::sync::Mutex::default(),
             toolsets: tokio::sync::Mutex::default(),
             shutdown: CancellationToken::new(),
             tasks: Mutex::default(),

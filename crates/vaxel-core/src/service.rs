@@ -346,6 +346,19 @@ impl ServiceSpec {
     }
 }
 
+impl ServiceSpec {
+    /// Leaves out the values of these names that may be secret.
+    pub fn forget(&mut self, names: &[String]) {
+        let map = match &mut self.source {
+            Source::Process(process) => &mut process.env,
+            Source::Mcp(mcp) => &mut mcp.headers,
+            Source::Http(http) => &mut http.headers,
+            Source::Builtin(_) => return,
+        };
+        map.retain(|name, _| !names.contains(name));
+    }
+}
+
 impl Source {
     /// The kind, as it stands in lists.
     pub const fn kind(&self) -> &'static str {

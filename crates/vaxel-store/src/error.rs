@@ -122,6 +122,14 @@ pub enum Error {
         /// How many.
         rows: u64,
     },
+    /// Something is where a restore would put what it brings.
+    #[error(
+        "{} is there already; nothing was restored: name an empty --data-dir, or say --force, which moves what is there aside", .0.display()
+    )]
+    Occupied(PathBuf),
+    /// What is no line of a backup of this schema.
+    #[error("the backup cannot be read: {0}; nothing was restored")]
+    NoRow(String),
     /// What arrived is not what was sent.
     #[error(
         "{table} arrived with {found} rows that are not the {rows} that were sent; nothing was moved"
@@ -299,10 +307,12 @@ impl Error {
             | Self::Shared { .. }
             | Self::Contended
             | Self::Closed => Kind::StoreUnavailable,
-            Self::Taken | Self::Circle(_) | Self::NotEmpty { .. } => Kind::Conflict,
+            Self::Taken | Self::Circle(_) | Self::NotEmpty { .. } | Self::Occupied(_) => {
+                Kind::Conflict
+            }
             Self::Changed => Kind::VersionMismatch,
             Self::Missing => Kind::NotFound,
-            Self::Cursor(_) => Kind::Invalid,
+            Self::Cursor(_) | Self::NoRow(_) => Kind::Invalid,
             Self::Unreadable { .. } | Self::Differs { .. } | Self::Panicked | Self::Engine(_) => {
                 Kind::Internal
             }

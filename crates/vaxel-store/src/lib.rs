@@ -17,6 +17,8 @@ mod migrations;
 mod lock;
 mod counts;
 mod transfer;
+mod backup;
+mod restore;
 
 mod service; // one file per resource
 mod dependency;
@@ -37,6 +39,7 @@ mod call;
 mod usage;
 
 pub use audit::AuditRow;
+pub use backup::{PRIVATE, Schema, TableHead};
 pub use call::{CallQuery, CallRow, CallStats};
 pub use counts::TransactionStats;
 pub use error::Error;
@@ -44,6 +47,7 @@ pub use health::{Digests, HealthChange, HealthRow};
 pub use key::KeyRow;
 pub use outbox::{Event, Happening};
 pub use postgres::{DatabaseUrl, InvalidUrl};
+pub use restore::{Lines, Restoring, restore};
 pub use revision::{LabelRow, RevisionRow};
 pub use secret::SecretRow;
 pub use service::{ServiceEntry, ServiceOrder, ServicePosition, ServiceQuery};

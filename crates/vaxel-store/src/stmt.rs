@@ -33,7 +33,8 @@ impl Stmt {
 }
 
 /// What a column holds: BIGINT, TEXT or BLOB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     Int,
     Text,

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
+    backup::Schema,
     counts::TransactionStats,
     database::Database,
     error::Error,
@@ -116,18 +117,27 @@ impl Store {
     pub(crate) fn open_as(config: &Config, is_shared: bool) -> Result<Self, Error> {
         make_private_dir(&config.dir)?;
         let lock = DirLock::take(&config.dir)?;
-        Self::open_with(config, Some(lock), is_shared)
+        Self::open_with(config, Some(lock), (is_shared, Schema::NEWEST))
     }
 
     /// For who has locked the directory.
     pub(crate) fn open_unlocked(config: &Config) -> Result<Self, Error> {
-        Self::open_with(config, None, false)
+        Self::open_unlocked_at(config, Schema::NEWEST)
     }
 
-    fn open_with(config: &Config, lock: Option<DirLock>, is_shared: bool) -> Result<Self, Error> {
+    /// The same with an earlier schema.
+    pub(crate) fn open_unlocked_at(config: &Config, schema: Schema) -> Result<Self, Error> {
+        Self::open_with(config, None, (false, schema))
+    }
+
+    fn open_with(
+        config: &Config,
+        lock: Option<DirLock>,
+        (is_shared, schema): (bool, Schema),
+    ) -> Result<Self, Error> {
         let (resources, records, engine) = match &config.url {
-            None => open_files(config)?,
-            Some(url) => open_server(config, url, is_shared)?,
+            None => open_files(config, schema)?,
+            Some(url) => open_server(config, url, (is_shared, schema))?,
         };
         Ok(Self {
             inner: Arc::new(Inner {
@@ -283,7 +293,7 @@ impl Store {
     }
 }
 
-fn open_files(config: &Config) -> Result<Opened, Error> {
+fn open_files(config: &Config, schema: Schema) -> Result<Opened, Error> {
     let settings = (config.readers, config.queue, config.write_timeout);
     let open = |name: &str, durability, steps| {
         let file = config.dir.join(name);
@@ -291,13 +301,17 @@ fn open_files(config: &Config) -> Result<Opened, Error> {
         sqlite::open(&file, durability, steps, settings)
     };
     Ok((
-        open("vaxel.db", Durability::Full, migrations::RESOURCES)?,
-        open("records.db", Durability::Relaxed, migrations::RECORDS)?,
+        open("vaxel.db", Durability::Full, schema.resource_steps())?,
+        open("records.db", Durability::Relaxed, schema.record_steps())?,
         Engine::Sqlite(config.dir.clone()),
     ))
 }
 
-fn open_server(config: &Config, url: &DatabaseUrl, is_shared: bool) -> Result<Opened, Error> {
+fn open_server(
+    config: &Config,
+    url: &DatabaseUrl,
+    (is_shared, schema): (bool, Schema),
+) -> Result<Opened, Error> {
     let server = Arc::new(Server::new(url, config.write_timeout, is_shared)?);
     let session = |role| Session::new(Arc::clone(&server), role);
     let mut writer = session(Role::Resources)?;
@@ -307,8 +321,8 @@ fn open_server(config: &Config, url: &DatabaseUrl, is_shared: bool) -> Result<Op
             .name("vaxel-store-open".to_owned())
             .spawn_scoped(scope, || {
                 let parts = [
-                    ("resources", migrations::RESOURCES),
-                    ("records", migrations::RECORDS),
+                    ("resources", schema.resource_steps()),
+                    ("records", schema.record_steps()),
                 ];
                 for part in parts {
                     migrations::apply_to_postgres(&mut writer, &server, part)?;

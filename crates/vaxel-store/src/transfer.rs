@@ -25,11 +25,11 @@ use crate::{
 };
 
 /// A move is one transaction, which may take its time.
-const PATIENCE: Duration = Duration::from_hours(1);
+pub(crate) const PATIENCE: Duration = Duration::from_hours(1);
 /// Rows that are on their way together.
-const BATCH: usize = 100;
+pub(crate) const BATCH: usize = 100;
 /// Batches that may wait to be written; the reader waits while there are more.
-const WAITING: usize = 8;
+pub(crate) const WAITING: usize = 8;
 
 /// What was moved of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,12 +40,12 @@ pub struct Moved {
     pub rows: u64,
 }
 
-struct Table {
-    name: String,
-    columns: Vec<(String, Kind)>,
+pub(crate) struct Table {
+    pub(crate) name: String,
+    pub(crate) columns: Vec<(String, Kind)>,
 }
 
-enum Parcel {
+pub(crate) enum Parcel {
     Rows(Vec<Vec<Value<'static>>>),
     /// The table is complete, with the digest of its rows.
     End(u64, u64),
@@ -152,7 +152,7 @@ async fn copy(
 }
 
 /// Names of the tables that are there after these steps, sorted.
-fn tables_of(steps: &[&str]) -> Vec<String> {
+pub(crate) fn tables_of(steps: &[&str]) -> Vec<String> {
     let mut names = BTreeSet::new();
     for line in steps.iter().flat_map(|step| step.lines()) {
         let word = |rest: &str| {
@@ -171,7 +171,7 @@ fn tables_of(steps: &[&str]) -> Vec<String> {
 }
 
 /// The tables of these names with their columns, in the order of their names on both engines.
-fn tables(tx: &mut Tx<'_>, names: &[String]) -> Result<Vec<Table>, Error> {
+pub(crate) fn tables(tx: &mut Tx<'_>, names: &[String]) -> Result<Vec<Table>, Error> {
     static OF_SQLITE: Stmt =
         Stmt::new("SELECT name, type FROM pragma_table_info($1) ORDER BY name");
     static OF_POSTGRES: Stmt = Stmt::new(
@@ -209,7 +209,13 @@ impl Table {
         Box::leak(Box::new(Stmt::new(Box::leak(text.into_boxed_str()))))
     }
 
-    fn select(&self) -> &'static Stmt {
+    /// How many rows it has.
+    pub(crate) fn count(&self, tx: &mut Tx<'_>) -> Result<u64, Error> {
+        let count = self.stmt(|_| format!("SELECT count(*) FROM {}", self.name));
+        Ok(tx.find(count, &[], |row| row.count(0))?.unwrap_or(0))
+    }
+
+    pub(crate) fn select(&self) -> &'static Stmt {
         self.stmt(|columns| format!("SELECT {columns} FROM {}", self.name))
     }
 
@@ -228,7 +234,7 @@ impl Table {
         })
     }
 
-    fn read(&self, row: &Row<'_>) -> Result<Vec<Value<'static>>, Error> {
+    pub(crate) fn read(&self, row: &Row<'_>) -> Result<Vec<Value<'static>>, Error> {
         let values = self.columns.iter().enumerate().map(|(at, (_, kind))| {
             Ok(match kind {
                 Kind::Int => row.maybe_int(at)?.map(Value::Int),
@@ -265,7 +271,11 @@ fn send(tx: &mut Tx<'_>, table: &Table, to: &SyncSender<Parcel>) -> Result<(), E
     send(Parcel::End(rows, digest))
 }
 
-fn receive(tx: &mut Tx<'_>, table: &Table, from: &Receiver<Parcel>) -> Result<u64, Error> {
+pub(crate) fn receive(
+    tx: &mut Tx<'_>,
+    table: &Table,
+    from: &Receiver<Parcel>,
+) -> Result<u64, Error> {
     let (one, many) = (table.insert(1), table.insert(BATCH));
     let (rows, digest) = loop {
         // Missing: who reads has ended before its time, and says why.
@@ -303,12 +313,15 @@ fn receive(tx: &mut Tx<'_>, table: &Table, from: &Receiver<Parcel>) -> Result<u6
 }
 
 /// Refuses a place that has rows in any of its tables.
-async fn refuse_rows(target: &Database, steps: &[&str], place: &str) -> Result<(), Error> {
+pub(crate) async fn refuse_rows(
+    target: &Database,
+    steps: &[&str],
+    place: &str,
+) -> Result<(), Error> {
     let (names, place) = (tables_of(steps), place.to_owned());
     let counting = target.read("move", move |tx| {
         for table in tables(tx, &names)? {
-            let count = table.stmt(|_| format!("SELECT count(*) FROM {}", table.name));
-            let rows = tx.find(count, &[], |row| row.count(0))?.unwrap_or(0);
+            let rows = table.count(tx)?;
             if rows > 0 {
                 let table = table.name;
                 return Err(Error::NotEmpty { place, table, rows });
@@ -320,7 +333,7 @@ async fn refuse_rows(target: &Database, steps: &[&str], place: &str) -> Result<(
 }
 
 /// Takes back what a move wrote that cannot be completed.
-async fn clear(target: &Database, steps: &[&str]) -> Result<(), Error> {
+pub(crate) async fn clear(target: &Database, steps: &[&str]) -> Result<(), Error> {
     let names = tables_of(steps);
     let clearing = target.write("move", move |tx| {
         for table in tables(tx, &names)? {
@@ -333,7 +346,7 @@ async fn clear(target: &Database, steps: &[&str]) -> Result<(), Error> {
 }
 
 /// A number that rows have in common when they are the same; sums of it do not depend on the order.
-fn digest_of(row: &[Value<'_>]) -> u64 {
+pub(crate) fn digest_of(row: &[Value<'_>]) -> u64 {
     let mut digest = DefaultHasher::new();
     for value in row {
         match value {

@@ -12,6 +12,7 @@ use crate::{
     up::{self, UpArgs},
 };
 
+mod backup;
 mod calls;
 mod call;
 mod config;
@@ -26,6 +27,7 @@ mod history;
 mod import;
 mod key;
 mod logs;
+mod passphrase;
 mod server;
 mod service;
 mod set;
@@ -147,6 +149,18 @@ enum Command {
     /// Move what is stored
     #[command(subcommand)]
     Store(store::Command),
+    /// Write everything that is stored into a file, while Vaxel runs
+    #[command(
+        after_help = "Examples:\n  vaxel backup vaxel.backup\n  vaxel backup vaxel.backup --with-keys"
+    )]
+    Backup(backup::BackupArgs),
+    /// Read a backup: all of it while Vaxel does not run, or services while it does
+    ///
+    /// The whole file is checked first. What is there already is not touched unless --force says so.
+    #[command(
+        after_help = "Examples:\n  vaxel restore vaxel.backup --dry-run\n  vaxel restore vaxel.backup\n  vaxel restore vaxel.backup --service files"
+    )]
+    Restore(backup::RestoreArgs),
     /// Find out what is wrong
     #[command(after_help = "Example:\n  vaxel doctor")]
     Doctor(Format),
@@ -298,6 +312,8 @@ impl Command {
             | Self::Connect(_)
             | Self::Stdio(_)
             | Self::Store(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
             | Self::Completions { .. } => Format::default(),
         }
     }
@@ -325,6 +341,8 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Key(command) => key::run(command, context).await?,
         Command::Config(command) => return Ok(config::run(&command, context)),
         Command::Store(command) => store::run(command, context).await?,
+        Command::Backup(args) => backup::backup(args, context).await?,
+        Command::Restore(args) => backup::restore(args, context).await?,
         Command::Doctor(_) => return doctor::run(context).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

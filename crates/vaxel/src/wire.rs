@@ -71,7 +71,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
         store,
         supervisor,
         gateway: gateway.clone(),
-        sealer: roots.sealer("service values"),
+        sealer: roots.sealer(vaxel_control::VALUES),
         records: record_queue,
     };
     let facts = ServerFacts {

@@ -133,3 +133,24 @@ async fn metrics_are_for_this_machine_for_keys_or_for_nobody() {
         home.control.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_with_keys_needs_the_permission_to_manage_keys_too() {
+    let home = open().await;
+    let asked = ("POST", "/api/v1/backup");
+    let keeper = As::With(Permissions::of(&[Permission::SystemManage]));
+    let sealed = json!({ "passphrase": "correct horse" });
+    let refused = home.ask_with(keeper, asked, &sealed).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let given = home.ask(keeper, asked.0, asked.1).await;
+    assert_eq!(given.status, StatusCode::OK);
+    assert_eq!(given.header("content-length"), given.body.len().to_string());
+    assert!(given.text().starts_with("{\"vaxel_backup\":1,"));
+    assert!(!given.text().contains("\"table\":\"keys\""));
+    let given = home.ask_with(As::admin(), asked, &sealed).await;
+    assert_eq!(given.status, StatusCode::OK);
+    let short = json!({ "passphrase": "short" });
+    let refused = home.ask_with(As::admin(), asked, &short).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(refused.text().contains("at least 8"), "{}", refused.text());
+}

@@ -47,6 +47,12 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
         );
     }
     let from = configured(config, context)?;
+    if from.url.is_none() && !vaxel_store::has_files(&from.dir) {
+        bail!(
+            "nothing is stored in {}: there is nothing to move",
+            from.dir.display()
+        );
+    }
     let to = target(&to, &from)?;
     output::note(format!("From {}", place(&from)));
     output::note(format!("To   {}", place(&to)));
@@ -66,7 +72,8 @@ fn tell(moved: &Moved) {
     output::note(format!("  {:<24} {:>10}", moved.table, moved.rows));
 }
 
-fn configured(file: Option<PathBuf>, context: &Context) -> anyhow::Result<Config> {
+/// Where things are stored.
+pub(super) fn configured(file: Option<PathBuf>, context: &Context) -> anyhow::Result<Config> {
     let merged = Merged::of(&Sources {
         file,
         data_dir: context.data_dir.clone(),
@@ -77,12 +84,6 @@ fn configured(file: Option<PathBuf>, context: &Context) -> anyhow::Result<Config
         let count = issues.len();
         anyhow::anyhow!("the configuration has {count} problem(s); see `vaxel config check`")
     })?;
-    if config.store.url.is_none() && !vaxel_store::has_files(&config.store.dir) {
-        bail!(
-            "nothing is stored in {}: there is nothing to move",
-            config.store.dir.display()
-        );
-    }
     Ok(config.store)
 }
 

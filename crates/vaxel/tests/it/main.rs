@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod backup;
 mod conformance;
 mod crash;
 mod doors;

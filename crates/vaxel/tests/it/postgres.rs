@@ -291,6 +291,55 @@ fn vaxel_lives_on_postgresql_and_through_its_absence() {
 }
 
 #[test]
+fn a_backup_of_files_is_restored_to_an_empty_database_and_one_of_that_to_files() {
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let config = cluster.configured(folder.path());
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (first, second) = (file("first"), file("second"));
+    let mut vaxel = TestVaxel::start_with(&["--demo"]);
+    vaxel.ok(&["key", "create", "somebody"]);
+    let backup = |vaxel: &TestVaxel, file: &str| {
+        let mut command = vaxel.command(&["backup", file, "--with-keys"]);
+        command.env("VAXEL_BACKUP_PASSPHRASE", "correct horse");
+        let written = command.output().unwrap();
+        assert!(written.status.success(), "{}", text(&written));
+    };
+    let restore = |vaxel: &TestVaxel, args: &[&str]| {
+        let mut command = vaxel.command(&[&["restore"], args].concat());
+        command.env("VAXEL_BACKUP_PASSPHRASE", "correct horse");
+        text(&command.output().unwrap())
+    };
+    backup(&vaxel, &first);
+    vaxel.ok(&["down"]);
+    let said = restore(&vaxel, &[&first, "--config", &config, "--force"]);
+    assert!(said.contains("Restored"), "{said}");
+    vaxel.set_args(&["--config", &config]);
+    vaxel.launch();
+    assert_eq!(store(&vaxel)["engine"], "postgresql");
+    echo(&vaxel, "on a database");
+    // Numbers go on behind those that were restored.
+    vaxel.ok(&["key", "create", "another"]);
+    backup(&vaxel, &second);
+    vaxel.ok(&["down"]);
+    let refused = restore(&vaxel, &[&second, "--config", &config, "--force"]);
+    assert!(refused.contains("is not empty"), "{refused}");
+    let said = restore(&vaxel, &[&second, "--force"]);
+    assert!(said.contains("Restored"), "{said}");
+    vaxel.set_args(&[]);
+    vaxel.launch();
+    assert_eq!(store(&vaxel)["engine"], "sqlite");
+    echo(&vaxel, "from files");
+    let keys = vaxel.ok(&["key", "ls"]);
+    assert!(
+        keys.contains("somebody") && keys.contains("another"),
+        "{keys}"
+    );
+}
+
+#[test]
 fn a_move_names_what_is_wrong_with_it() {
     let vaxel = TestVaxel::start();
     vaxel.ok(&["down"]);
