@@ -27,7 +27,7 @@ pub(super) struct BackupArgs {
     /// Where to write it; there must be no such file
     file: PathBuf,
     /// With API keys, sealed values and the root key; the file is sealed with a passphrase, which is asked
-    /// for, or taken from VAXEL_BACKUP_PASSPHRASE
+    /// for, or taken from `VAXEL_BACKUP_PASSPHRASE`
     #[arg(long)]
     with_keys: bool,
     /// Take the passphrase from the first line of a file
@@ -64,9 +64,10 @@ pub(super) async fn backup(args: BackupArgs, context: &Context) -> anyhow::Resul
         bail!("{name} is there already; nothing was written: name another file");
     }
     let client = context.client()?.with_timeout(WRITTEN);
-    let passphrase = match args.with_keys {
-        true => Some(passphrase::new(args.passphrase_file.as_deref())?),
-        false => None,
+    let passphrase = if args.with_keys {
+        Some(passphrase::new(args.passphrase_file.as_deref())?)
+    } else {
+        None
     };
     let draft = Draft::beside(&args.file)?;
     let bytes = download(&client, passphrase.as_ref(), &draft).await?;

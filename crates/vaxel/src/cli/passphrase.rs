@@ -51,7 +51,7 @@ fn given(file: Option<&Path>) -> anyhow::Result<Option<Secret<String>>> {
 /// Asks on the terminal, where what is typed is not shown.
 fn ask(question: &str) -> anyhow::Result<Secret<String>> {
     let terminal = File::options().read(true).write(true).open("/dev/tty");
-    let Some(mut terminal) = terminal.ok().filter(|tty| tty.is_terminal()) else {
+    let Some(mut terminal) = terminal.ok().filter(File::is_terminal) else {
         bail!(
             "there is no terminal to ask for the passphrase at: set {VARIABLE}, or say --passphrase-file"
         );

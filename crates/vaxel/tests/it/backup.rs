@@ -184,6 +184,9 @@ fn one_service_comes_back_into_a_running_vaxel() {
     );
     let restored = with_passphrase(&vaxel, &restore, PASSPHRASE);
     assert!(restored.status.success(), "{}", text(&restored));
+    let forced = [&restore[..], &["--force"]].concat();
+    let restored = with_passphrase(&vaxel, &forced, PASSPHRASE);
+    assert!(restored.status.success(), "{}", text(&restored));
     wait_for("the service to have its secret", || {
         let answer = vaxel.cli(&["call", "echo__env", "--arg", "text=TOKEN"]);
         String::from_utf8_lossy(&answer.stdout).trim() == PLANTED
