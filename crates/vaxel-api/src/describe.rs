@@ -32,6 +32,7 @@ pub(crate) fn head() -> OpenApi {
             "toolsets",
             "Sets: selections of what services offer, at addresses of their own",
         ),
+        ("bundle", "Many services and sets in one document"),
         ("calls", "Records of calls, and what they add up to"),
         ("templates", "Services with blanks"),
         ("keys", "API keys"),

@@ -19,6 +19,7 @@ mod usage;
 mod tools;
 mod toolsets;
 mod backup;
+mod bundle;
 mod logs;
 mod calls;
 mod keys;

@@ -5,7 +5,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    backup, calls, compat, context::Context, dependencies, describe, docs, events, health, keys,
+    backup, bundle, calls, compat, context::Context, dependencies, describe, docs, events, health, keys,
     leases, logs, problem, revisions, services, status, templates, tools, toolsets, usage,
 };
 
@@ -48,6 +48,8 @@ pub(crate) fn described() -> (Router<Context>, OpenApi) {
         .routes(routes!(tools::call_tool))
         .routes(routes!(toolsets::list, toolsets::create))
         .routes(routes!(toolsets::get, toolsets::update, toolsets::delete))
+        .routes(routes!(bundle::export))
+        .routes(routes!(bundle::apply))
         .routes(routes!(calls::list))
         .routes(routes!(templates::list, templates::create))
         .routes(routes!(

@@ -249,7 +249,7 @@ impl FromQuery for Form {
 
 impl Form {
     /// Who writes in a form reads it, too.
-    fn of(body: &serde_json::Value) -> Self {
+    pub(crate) fn of(body: &serde_json::Value) -> Self {
         if stage6::is_one(body) {
             Self::Stage6
         } else {

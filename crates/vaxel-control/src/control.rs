@@ -15,6 +15,7 @@ use vaxel_core::{
     failure::{Failure, Kind},
     principal::Principal,
     secret::Secret,
+    template::Template,
     time::{Clock, Timestamp},
 };
 use vaxel_gateway::Gateway;
@@ -37,6 +38,8 @@ pub struct Control {
     pub(crate) inner: Arc<Inner>,
     /// On what terms this handle makes changes.
     pub(crate) terms: Terms,
+    /// Templates that a plan will have written before they are needed, with their versions then.
+    pub(crate) planned: Arc<[(Template, u64)]>,
 }
 
 /// What the control plane stands on.
@@ -98,6 +101,7 @@ impl Control {
         Self {
             inner: Arc::clone(&self.inner),
             terms,
+            planned: Arc::clone(&self.planned),
         }
     }
 
@@ -117,7 +121,11 @@ impl Control {
         working.await.map_err(Failure::internal)?
     }
 
-    async fn apply(&self, caller: &Principal, change: Change) -> Result<Outcome, Failure> {
+    pub(crate) async fn apply(
+        &self,
+        caller: &Principal,
+        change: Change,
+    ) -> Result<Outcome, Failure> {
         match change {
             Change::CreateService(draft) => {
                 let draft = (*draft, Made::Manually);

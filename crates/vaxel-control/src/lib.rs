@@ -16,6 +16,7 @@ mod revision;
 mod template;
 mod key;
 mod toolset;
+mod bundle;
 mod tool;
 mod call;
 mod usage;
@@ -42,6 +43,7 @@ mod metrics;
 mod demo;
 
 pub use backup::{Backup, BackupContents, BackupFile, BackupHead, DataFile, KeptService, VALUES};
+pub use bundle::{Plan, Step};
 pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef, Terms, ToolsetRef};
 pub use config::{Config, FeedConfig, HealthConfig, ProcessConfig, RecordsConfig, ServerFacts};
 pub use control::{Control, Deps, Started};

@@ -160,7 +160,8 @@ pub(crate) fn context(secret: Id<SecretValue>, service: Id<Service>) -> [u8; 32]
     context
 }
 
-const fn place(spec: &ServiceSpec) -> &'static str {
+/// Where the values that are sealed stand.
+pub(crate) const fn place(spec: &ServiceSpec) -> &'static str {
     match spec.source {
         Source::Process(_) => "spec.source.process.env",
         Source::Mcp(_) => "spec.source.mcp.headers",

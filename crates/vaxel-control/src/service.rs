@@ -258,7 +258,7 @@ impl Control {
 
     /// Which of the secrets of `old` the `next` spec may refer to: all of them, as long as they go
     /// where they went before. Otherwise whoever may change an address could have them sent to it.
-    async fn secrets_to_keep(
+    pub(crate) async fn secrets_to_keep(
         &self,
         old: &ServiceResource,
         next: &ServiceSpec,
@@ -362,7 +362,7 @@ pub(crate) enum Made {
     FromApproved,
 }
 
-fn may_write(caller: &Principal, spec: &ServiceSpec, made: Made) -> Result<(), Failure> {
+pub(crate) fn may_write(caller: &Principal, spec: &ServiceSpec, made: Made) -> Result<(), Failure> {
     require(caller, Permission::McpWrite)?;
     if spec.runs_on_host() && made != Made::FromApproved {
         require(caller, Permission::HostExecute)?;

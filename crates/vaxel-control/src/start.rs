@@ -87,6 +87,7 @@ impl Control {
         let control = Self {
             inner: Arc::new(inner),
             terms: Terms::default(),
+            planned: [].into(),
         };
         let renewed = control.inner.context.vault.renew(control.now()).await?;
         if renewed > 0 {

@@ -219,7 +219,8 @@ impl Control {
     }
 
     async fn find_template(&self, name: &TemplateName) -> Result<Option<(Template, u64)>, Failure> {
-        if let Some(found) = builtin::find(name) {
+        let planned = self.planned.iter().find(|(one, _)| one.name == *name);
+        if let Some(found) = builtin::find(name).or(planned) {
             return Ok(Some(found.clone()));
         }
         let row = self.store().template(name).await?;
@@ -232,7 +233,7 @@ impl Control {
     }
 
     /// Every problem of a template together with those that it extends, and of those that extend it.
-    async fn fits(&self, template: &Template, version: u64) -> Result<(), Failure> {
+    pub(crate) async fn fits(&self, template: &Template, version: u64) -> Result<(), Failure> {
         let (chain, issue) = self.chain_of((template.clone(), version)).await?;
         let mut issues: Vec<Issue> = match issue {
             Some(issue) => vec![issue],
@@ -304,7 +305,7 @@ impl Control {
     }
 }
 
-fn may_write_template(caller: &Principal, template: &Template) -> Result<(), Failure> {
+pub(crate) fn may_write_template(caller: &Principal, template: &Template) -> Result<(), Failure> {
     require(caller, Permission::McpManage)?;
     if template.approved {
         // Whoever approves lets others start programs.

@@ -85,7 +85,8 @@ fn one(path: String, old: Option<&Value>, new: Option<&Value>) -> Difference {
     }
 }
 
-fn member(path: &str, key: &str) -> String {
+/// The path of the member `key` of what is at `path`.
+pub(crate) fn member(path: &str, key: &str) -> String {
     let is_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_' || letter == '-';
     let plain = !key.is_empty() && key.chars().all(is_word);
     match (path.is_empty(), plain) {

@@ -20,9 +20,14 @@ use crate::{
 pub struct Imported {
     /// One draft per server that can be used.
     pub drafts: Vec<ServiceDraft>,
-    /// Why the others cannot, and what was changed or left out.
+    /// Why others cannot.
+    pub refused: Vec<Issue>,
+    /// What was changed or left out.
     pub issues: Vec<Issue>,
 }
+
+/// Said of a server that would lead back here; clients that use Vaxel have it among theirs.
+const ITSELF: &str = "is Vaxel itself, which would call itself without end: left out";
 
 /// Where the servers may stand.
 const PLACES: &[&[&str]] = &[
@@ -78,20 +83,22 @@ pub fn from_value(value: &Value) -> Result<Imported, String> {
     }) {
         let path = format!("{place}.{key}");
         let Some(server) = server.as_object() else {
-            imported.issues.push(Issue::new(path, "is no object"));
+            imported.refused.push(Issue::new(path, "is no object"));
             continue;
         };
         let issues = &mut imported.issues;
         match source(server, &path, issues) {
             Ok(source) => {
                 let Some(name) = free_name(key, &mut taken) else {
-                    issues.push(Issue::new(path, "no service name can be made of this key"));
+                    let message = "no service name can be made of this key";
+                    imported.refused.push(Issue::new(path, message));
                     continue;
                 };
                 let draft = draft((key, name), server, source, (&path, issues));
                 imported.drafts.push(draft);
             }
-            Err(issue) => issues.push(issue),
+            Err(issue) if issue.message == ITSELF => issues.push(issue),
+            Err(issue) => imported.refused.push(issue),
         }
     }
     Ok(imported)
@@ -188,8 +195,7 @@ fn process(
     let args: Vec<String> = words.collect();
     let program = command.rsplit(['/', '\\']).next().unwrap_or_default();
     if program == "vaxel" && args.iter().any(|arg| arg == "stdio") {
-        let message = "is Vaxel itself, which would call itself without end: left out";
-        return Err(Issue::new(path, message));
+        return Err(Issue::new(path, ITSELF));
     }
     let cwd = server.get("cwd").and_then(Value::as_str);
     if let Some(cwd) = cwd.filter(|cwd| !cwd.starts_with('/')) {

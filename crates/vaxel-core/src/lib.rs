@@ -27,6 +27,7 @@ pub mod health; // what is checked of a service, and what follows from it
 pub mod catalog; // what a service offers
 pub mod jsonc; // JSON with comments, changed without touching the rest
 pub mod import; // configurations of MCP clients, read as services
+pub mod bundle; // many resources in one document
 pub mod session; // what is remembered of a legacy client
 pub mod audit;
 pub mod call; // the record that every call leaves

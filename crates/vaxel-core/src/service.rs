@@ -266,6 +266,34 @@ pub struct Limits {
     pub open_files: Option<u64>,
 }
 
+/// What was asked for of a service, as someone would send it.
+impl From<ServiceResource> for ServiceDraft {
+    fn from(resource: ServiceResource) -> Self {
+        let ServiceResource {
+            id: _,
+            name,
+            version: _,
+            revision: _,
+            enabled,
+            tags,
+            environment,
+            owner: _,
+            spec,
+            created_at: _,
+            updated_at: _,
+            activated_at: _,
+            deleted_at: _,
+        } = resource;
+        Self {
+            name,
+            enabled,
+            tags,
+            environment,
+            spec,
+        }
+    }
+}
+
 impl ServiceDraft {
     /// Reads a draft from JSON that a person wrote: `Err` holds every problem with its path.
     pub fn from_json(value: &Value) -> Result<Self, Vec<Issue>> {

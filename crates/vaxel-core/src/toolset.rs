@@ -75,6 +75,26 @@ pub struct Selected {
     pub resources: Option<Vec<String>>,
 }
 
+/// What was asked for of a set, as someone would send it.
+impl From<ToolsetResource> for ToolsetDraft {
+    fn from(resource: ToolsetResource) -> Self {
+        let ToolsetResource {
+            id: _,
+            name,
+            version: _,
+            description,
+            services,
+            created_at: _,
+            updated_at: _,
+        } = resource;
+        Self {
+            name,
+            description,
+            services,
+        }
+    }
+}
+
 impl ToolsetDraft {
     /// Reads a draft from JSON that a person wrote: `Err` holds every problem with its path.
     pub fn from_json(value: &Value) -> Result<Self, Vec<Issue>> {

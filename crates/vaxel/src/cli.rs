@@ -13,15 +13,18 @@ use crate::{
 };
 
 mod backup;
+mod apply;
 mod calls;
 mod call;
 mod config;
 mod connect;
 mod dependencies;
 mod doctor;
+mod documents;
 mod edit;
 mod http;
 mod events;
+mod export;
 mod health;
 mod history;
 mod import;
@@ -104,6 +107,16 @@ enum Command {
     /// Add the servers of an MCP client's configuration
     #[command(after_help = "Example:\n  vaxel import ~/.config/Claude/claude_desktop_config.json")]
     Import(import::Args),
+    /// Make services and sets as files ask for them
+    #[command(
+        after_help = "`${NAME}` in texts is replaced from the environment, `$$` stands for `$`. What is there already is not written again.\n\nExamples:\n  vaxel apply -f services.yaml --dry-run\n  vaxel apply -f services/ --prune --tag team-a -m 'as in git'\n  vaxel export | vaxel --url http://other:3010 apply -f -"
+    )]
+    Apply(apply::Args),
+    /// Write services and sets as a file that apply reads; secrets stay here
+    #[command(
+        after_help = "Examples:\n  vaxel export > vaxel.yaml\n  vaxel export files web --format json\n  vaxel export --folder data/services"
+    )]
+    Export(export::Args),
     /// List tools
     #[command(after_help = "Example:\n  vaxel tools --service everything")]
     Tools(tools::ListArgs),
@@ -297,6 +310,7 @@ impl Command {
             Self::Service(command) => command.format(),
             Self::Template(command) => command.format(),
             Self::Ls(args) => args.format,
+            Self::Apply(args) => args.format,
             Self::Tools(args) => args.format,
             Self::Logs(args) => args.format,
             Self::Calls(args) => args.format,
@@ -308,6 +322,7 @@ impl Command {
             Self::Up(_)
             | Self::Down
             | Self::Import(_)
+            | Self::Export(_)
             | Self::Call(_)
             | Self::Connect(_)
             | Self::Stdio(_)
@@ -328,6 +343,8 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Template(command) => template::run(command, context).await?,
         Command::Ls(args) => service::list(&args, context).await?,
         Command::Import(args) => import::run(&args, context).await?,
+        Command::Apply(args) => apply::run(&args, context).await?,
+        Command::Export(args) => export::run(&args, context).await?,
         Command::Tools(args) => tools::list(&args, context).await?,
         Command::Tool(command) => tools::run(&command, context).await?,
         Command::Call(args) => return call::run(&args, context).await,

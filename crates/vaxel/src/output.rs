@@ -170,6 +170,21 @@ pub(crate) fn state(text: &str, style: Style) -> Cell {
     }
 }
 
+/// A line in a colour, where colours are wanted.
+pub(crate) fn coloured(text: &str, colour: Color, style: Style) -> String {
+    let code = match colour {
+        Color::Green => 32,
+        Color::Red => 31,
+        Color::Yellow => 33,
+        _ => 0,
+    };
+    if style.colour {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}
+
 /// A duration as people say it: `5s`, `3m`, `2h`, `4d`.
 pub(crate) fn ago(millis: u64) -> String {
     let seconds = millis / 1_000;

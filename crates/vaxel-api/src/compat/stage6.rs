@@ -18,7 +18,10 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("runtime", "command", "/spec/source/process/command"),
     ("runtime", "args", "/spec/source/process/args"),
     ("runtime", "env", "/spec/source/process/env"),
+    ("runtime", "builtin", "/spec/source/builtin"),
     ("runtime", "cwd", "/spec/source/process/cwd"),
+    ("runtime", "balance", "/spec/balance"),
+    ("runtime", "idle_timeout", "/spec/idle_timeout"),
     ("runtime", "replicas", "/spec/replicas"),
     ("runtime", "era", "/spec/era"),
     ("runtime", "timeout", "/spec/limits/timeout"),
@@ -27,13 +30,16 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("runtime", "processes", "/spec/limits/processes"),
     ("runtime", "open_files", "/spec/limits/open_files"),
     ("network", "url", "/spec/source/mcp/url"),
+    ("network", "http", "/spec/source/http"),
     ("network", "headers", "/spec/source/mcp/headers"),
     ("network", "session", "/spec/source/mcp/session"),
     ("security", "allow_tools", "/spec/tools/allow"),
     ("security", "deny_tools", "/spec/tools/deny"),
     ("security", "validate", "/spec/validate"),
     ("integration", "depends_on", "/spec/depends_on"),
+    ("integration", "extends", "/spec/extends"),
     ("monitoring", "health", "/spec/health"),
+    ("monitoring", "lease", "/spec/lease"),
 ];
 const CATEGORIES: [&str; 5] = [
     "runtime",
@@ -45,9 +51,11 @@ const CATEGORIES: [&str; 5] = [
 /// What a service has beside its configuration. Those without a place are Vaxel's to say.
 const FIELDS: &[(&str, Option<&str>)] = &[
     ("name", Some("/name")),
+    ("service_name", None),
     ("tags", Some("/tags")),
     ("environment", Some("/environment")),
     ("description", Some("/spec/description")),
+    ("id", None),
     ("type", None),
     ("hosting_mode", None),
     ("status", None),
@@ -84,7 +92,14 @@ pub(crate) fn draft(body: &Value) -> Result<ServiceDraft, Failure> {
     if body["status"] == "inactive" {
         put(&mut draft, "/enabled", &json!(false));
     }
-    let name = body["name"].as_str().and_then(ServiceName::closest);
+    // What Vaxel has written says both: the name for people, and the service's own.
+    let name = match &body["service_name"] {
+        Value::String(name) => {
+            put(&mut draft, "/name", &json!(name));
+            name.parse().ok()
+        }
+        _ => body["name"].as_str().and_then(ServiceName::closest),
+    };
     if let Some(name) = name.filter(|name| body["name"] != *name.as_str()) {
         put(&mut draft, "/spec/title", &body["name"]);
         put(&mut draft, "/name", &json!(name));
@@ -161,6 +176,9 @@ pub(crate) async fn shown(
     service: &Observed,
 ) -> Result<Value, Failure> {
     let id = ServiceRef::Id(service.resource.id);
+    if service.resource.deleted_at.is_some() {
+        return Ok(view(service, &[]));
+    }
     let offers = context
         .control
         .offers(caller, &id, OfferKind::Tools)
@@ -193,21 +211,21 @@ fn view(observed: &Observed, tools: &[&str]) -> Value {
     };
     let title = resource.spec.title.as_deref();
     json!({
-        "id": resource.id, "service_id": resource.id,
+        "id": resource.id, "service_id": resource.id, "service_name": resource.name,
         "name": title.unwrap_or_else(|| resource.name.as_str()),
         "description": resource.spec.description, "type": "executable", "hosting_mode": hosting,
         "script_id": null, "tools": tools, "routes": [format!("/mcp/{}", resource.name)],
         "status": status, "created_at": resource.created_at, "updated_at": resource.updated_at,
-        "config": config,
+        "tags": resource.tags, "environment": resource.environment, "config": config,
     })
 }
 
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
-        Value::Array(items) => items.is_empty(),
         Value::Object(members) => members.is_empty(),
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        // An empty list of tools lets none through; without a list all pass.
+        Value::Array(_) | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 
@@ -244,6 +262,20 @@ mod tests {
             let at = format!("config.{category}.{setting}");
             let named = refused.issues.iter().any(|one| one.path.starts_with(&at));
             assert!(named, "{place}: {:?}", refused.issues);
+        }
+    }
+
+    #[test]
+    fn everything_that_a_spec_can_say_has_its_place() {
+        let document: Value = serde_json::from_str(&crate::Api::openapi()).unwrap();
+        let spec = document.pointer("/components/schemas/ServiceSpec/properties");
+        let spec = spec.unwrap();
+        for (key, _) in spec.as_object().unwrap() {
+            let place = format!("/spec/{key}");
+            let has_place = |at: &str| at == place || at.starts_with(&format!("{place}/"));
+            let known = SETTINGS.iter().any(|(_, _, at)| has_place(at))
+                || FIELDS.iter().any(|(_, at)| at.is_some_and(has_place));
+            assert!(known || key == "title", "`{key}` would be lost");
         }
     }
 

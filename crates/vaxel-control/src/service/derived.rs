@@ -84,7 +84,7 @@ impl Control {
 
     /// The draft that comes of a template, and who answers for the program in it. Sealed parameters of
     /// `old` that are kept stand in it as references, and so do values that come out the same.
-    async fn rendered(
+    pub(crate) async fn rendered(
         &self,
         caller: &Principal,
         mut derived: DerivedDraft,

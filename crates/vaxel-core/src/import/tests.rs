@@ -10,8 +10,9 @@ fn read(text: &str) -> (Value, Vec<String>) {
         .iter()
         .map(|draft| (draft.name.to_string(), serde_json::to_value(draft).unwrap()));
     let issues = imported
-        .issues
+        .refused
         .iter()
+        .chain(&imported.issues)
         .map(|issue| format!("{}: {}", issue.path, issue.message));
     (Value::Object(drafts.collect()), issues.collect())
 }

@@ -32,7 +32,7 @@ pub(super) async fn run(args: &Args, context: &Context) -> anyhow::Result<()> {
         .with_context(|| format!("{} cannot be read", args.file.display()))?;
     let imported = read(&text, args)
         .map_err(|error| anyhow::anyhow!("{} cannot be imported: {error}", args.file.display()))?;
-    for issue in &imported.issues {
+    for issue in imported.refused.iter().chain(&imported.issues) {
         output::note(format!("note: {} {}", issue.path, issue.message));
     }
     let drafts = wanted(&imported.drafts, args)?;

@@ -5,6 +5,7 @@
 mod harness;
 
 mod backup;
+mod bundles;
 mod conformance;
 mod crash;
 mod doors;
