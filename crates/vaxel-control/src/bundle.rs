@@ -523,6 +523,8 @@ fn action(exists: bool, differences: &[Difference]) -> StepAction {
 fn differing<T: Serialize>(old: Option<&T>, new: &Value) -> Result<Vec<Difference>, Failure> {
     let old = match old {
         Some(old) => serde_json::to_value(old).map_err(Failure::internal)?,
+        // What is new is named by what it says, not as one.
+        None if new.get("spec").is_some() => json!({ "spec": {} }),
         None => json!({}),
     };
     Ok(differences(&old, new))
@@ -577,5 +579,49 @@ fn some(names: &[String]) -> String {
         0 if listed.is_empty() => "nothing".to_owned(),
         0 => listed.join(", "),
         more => format!("{} and {more} more", listed.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(name: &str, action: StepAction) -> Step {
+        Step {
+            resource: StepResource::Service,
+            name: name.to_owned(),
+            action,
+            differences: Vec::new(),
+            change: None,
+        }
+    }
+
+    #[test]
+    fn who_is_stopped_in_the_middle_hears_what_was_done_and_what_was_not() {
+        let steps = [
+            step("a", StepAction::Create),
+            step("same", StepAction::Unchanged),
+            step("b", StepAction::Update),
+            step("c", StepAction::Delete),
+        ];
+        let failure = Failure::new(Kind::VersionMismatch, "It has version 3, not 2");
+        let told = broken_off(&steps, 2, failure);
+        assert_eq!(told.kind, Kind::VersionMismatch);
+        assert_eq!(
+            told.detail,
+            "`b` was not applied: It has version 3, not 2. Done before: `a`. Not done: `c`"
+        );
+        let failure = Failure::new(Kind::Conflict, "Taken.");
+        let told = broken_off(&steps[..1], 0, failure);
+        assert_eq!(
+            told.detail,
+            "`a` was not applied: Taken. Done before: nothing. Not done: nothing"
+        );
+        let names: Vec<String> = (0..12).map(|number| number.to_string()).collect();
+        assert!(
+            some(&names).ends_with("8, 9 and 2 more"),
+            "{}",
+            some(&names)
+        );
     }
 }

@@ -24,6 +24,9 @@ fn body_of(operation: &str) -> Option<Value> {
         }
         "create_template" => Some(json!({ "name": "other" })),
         "update_template" => Some(json!({ "name": "filesystem" })),
+        "apply_bundle" => {
+            Some(json!([{ "name": "x", "spec": { "source": { "builtin": "demo" } } }]))
+        }
         "create_key" => Some(json!({ "name": "x" })),
         "rollback_service" => Some(json!({ "to": 1 })),
         "label_service_revision" => Some(json!({ "revision": 1 })),

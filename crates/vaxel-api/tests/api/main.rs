@@ -9,6 +9,7 @@ mod home; // read this first
 
 mod access;
 mod answers;
+mod bundles;
 mod feed;
 mod pages;
 mod revisions;

@@ -7,6 +7,7 @@
 
 mod home; // read this first
 
+mod bundles;
 mod changes;
 mod dependencies;
 mod feed;

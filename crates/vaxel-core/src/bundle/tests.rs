@@ -56,7 +56,7 @@ fn every_problem_of_every_resource_is_named_at_its_place() {
         "services[1].spec",
         "services[2].name",
         "services[3]",
-        "templates[0]",
+        "templates[0].name",
         "toolsets[0].services",
         "vaxel",
     ];

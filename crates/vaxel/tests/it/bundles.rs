@@ -40,6 +40,28 @@ fn furnish(vaxel: &TestVaxel) {
             .unwrap();
         assert_eq!(status, 201, "{answer}");
     }
+    let template = json!({
+        "name": "remote", "parameters": {"key": {"type": "secret", "required": true}},
+        "spec": {"title": "Costs $$1", "source": {"mcp": {
+            "url": "http://127.0.0.1:9/mcp", "headers": {"x-made": "Bearer ${key}"}}}},
+    });
+    let template_of = json!({
+        "name": "made", "enabled": false, "extends": {"template": "remote", "with": {"key": "hidden-4"}},
+        "spec": {"limits": {"timeout": "9s"}},
+    });
+    let shop = json!({"name": "shop", "enabled": false, "spec": {"source": {"http": {
+        "instances": [{"host": "127.0.0.1", "port": 9, "weight": 3}],
+        "tools": [{"name": "buy", "description": "Buys"}]}}}});
+    for (path, body) in [
+        ("templates", template),
+        ("services", template_of),
+        ("services", shop),
+    ] {
+        let (status, answer) = door
+            .ask("POST", &format!("/api/v1/{path}"), Some(&body))
+            .unwrap();
+        assert_eq!(status, 201, "{answer}");
+    }
     vaxel.ok(&["set", "add", "work", "files", "--tool", "files=read_*"]);
 }
 
@@ -48,7 +70,11 @@ fn wanted(vaxel: &TestVaxel) -> Value {
     let mut bundle: Value =
         serde_json::from_str(&vaxel.ok(&["export", "--format", "json"])).unwrap();
     for service in bundle["services"].as_array_mut().unwrap() {
-        for place in ["/spec/source/process/env", "/spec/source/mcp/headers"] {
+        for place in [
+            "/spec/source/process/env",
+            "/spec/source/mcp/headers",
+            "/spec/extends/sealed",
+        ] {
             let values = service.pointer_mut(place).and_then(Value::as_object_mut);
             for (_, value) in values.into_iter().flatten() {
                 assert!(value.as_str().unwrap().starts_with("secret:"), "{value}");
@@ -95,6 +121,8 @@ fn apply(vaxel: &TestVaxel, args: &[&str]) -> Output {
         ("SECRET_TOKEN", "hidden-1"),
         ("SECRET_MODE", "hidden-2"),
         ("SECRET_AUTHORIZATION", "hidden-3"),
+        ("SECRET_KEY", "hidden-4"),
+        ("SECRET_XMADE", "Bearer hidden-4"),
     ] {
         command.env(name, value);
     }
@@ -118,7 +146,7 @@ fn what_is_exported_makes_the_same_services_elsewhere_and_changes_nothing_again(
     let file = write(&here, "all.yaml", &exported);
     let again = apply(&here, &["-f", &file]);
     assert!(
-        text(&again).contains("0 created, 0 updated, 0 removed, 4 as they were"),
+        text(&again).contains("0 created, 0 updated, 0 removed, 7 as they were"),
         "{}",
         text(&again)
     );
@@ -128,11 +156,12 @@ fn what_is_exported_makes_the_same_services_elsewhere_and_changes_nothing_again(
     let refused = apply(&there, &["-f", &file]);
     let said = text(&refused);
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains("3 problems, nothing was written"), "{said}");
+    assert!(said.contains("5 problems, nothing was written"), "{said}");
     for place in [
         "process.env.TOKEN",
         "process.env.MODE",
         "mcp.headers.authorization",
+        "spec.extends.sealed.key",
     ] {
         let line = said.lines().find(|line| line.contains(place)).unwrap();
         assert!(
@@ -152,12 +181,12 @@ fn what_is_exported_makes_the_same_services_elsewhere_and_changes_nothing_again(
     }
     let dry = text(&apply(&there, &["-f", &file, "--dry-run"]));
     assert!(
-        dry.contains("4 to create") && !dry.contains("hidden-"),
+        dry.contains("7 to create") && !dry.contains("hidden-"),
         "{dry}"
     );
     assert_eq!(versions(&there), []);
     let made = text(&apply(&there, &["-f", &file, "-m", "moved here"]));
-    assert!(made.contains("4 created, 0 updated, 0 removed"), "{made}");
+    assert!(made.contains("7 created, 0 updated, 0 removed"), "{made}");
     let place = |name: &str| made.find(&format!("+ service {name}\n")).unwrap();
     assert!(
         place("db") < place("files") && place("files") < place("web"),
@@ -170,7 +199,7 @@ fn what_is_exported_makes_the_same_services_elsewhere_and_changes_nothing_again(
     // The values that it says in clear are those that are sealed already.
     let made = versions(&there);
     let again = text(&apply(&there, &["-f", &file]));
-    assert!(again.contains("4 as they were"), "{again}");
+    assert!(again.contains("7 as they were"), "{again}");
     assert_eq!(versions(&there), made);
     let other = fs::read_to_string(&file)
         .unwrap()
@@ -200,8 +229,9 @@ fn a_folder_in_the_layout_of_the_registry_before_comes_back_as_it_was() {
         all.sort();
         all
     };
-    assert_eq!((names("active").len(), names("archive").len()), (3, 1));
+    assert_eq!((names("active").len(), names("archive").len()), (5, 1));
     assert_eq!(names("sets"), ["work.json"]);
+    assert_eq!(names("templates"), ["remote.json"]);
     let read = |file: &Path| -> Value {
         serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
     };
@@ -219,7 +249,7 @@ fn a_folder_in_the_layout_of_the_registry_before_comes_back_as_it_was() {
 
     let same = text(&apply(&here, &["-f", place]));
     assert!(
-        same.contains("0 created, 0 updated, 0 removed, 3 as they were"),
+        same.contains("0 created, 0 updated, 0 removed, 6 as they were"),
         "{same}"
     );
     for file in names("active") {
@@ -230,7 +260,7 @@ fn a_folder_in_the_layout_of_the_registry_before_comes_back_as_it_was() {
     }
     let there = TestVaxel::start();
     let made = text(&apply(&there, &["-f", place]));
-    assert!(made.contains("3 created"), "{made}");
+    assert!(made.contains("6 created"), "{made}");
     assert_eq!(wanted(&there), wanted(&here));
 
     // What is gone is gone from the folder, and what somebody else put there stays.
@@ -245,7 +275,7 @@ fn a_folder_in_the_layout_of_the_registry_before_comes_back_as_it_was() {
             names("archive").len(),
             names("sets").len()
         ),
-        (3, 2, 0)
+        (5, 2, 0)
     );
     assert!(own.exists());
 }
@@ -274,7 +304,7 @@ fn only_services_with_the_tag_that_the_files_do_not_hold_are_removed() {
         "{done}"
     );
     let left: Vec<String> = versions(&vaxel).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(left, ["db", "new", "web"]);
+    assert_eq!(left, ["db", "made", "new", "shop", "web"]);
     vaxel.ok(&["service", "restore", "files"]);
     let without_tag = apply(&vaxel, &["-f", &file, "--prune"]);
     assert_eq!(without_tag.status.code(), Some(2));
