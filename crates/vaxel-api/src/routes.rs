@@ -5,8 +5,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    backup, bundle, calls, compat, context::Context, dependencies, describe, docs, events, health, keys,
-    leases, logs, problem, revisions, services, status, templates, tools, toolsets, usage,
+    backup, bundle, calls, compat, context::Context, dependencies, describe, docs, events, health,
+    keys, leases, logs, problem, revisions, services, status, templates, tools, toolsets, usage,
 };
 
 /// Every endpoint that the document describes.

@@ -434,7 +434,7 @@ proptest! {
         }).collect();
         prop_assert_eq!(&effective["source"]["process"]["args"], &json!(expected));
         let from = &made.spec.extends.as_ref().unwrap().from;
-        let defaults = ["replicas", "era", "tools", "validate", "limits"];
+        let defaults = ["replicas", "era", "tools", "validate", "limits", "balance"];
         for (path, _) in leaves(&effective) {
             let is_default = defaults.contains(&path[0].as_str());
             prop_assert_eq!(from.contains_key(&path.join(".")), !is_default, "{}", path.join("."));

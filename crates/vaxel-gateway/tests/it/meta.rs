@@ -73,7 +73,7 @@ async fn the_meta_view_lists_four_tools_and_the_others_are_found_through_them() 
         let first = &all["tools"][0];
         assert_eq!(
             (&first["service"], &first["tool"]),
-            (&json!("context7-mcp"), &json!("delete"))
+            (&json!("context7-mcp"), &json!("semantic_search"))
         );
         assert_eq!(first["input_schema"]["type"], "object");
         let some = told(
@@ -81,7 +81,7 @@ async fn the_meta_view_lists_four_tools_and_the_others_are_found_through_them() 
                 .call("list_available_tools", r#"{"service":"mail"}"#)
                 .await,
         );
-        assert_eq!(named(&some), ["mail__delete", "mail__semantic_search"]);
+        assert_eq!(named(&some), ["mail__semantic_search", "mail__delete"]);
         let found = told(
             &meta
                 .call("search_tools", r#"{"query":"find by MEANING","limit":1}"#)
@@ -166,7 +166,7 @@ async fn what_is_not_there_or_not_named_is_told() {
     }
     // One service's own endpoint has its own tools only.
     let one = client.at("/mcp/mail?view=meta");
-    assert_eq!(one.tools().await, ["delete", "semantic_search"]);
+    assert_eq!(one.tools().await, ["semantic_search", "delete"]);
     let answer = one.call("call_tool", r#"{"name":"mail__delete"}"#).await;
     assert!(answer.get("error").is_some(), "{answer}");
 }
