@@ -36,6 +36,7 @@ async fn register(
     Json(body): Json,
 ) -> Result<Answer<Value>, Told> {
     let draft = draft(&body, &context)?;
+    let has_lease = draft.spec.lease.is_some();
     let service = ServiceRef::Name(draft.name.clone());
     match context.control.service(&caller, &service).await {
         Ok(old) if old.resource.spec == draft.spec => {}
@@ -53,7 +54,9 @@ async fn register(
         }
         Err(failure) => return Err(failure.into()),
     }
-    context.control.heartbeat(&caller, &service).await?;
+    if has_lease {
+        context.control.heartbeat(&caller, &service).await?;
+    }
     Ok(Answer(json!({ "status": "registered" })))
 }
 

@@ -28,7 +28,7 @@ pub(super) async fn map(client: &Client, context: &Context) -> anyhow::Result<()
         let health = node["health"].as_str().unwrap_or_default();
         table.add_row([name, health, &needs.join(", ")]);
     }
-    output::line(table);
+    output::rows(table, context.style);
     Ok(())
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn impact(name: &str, client: &Client, context: &Context) -> an
         let because = names(&one["path"]).join(" → ");
         table.add_row([one["name"].as_str().unwrap_or_default(), &because]);
     }
-    output::line(table);
+    output::rows(table, context.style);
     Ok(())
 }
 
