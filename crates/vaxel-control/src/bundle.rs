@@ -262,8 +262,10 @@ impl Control {
         if let (Some(old), Made::Manually) = (&stored, made) {
             draft.spec.follow(&old.spec);
         }
-        let old = stored.clone().map(ServiceDraft::from);
-        let differences = differing(old.as_ref(), &shown(&draft)?)?;
+        let differences = match stored.clone().map(ServiceDraft::from) {
+            Some(old) => differing(Some(&old), &shown(&draft)?)?,
+            None => new_settings(&draft)?,
+        };
         let action = action(stored.is_some(), &differences);
         if action != StepAction::Unchanged {
             may_write(caller, &draft.spec, made)?;
@@ -523,11 +525,20 @@ fn action(exists: bool, differences: &[Difference]) -> StepAction {
 fn differing<T: Serialize>(old: Option<&T>, new: &Value) -> Result<Vec<Difference>, Failure> {
     let old = match old {
         Some(old) => serde_json::to_value(old).map_err(Failure::internal)?,
-        // What is new is named by what it says, not as one.
-        None if new.get("spec").is_some() => json!({ "spec": {} }),
         None => json!({}),
     };
     Ok(differences(&old, new))
+}
+
+/// What a new service says that is no default.
+fn new_settings(draft: &ServiceDraft) -> Result<Vec<Difference>, Failure> {
+    let source = draft.spec.source.clone();
+    let plain = ServiceDraft::new(draft.name.clone(), source);
+    let mut plain = serde_json::to_value(plain).map_err(Failure::internal)?;
+    if let Some(spec) = plain["spec"].as_object_mut() {
+        spec.remove("source");
+    }
+    Ok(differences(&plain, &shown(draft)?))
 }
 
 /// A draft without the values that it says in clear.

@@ -1,7 +1,7 @@
 //! Many resources at once: who may, in which order, and what is refused.
 
 use serde_json::{Value, json};
-use vaxel_control::{Plan, Terms};
+use vaxel_control::{Plan, Step, Terms};
 use vaxel_core::{
     bundle::{Bundle, Parts, StepAction, WantedService},
     failure::{Failure, Kind},
@@ -111,6 +111,15 @@ async fn services_come_after_what_they_need_also_when_the_need_is_turned_round()
         steps(&made),
         [("c", created), ("b", created), ("a", created)]
     );
+    let said = |step: &Step| -> Vec<String> {
+        let all = step.differences.iter();
+        all.map(|one| one.path.clone()).collect()
+    };
+    // Of what is new, only what is no default.
+    assert_eq!(said(&made.steps[0]), ["spec.source"]);
+    let mut needed = said(&made.steps[1]);
+    needed.sort();
+    assert_eq!(needed, ["spec.depends_on", "spec.source"]);
     let again = apply(&home, &first).await.unwrap();
     assert!(
         steps(&again)
