@@ -12,7 +12,7 @@ use vaxel_control::{Change, Observed, OfferKind, ServiceFilter, ServiceRef};
 use vaxel_core::{
     failure::{Failure, Kind},
     principal::Principal,
-    service::{HttpSource, HttpTool, ServiceDraft, Source},
+    service::{HttpSource, HttpTool, ServiceDraft, ServiceResource, Source},
     status::Health,
 };
 
@@ -39,14 +39,17 @@ async fn register(
     let has_lease = draft.spec.lease.is_some();
     let service = ServiceRef::Name(draft.name.clone());
     match context.control.service(&caller, &service).await {
-        Ok(old) if old.resource.spec == draft.spec => {}
         Ok(old) => {
-            let change = Change::UpdateService {
-                service: service.clone(),
-                draft: Box::new(draft),
-                expected: Some(old.resource.version),
-            };
-            context.control.submit(&caller, change).await?;
+            let (before, expected) = (old.resource.spec.clone(), old.resource.version);
+            let draft = registered_again(draft, old.resource)?;
+            if draft.spec != before {
+                let change = Change::UpdateService {
+                    service: service.clone(),
+                    draft: Box::new(draft),
+                    expected: Some(expected),
+                };
+                context.control.submit(&caller, change).await?;
+            }
         }
         Err(failure) if failure.kind == Kind::UnknownService => {
             let change = Change::CreateService(Box::new(draft));
@@ -58,6 +61,27 @@ async fn register(
         context.control.heartbeat(&caller, &service).await?;
     }
     Ok(Answer(json!({ "status": "registered" })))
+}
+
+/// What a service that was registered before becomes: it says where it is and what it offers; everything
+/// else is the operator's, and stays. A service of another kind is nobody's to register.
+fn registered_again(new: ServiceDraft, old: ServiceResource) -> Result<ServiceDraft, Told> {
+    let mut next = ServiceDraft::from(old);
+    match (&mut next.spec.source, new.spec.source) {
+        (Source::Http(kept), Source::Http(told)) => {
+            let headers = std::mem::take(&mut kept.headers);
+            *kept = HttpSource { headers, ..told };
+        }
+        (other, _) => {
+            let (name, kind) = (&next.name, other.kind());
+            let sentence = format!(
+                "`{name}` is a service of the kind {kind} already: register under another id"
+            );
+            return Err(Told::new(StatusCode::CONFLICT, sentence));
+        }
+    }
+    next.spec.lease = new.spec.lease.or(next.spec.lease);
+    Ok(next)
 }
 
 fn draft(body: &Value, context: &Context) -> Result<ServiceDraft, Told> {

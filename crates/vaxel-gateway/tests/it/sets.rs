@@ -303,7 +303,7 @@ async fn a_set_is_reached_by_every_door_and_what_is_none_is_named() {
 
     for (path, sentence) in [
         ("sets/wrok", "There is no set `wrok`"),
-        ("sets/work/more", "There is no set `work/more`"),
+        ("sets/wrok/more", "There is no set `wrok/more`"),
         ("sets", "The address of a set is `/mcp/sets/` and its name"),
         ("sets/", "The address of a set is `/mcp/sets/` and its name"),
     ] {

@@ -337,6 +337,41 @@ fn happyos_servers_register_themselves_and_are_found() {
 }
 
 #[test]
+fn who_registers_again_changes_nothing_that_is_the_operators() {
+    let vaxel = TestVaxel::start();
+    let door = Door::of(&vaxel);
+    let server = DomainServer::start();
+    let mut registration = server.registration();
+    ok(&door, "POST", "/register", Some(&registration));
+    let path = "/api/v1/services/crypto-mcp";
+    let mut service = ok(&door, "GET", path, None);
+    service["tags"] = json!(["money"]);
+    service["spec"]["limits"] = json!({ "concurrency": 3 });
+    let draft = json!({ "name": "crypto-mcp", "tags": service["tags"], "spec": service["spec"] });
+    ok(&door, "PUT", path, Some(&draft));
+    registration["tools"] = json!(["create_wallet"]);
+    ok(&door, "POST", "/register", Some(&registration));
+    let after = ok(&door, "GET", path, None);
+    assert_eq!(after["tags"], json!(["money"]));
+    assert_eq!(after["spec"]["limits"]["concurrency"], 3);
+    assert_eq!(
+        after["spec"]["source"]["http"]["tools"],
+        json!(["create_wallet"])
+    );
+
+    vaxel.ok(&["service", "add", "files", "--disabled", "--", "true"]);
+    registration["id"] = json!("files");
+    let (status, answer) = told(&door, "POST", "/register", Some(&registration));
+    assert_eq!(status, 409, "{answer}");
+    assert!(
+        answer["error"].as_str().unwrap().contains("process"),
+        "{answer}"
+    );
+    let kept = ok(&door, "GET", "/api/v1/services/files", None);
+    assert_eq!(kept["version"], 1);
+}
+
+#[test]
 fn a_server_that_says_no_more_that_it_lives_is_unhealthy_and_then_gone() {
     let vaxel = TestVaxel::start();
     let door = Door::of(&vaxel);
