@@ -107,17 +107,18 @@ pub(crate) fn tell(
 pub(crate) fn turn(context: &Context, request: &Request) -> Result<Request, Failure> {
     let mut members: BTreeMap<&str, &RawValue> = read(request.arguments())?;
     let mut text = |member: &str| -> Option<String> {
-        let raw = members.remove(member)?;
-        serde_json::from_str(raw.get()).ok()
+        let raw = members.get(member)?;
+        let text = serde_json::from_str(raw.get()).ok()?;
+        members.remove(member);
+        Some(text)
     };
-    let (name, service, tool) = (text("name"), text("service"), text("tool"));
-    let name = match (name, service, tool) {
-        (_, Some(service), Some(tool)) => exposed(context, &service, &tool)?,
-        (Some(name), ..) => name,
-        _ => {
+    let name = match (text("service"), text("tool")) {
+        // A `name` beside them is an argument of the tool.
+        (Some(service), Some(tool)) => exposed(context, &service, &tool)?,
+        _ => text("name").ok_or_else(|| {
             let detail = "call_tool needs `service` and `tool`, or `name`";
-            return Err(Failure::new(Kind::Invalid, detail));
-        }
+            Failure::new(Kind::Invalid, detail)
+        })?,
     };
     let given = ["arguments", "args"]
         .into_iter()
@@ -129,18 +130,16 @@ pub(crate) fn turn(context: &Context, request: &Request) -> Result<Request, Fail
         .map_err(|error| Failure::new(Kind::Invalid, error.to_string()))
 }
 
+/// The name of a service's tool on endpoints of many services; whether it is there is seen when it is called.
 fn exposed(context: &Context, service: &str, tool: &str) -> Result<String, Failure> {
-    let found = lists::tools(context)
-        .into_iter()
-        .find(|(of, offer)| of.as_str() == service && &*offer.own == tool);
-    found
-        .map(|(_, offer)| offer.exposed.to_string())
-        .ok_or_else(|| {
-            let detail = format!(
-                "There is no tool `{tool}` of `{service}` here; list_available_tools names all"
-            );
-            Failure::new(Kind::UnknownTool, detail)
-        })
+    let shard = context.snapshot.shards.get(service);
+    let offer = shard.and_then(|shard| shard.offers.tool(tool));
+    offer.map(|offer| offer.exposed.to_string()).ok_or_else(|| {
+        let detail = format!(
+            "There is no tool `{tool}` of `{service}` here; list_available_tools names all"
+        );
+        Failure::new(Kind::UnknownTool, detail)
+    })
 }
 
 fn read<'a, T: Deserialize<'a>>(arguments: Option<&'a str>) -> Result<T, Failure> {

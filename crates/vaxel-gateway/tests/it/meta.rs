@@ -123,6 +123,10 @@ async fn call_tool_takes_each_of_its_forms_everywhere_and_calls_as_any_other_cal
             );
         }
     }
+    let named = r#"{"service":"mail","tool":"delete","name":"old"}"#;
+    let answer = rig.modern().call("call_tool", named).await;
+    let text = &answer["result"]["content"][0]["text"];
+    assert_eq!(text, r#"mail "delete" {"name":"old"}"#, "{answer}");
     assert!(!upstreams[0].seen("tools/call").is_empty());
     let mut socket = Socket::open(rig.address, "/mcp", &rig.keys[0]).await;
     let arguments: Value = serde_json::from_str(forms[0]).unwrap();
