@@ -147,7 +147,7 @@ async fn a_child_that_closes_only_its_output_is_as_good_as_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_that_closes_only_its_input_is_not_waited_for() {
     let rig = Rig::start();
-    let script = Script::legacy("text('bye')\nos.close(0)\ntime.sleep(1000)");
+    let script = Script::legacy("os.close(0)\ntext('bye')\ntime.sleep(1000)");
     rig.add_stdio_on("up", &script, terms(Duration::from_secs(5)))
         .await;
     let client = rig.modern();
