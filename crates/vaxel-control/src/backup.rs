@@ -15,8 +15,8 @@ use std::{
 use serde_json::json;
 use vaxel_auth::passphrase::Recipe;
 use vaxel_core::{
+    access::require,
     failure::Failure,
-    policy::require,
     principal::{Permission, Principal},
     secret::Secret,
 };

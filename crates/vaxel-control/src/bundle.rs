@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde::Serialize;
 use serde_json::{Value, json};
 use vaxel_core::{
+    access::require,
     bundle::{Bundle, Entry, StepAction, StepResource, WantedService, below},
     dependencies::Dependencies,
     difference::{Difference, differences},
     failure::{Failure, Issue, Kind},
     id::{Id, SecretValue},
     name::ServiceName,
-    policy::require,
     principal::{Permission, Principal},
     secret::Secret,
     service::{SecretRef, ServiceDraft, ServiceResource, ServiceSpec},

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use vaxel_core::{
+    access::require,
     failure::Failure,
     id::{Id, Service},
-    policy::require,
     principal::{Permission, Principal},
 };
 use vaxel_store::{CallQuery, CallRow, CallStats};

@@ -8,8 +8,9 @@ use vaxel_core::{
     fields::Fields,
     id::{Id, Key, Service, Toolset},
     name::{ServiceName, ToolsetName},
-    principal::{Permission, Permissions, Role},
+    principal::{Permission, Permissions},
     quantity::Span,
+    role::BuiltIn,
     service::ServiceDraft,
     template::{DerivedDraft, Template},
     toolset::ToolsetDraft,
@@ -400,7 +401,7 @@ fn read_key(fields: &mut Fields<'_>) -> Option<KeyDraft> {
     if fields.has("role") && fields.has("permissions") {
         fields.issue("permissions", "give either role or permissions");
     }
-    let role: Option<Role> = fields.parsed("role");
+    let role: Option<BuiltIn> = fields.parsed("role");
     let listed = fields.strings("permissions").map(|names| {
         let mut chosen = BTreeSet::new();
         for (index, name) in names.iter().enumerate() {
@@ -423,7 +424,7 @@ fn read_key(fields: &mut Fields<'_>) -> Option<KeyDraft> {
     }
     Some(KeyDraft {
         name: name?,
-        permissions: listed.unwrap_or_else(|| role.unwrap_or(Role::Client).permissions()),
+        permissions: listed.unwrap_or_else(|| role.unwrap_or(BuiltIn::Client).permissions()),
         expires_in,
     })
 }
@@ -454,7 +455,7 @@ mod tests {
     #[test]
     fn a_key_is_a_clients_unless_said_otherwise() {
         let draft = KeyDraft::from_json(&json!({"name": "claude"})).unwrap();
-        assert_eq!(draft.permissions, Role::Client.permissions());
+        assert_eq!(draft.permissions, BuiltIn::Client.permissions());
         let draft =
             KeyDraft::from_json(&json!({"name": "x", "permissions": ["mcp:read"]})).unwrap();
         assert_eq!(draft.permissions, Permissions::of(&[Permission::McpRead]));

@@ -1,10 +1,10 @@
 //! Which service needs which, as people ask for it: the map, and what breaks when one stops.
 
 use vaxel_core::{
+    access::require,
     dependencies::{Affected, Dependencies},
     failure::Failure,
     name::ServiceName,
-    policy::require,
     principal::{Permission, Principal},
     status::Health,
 };

@@ -24,8 +24,8 @@ use tokio::sync::{
 };
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
+    access::{decide, require},
     failure::{Failure, Kind},
-    policy::{Decision, decide, require},
     principal::{Permission, Principal},
     service::matches,
     time::{Clock, Timestamp},
@@ -506,7 +506,7 @@ impl Control {
 /// Whether the caller asked for it and may see it.
 fn is_for(caller: &Principal, types: &[String], event: &FeedEvent) -> bool {
     let wanted = || types.is_empty() || types.iter().any(|one| matches(one, &event.action));
-    decide(caller, needed(&event.kind)) == Decision::Allow && wanted()
+    decide(caller, needed(&event.kind)).allowed && wanted()
 }
 
 /// The permission that one needs to see what happens to things of this kind.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use vaxel_core::{
+    access::require,
     failure::Failure,
     health::{
         availability::{Day, Moment, per_day},
@@ -12,7 +13,6 @@ use vaxel_core::{
     },
     id::{Id, Service},
     lifecycle::Lifecycle,
-    policy::require,
     principal::{Permission, Principal},
     service::ServiceResource,
     status::{Health, ServiceStatus},

@@ -8,10 +8,11 @@ use std::{
 use serde_json::json;
 use vaxel_auth::key::{ApiKey, KeyEntry, StoredKey};
 use vaxel_core::{
+    access::require,
     failure::{Failure, Kind},
     id::Id,
-    policy::require,
     principal::{Permission, Principal, Proof},
+    rights::{Limits, Rights},
     secret::Secret,
 };
 use vaxel_gateway::Caller;
@@ -175,11 +176,13 @@ impl Control {
         let mut entries = Vec::new();
         for row in self.store().keys().await? {
             let caller = self.inner.callers.find(row.id).unwrap_or_else(|| {
-                let principal = Principal {
-                    proof: Proof::Key(row.id),
-                    name: row.name.as_str().into(),
+                let limits = Limits {
                     permissions: row.permissions,
+                    services: None,
+                    environments: None,
                 };
+                let who = (Proof::Key(row.id), row.name.as_str().into());
+                let principal = Principal::of_user(who, Rights::unlimited(), Some(limits.into()));
                 Arc::new(Caller {
                     principal,
                     last_used: AtomicU64::new(0),

@@ -14,9 +14,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
+    access::require,
     failure::Failure,
     id::{Id, Service},
-    policy::require,
     principal::{Permission, Principal},
     time::Timestamp,
 };

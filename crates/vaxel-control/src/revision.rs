@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 use vaxel_core::{
+    access::require,
     difference::{Difference, differences},
     failure::{Failure, Issue, Kind},
-    policy::require,
     principal::{Permission, Principal},
     service::{SecretRef, ServiceDraft, ServiceResource},
     time::Timestamp,

@@ -3,9 +3,9 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use vaxel_core::{
+    access::require,
     audit::AuditLine,
     failure::{Failure, Kind},
-    policy::require,
     principal::{Permission, Principal},
 };
 use vaxel_supervisor::Logs;

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 
 use serde_json::json;
 use vaxel_core::{
+    access::require,
     audit::AuditLine,
     failure::{Failure, Issue, Kind},
     id::{Id, SecretValue},
     name::ServiceName,
-    policy::require,
     principal::{Permission, Principal},
     service::{HttpSource, ServiceDraft, ServiceResource, ServiceSpec, Source},
     template::TemplateName,

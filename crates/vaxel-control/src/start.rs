@@ -7,9 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, broadcast, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vaxel_core::{
-    call::CallRecord,
-    failure::Failure,
-    principal::{Principal, Role},
+    call::CallRecord, failure::Failure, principal::Principal, role::BuiltIn,
     service::ServiceResource,
 };
 use vaxel_store::HealthChange;
@@ -122,7 +120,7 @@ impl Control {
         }
         let draft = KeyDraft {
             name: "admin".to_owned(),
-            permissions: Role::Admin.permissions(),
+            permissions: BuiltIn::Admin.permissions(),
             expires_in: None,
         };
         let key = self.make_key(&Principal::system(), draft).await?;

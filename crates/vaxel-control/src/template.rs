@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use vaxel_core::{
+    access::require,
     audit::AuditLine,
     failure::{Failure, Issue, Kind},
-    policy::require,
     principal::{Permission, Principal},
     service::ServiceSpec,
     template::{Chain, Parameter, Template, TemplateName},

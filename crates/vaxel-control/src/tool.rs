@@ -6,9 +6,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use vaxel_core::{
+    access::require,
     catalog::{Catalog, Item},
     failure::{Failure, Issue, Kind},
-    policy::require,
     principal::{Permission, Principal},
     service::ServiceResource,
 };

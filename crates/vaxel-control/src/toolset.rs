@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use serde_json::json;
 use vaxel_core::{
+    access::require,
     audit::AuditLine,
     failure::{Failure, Kind},
     id::Id,
-    policy::require,
     principal::{Permission, Principal},
     toolset::{Selected, ToolsetDraft, ToolsetResource},
 };

@@ -1,8 +1,8 @@
 //! Usage: how much services and tools are called, by whom, and how long it takes.
 
 use vaxel_core::{
+    access::require,
     failure::{Failure, Issue},
-    policy::require,
     principal::{Permission, Principal},
     time::Timestamp,
 };

@@ -19,6 +19,12 @@ pub enum Service {}
 pub enum Toolset {}
 /// Marker of [`Id`]: an API key.
 pub enum Key {}
+/// Marker of [`Id`]: a user: a person or a program.
+pub enum User {}
+/// Marker of [`Id`]: a grant.
+pub enum Grant {}
+/// Marker of [`Id`]: a policy.
+pub enum Policy {}
 /// Marker of [`Id`]: one call, from its arrival to the end of its answer.
 pub enum Call {}
 /// Marker of [`Id`]: a sealed value.

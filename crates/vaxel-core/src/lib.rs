@@ -14,8 +14,13 @@ pub mod problem; // failures on HTTP
 pub mod sse; // events as text, for MCP and the management API
 pub mod fields; // reading objects with every problem at once
 
-pub mod principal; // who is asking, and what they may do
+pub mod principal; // who is asking
+pub mod user; // people and programs
+pub mod role; // what they may do: by their roles, by what is shared with them, by policies above both
+pub mod grant;
 pub mod policy;
+pub mod rights; // all of that gathered for one user
+pub mod access; // the decision
 
 pub mod service; // the desired state of a service, and its validation
 pub mod template; // services with blanks

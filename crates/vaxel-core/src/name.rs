@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// and model APIs leave for an exposed tool name.
 pub const SERVICE_NAME_MAX: usize = 32;
 
+/// Longest name of a user: an address of mail fits.
+pub const USER_NAME_MAX: usize = 100;
+
 /// Names of endpoints under `/mcp/`, which no service can have.
 const RESERVED: &[&str] = &["sets"];
 
@@ -22,6 +25,20 @@ pub struct ServiceName(Arc<str>);
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ToolsetName(Arc<str>);
 
+/// The name of a user, which is also what it signs in with: lower-case letters, digits and `.`, `_`, `-`,
+/// `+`, `@`, at most [`USER_NAME_MAX`] characters. It never changes and is never given to another one:
+/// what belongs to a user is found by it. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserName(Arc<str>);
+
+/// The name of a role: the same grammar as a [`ServiceName`]'s. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoleName(Arc<str>);
+
+/// The name of a policy: the same grammar as a [`ServiceName`]'s. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyName(Arc<str>);
+
 /// A text that is no name of that kind, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a {what} name: {reason}")]
@@ -32,11 +49,6 @@ pub struct InvalidName {
 }
 
 impl ServiceName {
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// The closest valid name to an arbitrary one, such as a key in a client's configuration:
     /// lower case, every run of other characters one `-`. `None` when nothing is left.
     pub fn closest(text: &str) -> Option<Self> {
@@ -60,11 +72,31 @@ impl ServiceName {
     }
 }
 
-impl ToolsetName {
-    /// The text.
-    pub fn as_str(&self) -> &str {
+impl UserName {
+    /// The shared text.
+    pub const fn shared(&self) -> &Arc<str> {
         &self.0
     }
+}
+
+fn problem_of_user(text: &str) -> Option<&'static str> {
+    let allowed = |byte: u8| {
+        let letter = byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        letter || matches!(byte, b'.' | b'_' | b'-' | b'+' | b'@')
+    };
+    if text.is_empty() {
+        return Some("it is empty");
+    }
+    if text.len() > USER_NAME_MAX {
+        return Some("it is longer than 100 characters");
+    }
+    if !text.bytes().all(allowed) {
+        return Some("only a-z, 0-9 and `.`, `_`, `-`, `+`, `@` are allowed");
+    }
+    if !text.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+        return Some("it must start with a letter or digit");
+    }
+    None
 }
 
 fn problem(text: &str) -> Option<&'static str> {
@@ -91,11 +123,17 @@ fn problem(text: &str) -> Option<&'static str> {
 }
 
 macro_rules! is_a_name {
-    ($name:ident, $what:literal) => {
+    ($name:ident, $what:literal, $problem:path) => {
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
         impl FromStr for $name {
             type Err = InvalidName;
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                match problem(text) {
+                match $problem(text) {
                     None => Ok(Self(text.into())),
                     Some(reason) => Err(InvalidName {
                         text: text.chars().take(80).collect(),
@@ -134,8 +172,11 @@ macro_rules! is_a_name {
     };
 }
 
-is_a_name!(ServiceName, "service");
-is_a_name!(ToolsetName, "set");
+is_a_name!(ServiceName, "service", problem);
+is_a_name!(ToolsetName, "set", problem);
+is_a_name!(RoleName, "role", problem);
+is_a_name!(PolicyName, "policy", problem);
+is_a_name!(UserName, "user", problem_of_user);
 
 #[cfg(test)]
 mod tests {

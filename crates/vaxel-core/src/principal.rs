@@ -4,17 +4,24 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::id::{Id, Key};
+use crate::{
+    id::{Id, Key, User},
+    rights::{Limits, Rights},
+};
 
 /// A caller whose credential was checked. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Principal {
     /// What proved the identity.
     pub proof: Proof,
-    /// For people: the key's name.
+    /// For people: the user's name, or the key's.
     pub name: Arc<str>,
-    /// What it may do.
+    /// What it may do everywhere.
     pub permissions: Permissions,
+    /// What else decides: whose it is, what it may do with what is its own, grants and policies.
+    pub rights: Arc<Rights>,
+    /// What its credential is limited to, when it is.
+    pub limits: Option<Arc<Limits>>,
 }
 
 /// What proved a [`Principal`]'s identity.
@@ -22,6 +29,8 @@ pub struct Principal {
 pub enum Proof {
     /// An API key.
     Key(Id<Key>),
+    /// A token that was issued to a user who signed in.
+    User(Id<User>),
     /// Nothing: the server runs with `--no-auth` on loopback, everyone is admin.
     Unguarded,
     /// Vaxel itself, for its own reconcilers and for the command line working on a stopped server.
@@ -34,7 +43,9 @@ impl Principal {
         Self {
             proof: Proof::System,
             name: "vaxel".into(),
-            permissions: Role::Admin.permissions(),
+            permissions: Permissions::ALL,
+            rights: Rights::unlimited(),
+            limits: None,
         }
     }
 
@@ -43,7 +54,28 @@ impl Principal {
         Self {
             proof: Proof::Unguarded,
             name: "anyone".into(),
-            permissions: Role::Admin.permissions(),
+            permissions: Permissions::ALL,
+            rights: Rights::unlimited(),
+            limits: None,
+        }
+    }
+
+    /// A user, who comes with a credential that may be limited.
+    pub fn of_user(
+        (proof, name): (Proof, Arc<str>),
+        rights: Arc<Rights>,
+        limits: Option<Arc<Limits>>,
+    ) -> Self {
+        let everywhere = rights.reach().everywhere;
+        let permissions = limits.as_ref().map_or(everywhere, |limits| {
+            everywhere.intersection(limits.permissions)
+        });
+        Self {
+            proof,
+            name,
+            permissions,
+            rights,
+            limits,
         }
     }
 
@@ -51,8 +83,15 @@ impl Principal {
     pub const fn key(&self) -> Option<Id<Key>> {
         match self.proof {
             Proof::Key(id) => Some(id),
-            Proof::Unguarded | Proof::System => None,
+            Proof::User(_) | Proof::Unguarded | Proof::System => None,
         }
+    }
+
+    /// What the credential itself lets through, whatever its user may do.
+    pub fn ceiling(&self) -> Permissions {
+        self.limits
+            .as_ref()
+            .map_or(Permissions::ALL, |limits| limits.permissions)
     }
 }
 
@@ -70,8 +109,18 @@ pub enum Permission {
     McpManage,
     /// Run a program on this host.
     HostExecute,
-    /// Create, list and revoke API keys.
+    /// Create, list, rotate and revoke API keys.
     KeysManage,
+    /// See users, their roles and their sessions.
+    UsersRead,
+    /// Create, change, disable and remove users; end their sessions.
+    UsersManage,
+    /// See roles, grants and policies, and ask why something is allowed.
+    AccessRead,
+    /// Create, change and remove roles, grants and policies.
+    AccessManage,
+    /// Search, verify and export the audit log.
+    AuditRead,
     /// Read records of calls and logs of services.
     CallsRead,
     /// Read the server's status and configuration.
@@ -84,18 +133,38 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 15] = [
         Self::McpRead,
         Self::McpWrite,
         Self::McpExecute,
         Self::McpManage,
         Self::HostExecute,
         Self::KeysManage,
+        Self::UsersRead,
+        Self::UsersManage,
+        Self::AccessRead,
+        Self::AccessManage,
+        Self::AuditRead,
         Self::CallsRead,
         Self::SystemRead,
         Self::SystemManage,
         Self::MetricsRead,
     ];
+
+    /// Those that are about services: what grants and policies can speak of.
+    pub fn of_services() -> Permissions {
+        Permissions::of(&[
+            Self::McpRead,
+            Self::McpWrite,
+            Self::McpExecute,
+            Self::McpManage,
+        ])
+    }
+
+    /// Whether what it is about belongs to somebody, so that one can have it for one's own.
+    pub fn has_owner(self) -> bool {
+        Self::of_services().contains(self) || matches!(self, Self::KeysManage | Self::CallsRead)
+    }
 
     /// `area:verb`, as it is written in keys and errors.
     pub const fn as_str(self) -> &'static str {
@@ -106,6 +175,11 @@ impl Permission {
             Self::McpManage => "mcp:manage",
             Self::HostExecute => "host:execute",
             Self::KeysManage => "keys:manage",
+            Self::UsersRead => "users:read",
+            Self::UsersManage => "users:manage",
+            Self::AccessRead => "access:read",
+            Self::AccessManage => "access:manage",
+            Self::AuditRead => "audit:read",
             Self::CallsRead => "calls:read",
             Self::SystemRead => "system:read",
             Self::SystemManage => "system:manage",
@@ -150,6 +224,8 @@ pub struct Permissions(u32);
 impl Permissions {
     /// No permission.
     pub const NONE: Self = Self(0);
+    /// Every permission.
+    pub const ALL: Self = Self((1 << Permission::ALL.len()) - 1);
 
     /// The set of `permissions`.
     pub fn of(permissions: &[Permission]) -> Self {
@@ -164,6 +240,29 @@ impl Permissions {
     /// Whether everything in `other` is in this set: nobody can hand out more than they have.
     pub const fn covers(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// What is in both sets.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// What is in either set.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What is in this set and not in the other.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether nothing is in the set.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
     }
 
     /// The permissions in the set, in their declared order.
@@ -210,80 +309,16 @@ impl<'de> Deserialize<'de> for Permissions {
     }
 }
 
-/// A named set of permissions that a key is created with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Everything.
-    Admin,
-    /// What an MCP client needs: see and call.
-    Client,
-    /// What a monitoring system needs.
-    Monitor,
-}
-
-impl Role {
-    /// Every role.
-    pub const ALL: [Self; 3] = [Self::Admin, Self::Client, Self::Monitor];
-
-    /// The name, as it is written in keys.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Client => "client",
-            Self::Monitor => "monitor",
-        }
-    }
-
-    /// What the role may do.
-    pub fn permissions(self) -> Permissions {
-        match self {
-            Self::Admin => Permission::ALL.into_iter().collect(),
-            Self::Client => Permissions::of(&[Permission::McpRead, Permission::McpExecute]),
-            Self::Monitor => Permissions::of(&[
-                Permission::McpRead,
-                Permission::CallsRead,
-                Permission::SystemRead,
-                Permission::MetricsRead,
-            ]),
-        }
-    }
-}
-
-impl FromStr for Role {
-    type Err = UnknownGrant;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|one| one.as_str() == text)
-            .ok_or_else(|| UnknownGrant {
-                text: text.to_owned(),
-                what: "role",
-                known: Self::ALL.map(Self::as_str).join(", "),
-            })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_client_can_call_but_not_run_programs() {
-        let client = Role::Client.permissions();
-        assert!(client.contains(Permission::McpExecute));
-        assert!(!client.contains(Permission::HostExecute));
-        assert!(Role::Admin.permissions().covers(client));
-        assert!(!client.covers(Role::Monitor.permissions()));
-    }
-
-    #[test]
     fn permissions_are_written_as_a_list_of_names() {
-        let text = serde_json::to_string(&Role::Client.permissions()).unwrap();
+        let two = Permissions::of(&[Permission::McpRead, Permission::McpExecute]);
+        let text = serde_json::to_string(&two).unwrap();
         assert_eq!(text, r#"["mcp:read","mcp:execute"]"#);
-        assert_eq!(
-            serde_json::from_str::<Permissions>(&text).unwrap(),
-            Role::Client.permissions()
-        );
+        assert_eq!(serde_json::from_str::<Permissions>(&text).unwrap(), two);
         assert!(serde_json::from_str::<Permissions>(r#"["mcp:everything"]"#).is_err());
     }
 }

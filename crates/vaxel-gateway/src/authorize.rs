@@ -2,8 +2,8 @@
 //! accepts nothing else, so that skipping it does not compile.
 
 use vaxel_core::{
+    access,
     failure::Failure,
-    policy,
     principal::{Permission, Principal},
 };
 
@@ -20,11 +20,11 @@ impl<T> Authorized<T> {
 
 /// Whether `principal` may take `route`.
 pub(crate) fn check(principal: &Principal, route: Route) -> Result<Authorized<Route>, Failure> {
-    policy::require(principal, Permission::McpExecute)?;
+    access::require(principal, Permission::McpExecute)?;
     Ok(Authorized(route))
 }
 
 /// Whether `principal` may see what there is.
 pub(crate) fn may_list(principal: &Principal) -> Result<(), Failure> {
-    policy::require(principal, Permission::McpRead)
+    access::require(principal, Permission::McpRead)
 }

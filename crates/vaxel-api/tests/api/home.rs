@@ -22,7 +22,8 @@ use vaxel_control::{Control, FeedConfig, ProcessConfig, RecordsConfig, ServerFac
 use vaxel_core::{
     failure::{Failure, Kind},
     id::Id,
-    principal::{Permissions, Principal, Role},
+    principal::{Permissions, Principal},
+    role::BuiltIn,
     time::Clock,
 };
 use vaxel_gateway::{Gateway, Identity, Peer, RequestId};
@@ -48,7 +49,7 @@ pub(crate) enum As {
 
 impl As {
     pub(crate) fn admin() -> Self {
-        Self::With(Role::Admin.permissions())
+        Self::With(BuiltIn::Admin.permissions())
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 use vaxel_core::{
+    access::require,
     failure::{Failure, Issue, Kind},
-    policy::require,
     principal::{Permission, Principal},
     secret::Secret,
     service::{

@@ -7,10 +7,10 @@
 use std::collections::HashSet;
 
 use vaxel_core::{
+    access::require,
     failure::{Failure, Kind},
     id::{Id, Service},
     lifecycle::Lifecycle,
-    policy::require,
     principal::{Permission, Principal},
     service::{ServiceResource, matches},
     status::Health,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use vaxel_core::{
+    access::require,
     failure::Failure,
     lifecycle::Lifecycle,
-    policy::require,
     principal::{Permission, Principal},
     service::ServiceResource,
     status::{Health, ServiceStatus},

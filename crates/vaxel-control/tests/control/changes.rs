@@ -5,7 +5,8 @@ use vaxel_control::{Change, Page, ServiceFilter};
 use vaxel_core::{
     failure::Kind,
     lifecycle::Lifecycle,
-    principal::{Permission, Permissions, Principal, Role},
+    principal::{Permission, Permissions, Principal},
+    role::BuiltIn,
     service::ServiceDraft,
     status::Health,
 };
@@ -172,7 +173,7 @@ async fn each_change_needs_its_permission() {
     let refused = async |who: &Principal, change: Change| {
         home.control.submit(who, change).await.unwrap_err().kind == Kind::NotPermitted
     };
-    let client = with(Role::Client.permissions());
+    let client = with(BuiltIn::Client.permissions());
     assert!(refused(&client, create(&demo("other"))).await);
     assert!(refused(&client, Change::RestartService(reference("demo"))).await);
     assert!(refused(&client, Change::Shutdown).await);

@@ -9,7 +9,8 @@ use vaxel_control::{
 use vaxel_core::{
     failure::Kind,
     lifecycle::Lifecycle,
-    principal::{Permission, Permissions, Principal, Proof, Role},
+    principal::{Permission, Permissions, Principal, Proof},
+    role::BuiltIn,
 };
 
 use crate::home::{Home, demo, folder, open, open_with, reference};
@@ -192,7 +193,7 @@ async fn nobody_is_told_of_what_they_may_not_see() {
         .unwrap();
     let draft = KeyDraft {
         name: "secretary".to_owned(),
-        permissions: Role::Client.permissions(),
+        permissions: BuiltIn::Client.permissions(),
         expires_in: None,
     };
     home.control
@@ -235,7 +236,7 @@ async fn a_reader_whose_key_is_revoked_is_told_so_and_nothing_more() {
     let home = open(folder.path()).await;
     let draft = KeyDraft {
         name: "leaver".to_owned(),
-        permissions: Role::Admin.permissions(),
+        permissions: BuiltIn::Admin.permissions(),
         expires_in: None,
     };
     let made = home
@@ -271,7 +272,7 @@ async fn a_feed_ends_with_the_key_that_it_was_opened_with() {
     let home = open(folder.path()).await;
     let draft = KeyDraft {
         name: "brief".to_owned(),
-        permissions: Role::Admin.permissions(),
+        permissions: BuiltIn::Admin.permissions(),
         expires_in: Some(vaxel_core::quantity::Span(Duration::from_millis(1))),
     };
     let made = home

@@ -506,7 +506,7 @@ async fn a_stopped_service_is_not_checked_and_who_may_not_manage_may_not_ask() {
         .await;
     assert_eq!(refused.unwrap_err().kind, FailureKind::Conflict);
     let reader = vaxel_core::principal::Principal {
-        permissions: vaxel_core::principal::Role::Client.permissions(),
+        permissions: vaxel_core::role::BuiltIn::Client.permissions(),
         ..home.admin.clone()
     };
     let refused = home.control.check_health(&reader, &reference("demo")).await;

@@ -3,7 +3,8 @@
 use vaxel_control::{Change, KeyDraft, KeyRef};
 use vaxel_core::{
     failure::Kind,
-    principal::{Permission, Permissions, Principal, Role},
+    principal::{Permission, Permissions, Principal},
+    role::BuiltIn,
 };
 
 use crate::home::{Home, folder, open};
@@ -33,7 +34,7 @@ async fn the_first_start_makes_the_admin_key_and_keeps_only_its_digest() {
     let keys = home.control.keys(&home.admin).await.unwrap();
     assert_eq!(keys.len(), 1);
     assert_eq!(keys[0].name, "admin");
-    assert_eq!(keys[0].permissions, Role::Admin.permissions());
+    assert_eq!(keys[0].permissions, BuiltIn::Admin.permissions());
     assert!(text.expose().starts_with(&keys[0].prefix));
     home.control.stop().await;
     let kept = crate::home::everything_in(folder.path());
@@ -51,7 +52,7 @@ async fn nobody_hands_out_more_than_they_have() {
         name: "keeper".into(),
         ..Principal::system()
     };
-    let more = draft("more", Role::Client.permissions());
+    let more = draft("more", BuiltIn::Client.permissions());
     let refused = home.control.submit(&keeper, more).await.unwrap_err();
     assert_eq!(refused.kind, Kind::NotPermitted);
     assert!(refused.detail.contains("mcp:execute"), "{refused}");
@@ -64,9 +65,9 @@ async fn nobody_hands_out_more_than_they_have() {
 async fn a_key_can_be_revoked_but_not_the_last_one_that_makes_keys() {
     let folder = folder();
     let home = open(folder.path()).await;
-    let change = draft("laptop", Role::Client.permissions());
+    let change = draft("laptop", BuiltIn::Client.permissions());
     home.control.submit(&home.admin, change).await.unwrap();
-    let again = draft("laptop", Role::Client.permissions());
+    let again = draft("laptop", BuiltIn::Client.permissions());
     let taken = home.control.submit(&home.admin, again).await.unwrap_err();
     assert_eq!(taken.kind, Kind::Conflict);
 

@@ -19,7 +19,8 @@ use vaxel_core::{
     catalog::Catalog,
     failure::Failure,
     id::{Id, Service},
-    principal::{Principal, Proof, Role},
+    principal::{Principal, Proof},
+    rights::Rights,
     service::{EraChoice, Limits, SessionScope, ToolFilter, Validate},
     time::Clock,
 };
@@ -318,11 +319,8 @@ const fn over_http(url: url::Url) -> Transport {
 }
 
 fn entry((key, id): &(String, Id<vaxel_core::id::Key>)) -> KeyEntry<Arc<Caller>> {
-    let principal = Principal {
-        proof: Proof::Key(*id),
-        name: "someone".into(),
-        permissions: Role::Admin.permissions(),
-    };
+    let who = (Proof::Key(*id), "someone".into());
+    let principal = Principal::of_user(who, Rights::unlimited(), None);
     KeyEntry {
         key: vaxel_auth::key::StoredKey::of(key).unwrap(),
         principal: Arc::new(Caller {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 use vaxel_core::{
     call::{Door, Outcome},
-    principal::{Principal, Role},
+    principal::Principal,
     quantity::Span,
+    role::BuiltIn,
     service::{Limits, ToolFilter},
 };
 use vaxel_gateway::{Keep, ToolCall, Tunables, Unavailable};
@@ -223,7 +224,7 @@ async fn a_call_through_the_other_door_is_recorded_as_such() {
     let call = |arguments: &'static str| {
         rig.gateway.call(ToolCall {
             principal: Principal {
-                permissions: Role::Admin.permissions(),
+                permissions: BuiltIn::Admin.permissions(),
                 ..Principal::system()
             },
             service: served.id,

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use vaxel_core::{
-    audit::AuditLine,
-    id::Id,
-    principal::{Principal, Role},
-};
+use vaxel_core::{audit::AuditLine, id::Id, principal::Principal, role::BuiltIn};
 
 use super::contract::{contract, traces};
 use crate::{error::Error, key::KeyRow, store::Store, tests::NOW};
@@ -24,7 +20,7 @@ fn key(name: &str, prefix: &str) -> KeyRow {
         name: name.to_owned(),
         prefix: prefix.to_owned(),
         digest: [0xA5; 32],
-        permissions: Role::Client.permissions(),
+        permissions: BuiltIn::Client.permissions(),
         created_at: NOW,
         expires_at: Some(NOW.plus(Duration::from_mins(1))),
         revoked_at: None,

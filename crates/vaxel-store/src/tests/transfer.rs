@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use vaxel_core::{
     call::{CallRecord, Door, Outcome},
     id::Id,
-    principal::Role,
+    role::BuiltIn,
 };
 
 use super::{NOW, fresh, line, postgres::Schema, service};
@@ -41,7 +41,7 @@ async fn fill(store: &Store) {
         name: "ci".to_owned(),
         prefix: "vxl_abc".to_owned(),
         digest: [0xA5; 32],
-        permissions: Role::Client.permissions(),
+        permissions: BuiltIn::Client.permissions(),
         created_at: NOW,
         expires_at: None,
         revoked_at: None,
