@@ -24,7 +24,7 @@ use vaxel_core::{
     service::ServiceResource,
     status::{Health, ServiceStatus},
 };
-use vaxel_gateway::{ServiceEntry, Unavailable};
+use vaxel_gateway::{About, ServiceEntry, Unavailable};
 
 use crate::{
     plan::{Action, plan},
@@ -244,6 +244,7 @@ impl Reconciler {
             catalog: None,
             links: Vec::new(),
             balance: resource.spec.balance,
+            about: about(resource),
             unavailable: Some(Unavailable::Because(stopped(&resource.name))),
         });
         let mut status = ServiceStatus::new(resting(resource), self.context.clock.now());
@@ -308,5 +309,14 @@ pub(crate) const fn resting(resource: &ServiceResource) -> Lifecycle {
     match resource.activated_at {
         Some(_) => Lifecycle::Inactive,
         None => Lifecycle::Draft,
+    }
+}
+
+/// What access to a service is decided by.
+pub(crate) fn about(resource: &ServiceResource) -> About {
+    About {
+        owner: resource.owner.as_str().into(),
+        environment: resource.environment.as_str().into(),
+        tags: resource.tags.as_slice().into(),
     }
 }

@@ -33,6 +33,7 @@ use crate::{
     journal::Journal,
     lease::Leases,
     plan::{Action, plan},
+    reconcile::about,
     seal::Vault,
     status::{Board, Seen},
     traffic::TrafficBook,
@@ -512,6 +513,7 @@ impl Runner {
                 catalog: self.crew.catalog(),
                 links: self.crew.links(),
                 balance: resource.spec.balance,
+                about: about(resource),
                 unavailable: self.crew.unavailable(),
             });
         }

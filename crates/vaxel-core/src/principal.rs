@@ -25,7 +25,8 @@ pub struct Principal {
 }
 
 /// What proved a [`Principal`]'s identity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Proof {
     /// An API key.
     Key(Id<Key>),

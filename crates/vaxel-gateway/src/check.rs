@@ -62,7 +62,9 @@ pub(crate) async fn call(
         Failure::new(Kind::UnknownTool, detail)
     })?;
     let principal = Principal::system();
-    let authorized = authorize::check(&principal, Route::to(shard, offer, false))?;
+    let route = Route::to_tool(shard, offer, false);
+    let authorized = authorize::check(&principal, route, (None, shared.clock.now()));
+    let authorized = authorized.map_err(|denied| authorize::unknown(denied, gone))?;
     let _place = admit::beside(shard, &shared.tunables.load())?;
     let request = tool_request(&offer.own_json, &check.arguments)?;
     let route = authorized.get();

@@ -62,7 +62,7 @@ use crate::{
     relay, replay,
     route::Route,
     session::Sessions,
-    snapshot::{Parts, Snapshot},
+    snapshot::{About, Parts, Snapshot},
     tasks::Tasks,
     upstream::{self, Link},
 };
@@ -107,6 +107,8 @@ pub struct ServiceEntry {
     pub links: Vec<Link>,
     /// Which of them takes the next call.
     pub balance: Balance,
+    /// What access to it is decided by.
+    pub about: About,
     /// Why it has none.
     pub unavailable: Option<Unavailable>,
 }
@@ -304,6 +306,7 @@ impl Gateway {
             catalog: entry.catalog,
             links: entry.links,
             balance: entry.balance,
+            about: entry.about,
             unavailable: entry.unavailable,
         };
         let is_there = !parts.links.is_empty();
@@ -464,12 +467,15 @@ async fn call_tool(shared: Arc<Shared>, call: ToolCall) -> Result<ToolReply, Fai
     if offer.is_none() && shard.catalog.is_none() {
         shard.choose(call.principal.proof)?;
     }
-    let offer = offer.ok_or_else(|| {
+    let unknown = || {
         let detail = format!("`{}` has no tool `{}`", shard.name, call.tool);
         Failure::new(Kind::UnknownTool, detail)
-    })?;
-    let route = Route::to(shard, offer, false);
-    let authorized = authorize::check(&call.principal, route)?;
+    };
+    let offer = offer.ok_or_else(unknown)?;
+    let route = Route::to_tool(shard, offer, false);
+    let arguments = std::str::from_utf8(&call.arguments).ok();
+    let authorized = authorize::check(&call.principal, route, (arguments, shared.clock.now()));
+    let authorized = authorized.map_err(|denied| authorize::unknown(denied, unknown))?;
     let request = tool_request(&offer.own_json, &call.arguments)?;
     let called = relay::call_tool(
         &shared,

@@ -52,4 +52,5 @@ pub use gateway::{
 };
 pub use idle::Bell;
 pub use pipeline::{Fallback, FallbackBody, Identity, Peer, RequestId};
+pub use snapshot::About;
 pub use upstream::{BuiltinError, BuiltinRequest, BuiltinServer, Evidence, Link};

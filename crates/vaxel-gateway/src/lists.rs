@@ -23,7 +23,8 @@ use vaxel_mcp::{
 };
 
 use crate::{
-    addresses, authorize,
+    addresses,
+    authorize::{self, View},
     edge::Exchange,
     meta,
     pipeline::Context,
@@ -53,6 +54,8 @@ struct PageKey {
     revision: Revision,
     offset: usize,
     cache: CacheHint,
+    /// Whose eyes it is for.
+    view: View,
 }
 
 /// `tools/list`, `prompts/list`, `resources/list`, `resources/templates/list`.
@@ -70,6 +73,7 @@ pub(crate) fn page(context: &Context, exchange: &Exchange) -> Result<Response, F
         revision: exchange.client.revision(),
         offset: offset(context, exchange)?,
         cache: cache_hint(context),
+        view: View::of(&context.principal),
     };
     let pages = &context.snapshot.pages;
     let known = pages.0.lock().get(&key).cloned();
@@ -248,8 +252,17 @@ fn all(context: &Context, method: Method) -> Vec<Entry<'_>> {
         app_of: None,
     };
     let snapshot = &context.snapshot;
+    let (view, principal) = (View::of(&context.principal), &context.principal);
+    let is_shown = |shard: &Shard, offer: &Offer| {
+        let tool = (method == Method::ToolsList).then_some(&*offer.own);
+        view.is_whole() || view.shows(principal, shard, tool)
+    };
     if let Scope::Service(shard) = &context.scope {
-        return of(&shard.offers, method).iter().map(plain).collect();
+        let offers = of(&shard.offers, method).iter();
+        return offers
+            .filter(|offer| is_shown(shard, offer))
+            .map(plain)
+            .collect();
     }
     let owner = |offer: &Offer| match method {
         Method::ResourcesList => snapshot.owner_of(&offer.own),
@@ -264,6 +277,9 @@ fn all(context: &Context, method: Method) -> Vec<Entry<'_>> {
             if let Scope::Set(set) = &context.scope
                 && !set.shows(shard, method, index)
             {
+                continue;
+            }
+            if !is_shown(shard, offer) {
                 continue;
             }
             let is_taken = owner(offer).is_some_and(|owner| owner.id != shard.id);
@@ -286,7 +302,7 @@ pub(crate) fn tools(context: &Context) -> Vec<(&ServiceName, &Offer)> {
         .collect()
 }
 
-/// The services that are looked at, in the order of lists.
+/// The services of the scope, in the order of lists.
 fn shards(context: &Context) -> Vec<&Arc<Shard>> {
     match &context.scope {
         Scope::All => context.snapshot.shards.values().collect(),
@@ -320,7 +336,8 @@ pub(crate) fn initialize_result(context: &Context, revision: Revision) -> Bytes 
 
 /// What this endpoint says about itself.
 fn introduction(context: &Context, era: Era) -> Introduction {
-    let shards = shards(context);
+    let mut shards = shards(context);
+    shards.retain(|shard| authorize::may_know(&context.principal, shard));
     let catalogs = shards
         .iter()
         .filter_map(|shard| Some((shard, shard.catalog.as_ref()?)));

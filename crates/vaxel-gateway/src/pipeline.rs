@@ -118,7 +118,7 @@ async fn mcp(
 ) -> Result<Response, Failure> {
     let principal = shared.authenticate(&head.headers)?;
     let snapshot = shared.snapshot.load_full();
-    let scope = Scope::find(&snapshot, path)?;
+    let scope = Scope::find(&snapshot, path, &principal)?;
     let context = Context {
         shared: Arc::clone(shared),
         snapshot,

@@ -34,7 +34,7 @@ use crate::{
     pipeline::{Carrier, Context},
     record::{Arrival, Recording},
     respond::{self, Response},
-    route::{Route, route},
+    route::{self, Route, route},
     session::InFlight,
     snapshot::{Shard, Snapshot},
     tasks,
@@ -65,8 +65,7 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         method if method.is_about_task() => tasks::route(&context, &exchange.request),
         _ => route(&context.snapshot, &context.scope, &exchange.request),
     };
-    let authorized = routed.and_then(|route| authorize::check(&context.principal, route));
-    let authorized = match authorized {
+    let authorized = match routed.and_then(|route| authorized(&context, &exchange.request, route)) {
         Ok(authorized) => authorized,
         Err(failure) => return refused(&exchange, &failure),
     };
@@ -532,6 +531,22 @@ fn start_recording(context: &Context, exchange: &Exchange, route: &Route) -> Rec
         parameters: request.arguments(),
     };
     Recording::start(&context.shared, &route.shard, arrival)
+}
+
+/// The right to take a route; what the caller may not know of is as if it were not there.
+fn authorized(
+    context: &Context,
+    request: &Request,
+    route: Route,
+) -> Result<Authorized<Route>, Failure> {
+    let asked = (request.arguments(), context.shared.clock.now());
+    authorize::check(&context.principal, route, asked).map_err(|denied| {
+        let unknown = || match request.method() {
+            method if method.is_about_task() => tasks::unknown(),
+            method => route::unknown(method, &context.scope, &request.key().unwrap_or_default()),
+        };
+        authorize::unknown(denied, unknown)
+    })
 }
 
 /// Whether the headers of a modern client say what its arguments say.

@@ -7,11 +7,12 @@ use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, Service},
     name::ToolsetName,
-    principal::Proof,
+    principal::{Principal, Proof},
 };
 use vaxel_mcp::{federation, headers::params::ParamHeaders, method::Method, request::Request};
 
 use crate::{
+    authorize,
     snapshot::{Offer, Shard, Snapshot, json_string, sets::Set},
     validate::Schemas,
 };
@@ -38,7 +39,11 @@ pub(crate) enum ScopeId {
 
 impl Scope {
     /// What a path after `/mcp/` or `/sse/` lets its clients see; without one, everything.
-    pub(crate) fn find(snapshot: &Snapshot, path: Option<&str>) -> Result<Self, Failure> {
+    pub(crate) fn find(
+        snapshot: &Snapshot,
+        path: Option<&str>,
+        principal: &Principal,
+    ) -> Result<Self, Failure> {
         let Some(path) = path else {
             return Ok(Self::All);
         };
@@ -51,13 +56,9 @@ impl Scope {
                           which there are";
             return Err(Failure::new(Kind::UnknownToolset, detail));
         }
-        let shard = snapshot.shards.get(path).ok_or_else(|| {
-            let name: String = path.chars().take(64).collect();
-            Failure::new(
-                Kind::UnknownService,
-                format!("There is no service `{name}`"),
-            )
-        })?;
+        let shard = snapshot.shards.get(path);
+        let shard = shard.filter(|shard| authorize::may_know(principal, shard));
+        let shard = shard.ok_or_else(|| authorize::no_service(path))?;
         Ok(Self::Service(Arc::clone(shard)))
     }
 
@@ -90,6 +91,8 @@ pub(crate) struct Route {
     pub(crate) own: Arc<str>,
     /// The same as JSON string, when the client calls it otherwise.
     pub(crate) own_json: Option<Box<str>>,
+    /// The service's own name of the tool that is called, when it is one.
+    pub(crate) tool: Option<Arc<str>>,
     /// The instance that is meant, where not any can answer.
     pub(crate) instance: Option<u64>,
     /// Some of the service's resources are known to the client under a prefix.
@@ -107,6 +110,7 @@ impl Route {
             shard: Arc::clone(shard),
             own: uri.into(),
             own_json: None,
+            tool: None,
             instance: None,
             shares_addresses: false,
             mirrored: None,
@@ -122,27 +126,38 @@ impl Route {
         }
     }
 
-    /// To a task of one instance, under the id that it has there.
-    pub(crate) fn to_task(shard: &Arc<Shard>, own: &str, instance: u64) -> Self {
+    /// To a task of one instance, under the id that it has there; `tool` began it.
+    pub(crate) fn to_task(shard: &Arc<Shard>, (own, tool): (&str, &str), instance: u64) -> Self {
         Self {
             own_json: Some(json_string(own)),
+            tool: Some(tool.into()),
             instance: Some(instance),
             ..Self::to_uri(shard, own)
         }
     }
 
-    fn federated(snapshot: &Snapshot, shard: &Arc<Shard>, offer: &Offer) -> Self {
+    /// To a tool or prompt that its client knows under a name with its service.
+    fn federated(self, snapshot: &Snapshot) -> Self {
         Self {
-            shares_addresses: snapshot.has_prefixed(shard.id),
-            ..Self::to(shard, offer, true)
+            shares_addresses: snapshot.has_prefixed(self.shard.id),
+            ..self
         }
     }
 
-    pub(crate) fn to(shard: &Arc<Shard>, offer: &Offer, renamed: bool) -> Self {
+    /// To a tool.
+    pub(crate) fn to_tool(shard: &Arc<Shard>, offer: &Offer, renamed: bool) -> Self {
+        Self {
+            tool: Some(Arc::clone(&offer.own)),
+            ..Self::to(shard, offer, renamed)
+        }
+    }
+
+    fn to(shard: &Arc<Shard>, offer: &Offer, renamed: bool) -> Self {
         Self {
             shard: Arc::clone(shard),
             own: Arc::clone(&offer.own),
             own_json: renamed.then(|| offer.own_json.clone()),
+            tool: None,
             instance: None,
             shares_addresses: false,
             mirrored: offer.mirrored.clone(),
@@ -184,14 +199,14 @@ fn tool(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failure
     let found = match scope {
         Scope::All => snapshot
             .tool(name)
-            .map(|(shard, offer)| Route::federated(snapshot, shard, offer)),
+            .map(|(shard, offer)| Route::to_tool(shard, offer, true).federated(snapshot)),
         Scope::Service(shard) => shard
             .offers
             .tool(name)
-            .map(|offer| Route::to(shard, offer, false)),
+            .map(|offer| Route::to_tool(shard, offer, false)),
         Scope::Set(set) => set
             .tool(snapshot, name)
-            .map(|(shard, offer)| Route::federated(snapshot, shard, offer)),
+            .map(|(shard, offer)| Route::to_tool(shard, offer, true).federated(snapshot)),
     };
     found.ok_or_else(|| {
         // A service without a catalog was never reached: that is what its caller has to hear.
@@ -201,10 +216,7 @@ fn tool(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failure
         {
             return failure;
         }
-        Failure::new(
-            Kind::UnknownTool,
-            format!("Unknown tool: {}{}", short(name), here(scope)),
-        )
+        unknown(Method::ToolsCall, scope, name)
     })
 }
 
@@ -212,21 +224,16 @@ fn prompt(snapshot: &Snapshot, scope: &Scope, name: &str) -> Result<Route, Failu
     let found = match scope {
         Scope::All => snapshot
             .prompt(name)
-            .map(|(shard, offer)| Route::federated(snapshot, shard, offer)),
+            .map(|(shard, offer)| Route::to(shard, offer, true).federated(snapshot)),
         Scope::Service(shard) => shard
             .offers
             .prompt(name)
             .map(|offer| Route::to(shard, offer, false)),
         Scope::Set(set) => set
             .prompt(snapshot, name)
-            .map(|(shard, offer)| Route::federated(snapshot, shard, offer)),
+            .map(|(shard, offer)| Route::to(shard, offer, true).federated(snapshot)),
     };
-    found.ok_or_else(|| {
-        Failure::new(
-            Kind::UnknownPrompt,
-            format!("Unknown prompt: {}{}", short(name), here(scope)),
-        )
-    })
+    found.ok_or_else(|| unknown(Method::PromptsGet, scope, name))
 }
 
 /// Resources keep their URIs, but for those that an older service offers, too: they have a prefix that
@@ -243,12 +250,18 @@ pub(crate) fn resource(snapshot: &Snapshot, scope: &Scope, uri: &str) -> Result<
             .or_else(|| prefixed(snapshot, uri).filter(|route| set.reads(&route.shard, &route.own)))
             .or_else(|| set.with_template_for(snapshot, uri).map(plain)),
     };
-    found.ok_or_else(|| {
-        Failure::new(
-            Kind::UnknownResource,
-            format!("Unknown resource: {}{}", short(uri), here(scope)),
-        )
-    })
+    found.ok_or_else(|| unknown(Method::ResourcesRead, scope, uri))
+}
+
+/// What is asked for is not there; or not for its caller, who is told the same.
+pub(crate) fn unknown(method: Method, scope: &Scope, key: &str) -> Failure {
+    let (kind, what) = match method {
+        Method::PromptsGet => (Kind::UnknownPrompt, "prompt"),
+        Method::ToolsCall => (Kind::UnknownTool, "tool"),
+        _ => (Kind::UnknownResource, "resource"),
+    };
+    let here = here(scope);
+    Failure::new(kind, format!("Unknown {what}: {}{here}", short(key)))
 }
 
 fn prefixed(snapshot: &Snapshot, uri: &str) -> Option<Route> {

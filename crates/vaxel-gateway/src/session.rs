@@ -89,8 +89,8 @@ struct Claims {
     i: Id<id::Session>,
     /// Revision.
     v: Box<str>,
-    /// The key that opened it; absent when authentication is off.
-    k: Option<Id<id::Key>>,
+    /// Who opened it.
+    p: Proof,
     /// Client capabilities.
     c: Box<RawValue>,
     /// Client name and version.
@@ -153,7 +153,7 @@ impl Sessions {
         let claims = Claims {
             i: Id::new(now),
             v: opening.revision.as_str().into(),
-            k: opening.principal.key(),
+            p: opening.principal.proof,
             c: opening.capabilities.to_owned(),
             n: opening.info.to_owned(),
         };
@@ -319,7 +319,7 @@ impl Session {
         Some(Self {
             id: claims.i,
             revision,
-            proof: claims.k.map_or(Proof::Unguarded, Proof::Key),
+            proof: claims.p,
             meta: ArcSwap::from_pointee(meta),
             answers: Answers::of(revision, &claims.c),
             questions: Mutex::new(Some(HashMap::new())),

@@ -18,6 +18,7 @@ use std::{
 use imbl::{HashMap as Shared, OrdMap};
 use serde_json::value::RawValue;
 use vaxel_core::{
+    access::Target,
     balance::{self, Balance, Candidate, Draw},
     catalog::{CacheHint, Catalog, Item},
     failure::{Failure, Kind},
@@ -33,6 +34,7 @@ pub(crate) mod sets;
 
 use self::sets::Sets;
 use crate::{
+    authorize::Reaches,
     gateway::Unavailable,
     lists::Pages,
     metrics::Meter,
@@ -78,8 +80,21 @@ pub(crate) struct Shard {
     pub(crate) timeout: Option<Duration>,
     pub(crate) concurrency: Option<u32>,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) about: About,
+    pub(crate) reaches: Reaches,
     balance: Balance,
     turn: AtomicUsize,
+}
+
+/// What access to a service is decided by, besides its name. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Name of the user whose it is.
+    pub owner: Arc<str>,
+    /// Where it belongs.
+    pub environment: Arc<str>,
+    /// How it is marked.
+    pub tags: Arc<[String]>,
 }
 
 /// What a service offers, in the form that clients see.
@@ -161,6 +176,7 @@ pub(crate) struct Parts {
     pub(crate) catalog: Option<Arc<Catalog>>,
     pub(crate) links: Vec<Link>,
     pub(crate) balance: Balance,
+    pub(crate) about: About,
     pub(crate) unavailable: Option<Unavailable>,
 }
 
@@ -190,6 +206,9 @@ impl Snapshot {
             .as_ref()
             .is_some_and(|old| old.name == shard.name && Arc::ptr_eq(&old.offers, &shard.offers));
         if same_offers {
+            if old.is_some_and(|old| old.about != shard.about) {
+                next.pages = Arc::default();
+            }
             next.shards.insert(shard.name.clone(), shard);
             return next;
         }
@@ -370,8 +389,21 @@ impl Shard {
             timeout: parts.limits.timeout.map(|span| span.0),
             concurrency: parts.limits.concurrency,
             meter,
+            about: parts.about,
+            reaches: Reaches::default(),
             balance: parts.balance,
             turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// What questions of access are about.
+    pub(crate) fn target(&self) -> Target<'_> {
+        Target {
+            id: self.id,
+            name: self.name.as_str(),
+            owner: &self.about.owner,
+            environment: &self.about.environment,
+            tags: &self.about.tags,
         }
     }
 
@@ -538,6 +570,11 @@ impl Offers {
     /// The tool with the service's own name `own`.
     pub(crate) fn tool(&self, own: &str) -> Option<&Offer> {
         self.tools.get(*self.tools_by_name.get(own)? as usize)
+    }
+
+    /// The place of that tool among the service's tools.
+    pub(crate) fn tool_index(&self, own: &str) -> Option<usize> {
+        Some(*self.tools_by_name.get(own)? as usize)
     }
 
     /// The prompt with the service's own name `own`.

@@ -21,13 +21,14 @@ use vaxel_core::{
 use vaxel_mcp::{meta, method::Method};
 
 use crate::{
+    authorize::View,
     dispatch,
     edge::{Client, Exchange, legacy},
     gateway::{OpenStream, Shared},
     interest::{Update, Watched},
     pipeline::Context,
     respond::{self, Response},
-    route::{Scope, ScopeId, resource},
+    route::{self, Scope, ScopeId, resource},
     session::{Listener, Session},
     snapshot::Digests,
 };
@@ -160,6 +161,9 @@ fn too_many() -> Failure {
 
 fn watch(context: &Context, uri: &str) -> Result<Watched, Failure> {
     let route = resource(&context.snapshot, &context.scope, uri)?;
+    if !View::of(&context.principal).shows(&context.principal, &route.shard, None) {
+        return Err(route::unknown(Method::ResourcesRead, &context.scope, uri));
+    }
     if !route.shard.tells_of_resources() {
         let detail = format!(
             "`{}` does not tell of changes of its resources",

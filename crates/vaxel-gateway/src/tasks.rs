@@ -99,7 +99,6 @@ impl Tasks {
 
 /// Where a request about a task leads.
 pub(crate) fn route(context: &Context, request: &Request) -> Result<Route, Failure> {
-    let unknown = || Failure::new(Kind::Invalid, "There is no such task for this caller");
     let id = request
         .key()
         .ok_or_else(|| Failure::new(Kind::Invalid, "`params.taskId` is missing or not a string"))?;
@@ -115,7 +114,12 @@ pub(crate) fn route(context: &Context, request: &Request) -> Result<Route, Failu
         }
     };
     let shard = shard.ok_or_else(unknown)?;
-    Ok(Route::to_task(shard, &claims.t, claims.i))
+    Ok(Route::to_task(shard, (&claims.t, &claims.n), claims.i))
+}
+
+/// There is no such task, or it is not this caller's.
+pub(crate) fn unknown() -> Failure {
+    Failure::new(Kind::Invalid, "There is no such task for this caller")
 }
 
 fn context_of(proof: Proof) -> Vec<u8> {

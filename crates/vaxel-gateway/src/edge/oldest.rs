@@ -82,7 +82,7 @@ fn open(
     path: Option<&str>,
 ) -> Result<Response, Failure> {
     authorize::may_list(principal)?;
-    Scope::find(&shared.snapshot.load(), path)?;
+    Scope::find(&shared.snapshot.load(), path, principal)?;
     let place = shared.enter_stream()?;
     let (duplex, events) = Duplex::new(AT_ONCE);
     let id: Box<str> = vaxel_auth::random::token(ID).into();
@@ -136,7 +136,7 @@ async fn post(
     let body = decode::body(body, shared.config.body_max, deadline).await?;
     let turn = stream.duplex.turn(&body).await?;
     let snapshot = shared.snapshot.load_full();
-    let scope = Scope::find(&snapshot, stream.path.as_deref())?;
+    let scope = Scope::find(&snapshot, stream.path.as_deref(), &principal)?;
     let context = Context {
         shared: Arc::clone(shared),
         snapshot,

@@ -216,7 +216,7 @@ impl Client {
             return Ok(());
         };
         let snapshot = shared.snapshot.load_full();
-        let scope = match Scope::find(&snapshot, self.path.as_deref()) {
+        let scope = match Scope::find(&snapshot, self.path.as_deref(), &principal) {
             Ok(scope) => scope,
             Err(failure) => {
                 duplex.refuse(&message, &failure);

@@ -107,6 +107,11 @@ fn parts(put: &Put) -> Parts {
         catalog: Some(Arc::new(catalog)),
         links: Vec::new(),
         balance: Balance::default(),
+        about: About {
+            owner: "anna".into(),
+            environment: "default".into(),
+            tags: Arc::default(),
+        },
         unavailable: None,
     }
 }

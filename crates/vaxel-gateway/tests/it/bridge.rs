@@ -21,7 +21,7 @@ use vaxel_core::{
 };
 use vaxel_gateway::{ConnectTarget, Link, ServiceEntry, Tunables};
 
-use crate::harness::{PATIENCE, Plan as RigPlan, Rig, wait_for};
+use crate::harness::{PATIENCE, Plan as RigPlan, Rig, about, wait_for};
 
 mod caller;
 mod carriers;
@@ -169,6 +169,7 @@ impl Scene {
             catalog: Some(Arc::new(catalog)),
             links: vec![link.clone()],
             balance: Balance::default(),
+            about: about(),
             unavailable: None,
         });
         self.links.push(link);

@@ -25,8 +25,8 @@ use vaxel_core::{
     time::Clock,
 };
 use vaxel_gateway::{
-    Caller, Config, ConnectTarget, Deps, Fallback, FallbackBody, Gateway, Link, ServiceEntry,
-    Transport, Tunables, Unavailable,
+    About, Caller, Config, ConnectTarget, Deps, Fallback, FallbackBody, Gateway, Link,
+    ServiceEntry, Transport, Tunables, Unavailable,
 };
 
 pub(crate) mod child;
@@ -235,6 +235,7 @@ impl Rig {
             catalog: Some(Arc::clone(&catalog)),
             links: vec![link.clone()],
             balance: Balance::default(),
+            about: about(),
             unavailable: None,
         });
         Ok(Served { id, link, catalog })
@@ -258,8 +259,26 @@ impl Rig {
             catalog,
             links: links.into_iter().collect(),
             balance: Balance::default(),
+            about: about(),
             unavailable,
         });
+    }
+
+    /// Lets someone in with these rights, besides the two who are always there; the key.
+    pub(crate) fn admit(&self, plan: &Plan, who: Principal) -> String {
+        let (key, stored) = ApiKey::generate();
+        let newcomer = KeyEntry {
+            key: stored,
+            principal: Arc::new(Caller {
+                principal: who,
+                last_used: std::sync::atomic::AtomicU64::default(),
+            }),
+            expires_at: None,
+            revoked: false,
+        };
+        let all = plan.callers.iter().map(entry).chain([newcomer]);
+        self.gateway.publish_keys(all.collect());
+        key.expose().clone()
     }
 
     /// Stops serving, in its own time.
@@ -329,6 +348,15 @@ fn entry((key, id): &(String, Id<vaxel_core::id::Key>)) -> KeyEntry<Arc<Caller>>
         }),
         expires_at: None,
         revoked: false,
+    }
+}
+
+/// What belongs to nobody in particular.
+pub(crate) fn about() -> About {
+    About {
+        owner: "anna".into(),
+        environment: "default".into(),
+        tags: Arc::default(),
     }
 }
 

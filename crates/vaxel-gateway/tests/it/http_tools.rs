@@ -16,7 +16,7 @@ use vaxel_core::{
 use vaxel_gateway::{Config, ConnectTarget, Link, ServiceEntry, Transport};
 
 use crate::harness::{
-    PATIENCE, Plan, Reply, Rig, Seen, Served, Terms, Upstream, client::Message, wait_for,
+    PATIENCE, Plan, Reply, Rig, Seen, Served, Terms, Upstream, about, client::Message, wait_for,
 };
 
 /// A service behind `/api` whose tools say what they were told, or answer as their name says.
@@ -355,6 +355,7 @@ impl Many {
             catalog: Some(Arc::clone(&self.served.catalog)),
             links: self.links.clone(),
             balance,
+            about: about(),
             unavailable: None,
         });
     }

@@ -19,7 +19,7 @@ use vaxel_core::{
 use vaxel_gateway::{Bell, ConnectTarget, Gateway, Link, ServiceEntry, Transport, Unavailable};
 
 use crate::harness::{
-    PATIENCE, Reply, Rig, Served, Upstream,
+    PATIENCE, Reply, Rig, Served, Upstream, about,
     client::{Client, Message},
     wait_for,
 };
@@ -172,6 +172,7 @@ impl Keeper {
                     catalog: Some(Arc::clone(&catalog)),
                     links: links.to_vec(),
                     balance: Balance::default(),
+                    about: about(),
                     unavailable,
                 });
             };

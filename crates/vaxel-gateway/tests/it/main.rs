@@ -4,6 +4,7 @@
 
 mod harness;
 
+mod access;
 mod addresses;
 mod bridge;
 mod cache_hints;

@@ -18,7 +18,7 @@ use crate::{
     oldest_clients::Oldest,
 };
 
-const LISTS: [(&str, &str, &str); 4] = [
+pub(crate) const LISTS: [(&str, &str, &str); 4] = [
     ("tools/list", "tools", "name"),
     ("prompts/list", "prompts", "name"),
     ("resources/list", "resources", "uri"),
@@ -112,7 +112,7 @@ fn old(whose: &str, seen: &Seen) -> Option<Reply> {
 }
 
 /// The services `new` and `old`, and what is not in any set, `other`.
-async fn world(rig: &Rig) -> [Upstream; 3] {
+pub(crate) async fn world(rig: &Rig) -> [Upstream; 3] {
     let upstreams = [
         new_server("new").await,
         old_server("old").await,
@@ -143,7 +143,10 @@ fn reading() -> Value {
     ])
 }
 
-async fn list(client: &Client, (method, kind, member): (&str, &str, &str)) -> Vec<String> {
+pub(crate) async fn list(
+    client: &Client,
+    (method, kind, member): (&str, &str, &str),
+) -> Vec<String> {
     let answer = client.say(&Message::new(method, "")).await.json();
     let items = answer["result"][kind].as_array();
     let items = items.unwrap_or_else(|| panic!("{method}: {answer}"));
@@ -153,7 +156,7 @@ async fn list(client: &Client, (method, kind, member): (&str, &str, &str)) -> Ve
         .collect()
 }
 
-fn of(kind: &str, name: &str) -> Message {
+pub(crate) fn of(kind: &str, name: &str) -> Message {
     let member = if kind == "resources/read" {
         "uri"
     } else {
@@ -162,7 +165,7 @@ fn of(kind: &str, name: &str) -> Message {
     Message::new(kind, &format!(r#""{member}":"{name}""#))
 }
 
-fn complete(reference: &Value) -> Message {
+pub(crate) fn complete(reference: &Value) -> Message {
     let params = format!(r#""ref":{reference},"argument":{{"name":"id","value":""}}"#);
     Message::new("completion/complete", &params)
 }

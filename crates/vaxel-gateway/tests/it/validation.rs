@@ -11,7 +11,7 @@ use vaxel_core::{
 };
 use vaxel_gateway::{ServiceEntry, ToolCall, ToolReply};
 
-use crate::harness::{Client, Reply, Rig, Seen, Served, Terms, Upstream, client::Message};
+use crate::harness::{Client, Reply, Rig, Seen, Served, Terms, Upstream, about, client::Message};
 
 /// Tools with schemas. `echo` says back what it was told; `give` gives as result what its arguments
 /// hold, on a stream when they say so; `odd` has schemas that nobody can use; `ask` asks once.
@@ -279,6 +279,7 @@ async fn a_tool_whose_schema_cannot_be_used_says_so_and_harms_no_other() {
         catalog: Some(served.catalog.clone()),
         links: vec![served.link.clone()],
         balance: Balance::default(),
+        about: about(),
         unavailable: None,
     });
     let answer = client.call("new__odd", r#"{"x":1}"#).await;
