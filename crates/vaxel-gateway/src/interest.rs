@@ -1,12 +1,9 @@
-//! Which single resources clients watch: what links ask their servers to tell, and who hears of it.
-//! However many clients watch a resource, a server is asked once.
+//! What clients watch: single resources, and tasks. It says what links ask their servers to tell, and who
+//! hears of it. However many clients watch one, a server is asked once.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,28 +28,81 @@ pub(crate) struct Interests {
     updates: broadcast::Sender<Update>,
 }
 
-/// A resource has changed.
+/// What can be watched.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    /// A resource, by its service's own URI.
+    Resource(Arc<str>),
+    /// A task, which is of one instance, by the server's own id.
+    Task { instance: u64, id: Arc<str> },
+}
+
+impl Subject {
+    /// Whether it is for this instance to tell of it: resources are for all of them.
+    fn is_told_by(&self, instance: u64) -> bool {
+        match self {
+            Self::Resource(_) => true,
+            Self::Task { instance: of, .. } => *of == instance,
+        }
+    }
+
+    const fn is_task(&self) -> bool {
+        matches!(self, Self::Task { .. })
+    }
+
+    fn own(&self) -> &str {
+        match self {
+            Self::Resource(own) | Self::Task { id: own, .. } => own,
+        }
+    }
+}
+
+/// What is said of something that is watched.
 #[derive(Debug, Clone)]
 pub(crate) struct Update {
-    pub(crate) service: Id<Service>,
-    pub(crate) uri: Arc<str>,
+    service: Id<Service>,
+    subject: Subject,
+    pub(crate) news: News,
+}
+
+/// What has happened.
+#[derive(Debug, Clone)]
+pub(crate) enum News {
+    /// A resource has changed.
+    Changed,
+    /// A task stands so.
+    Stands {
+        /// `params` of the server's notification.
+        params: Arc<str>,
+        /// Nothing will follow.
+        is_over: bool,
+    },
+    /// The server does not tell of a task any more, or may have done so in vain.
+    Lost,
 }
 
 /// What clients watch of one service. Links come and go; this stays.
 pub(crate) struct Interest {
     service: Id<Service>,
-    /// How many watch each URI.
-    wanted: watch::Sender<BTreeMap<Arc<str>, u32>>,
-    /// What the server of each link that listens has taken note of.
-    noted: watch::Sender<HashMap<u64, BTreeSet<Arc<str>>>>,
-    next_listener: AtomicU64,
+    /// How many watch each subject.
+    wanted: watch::Sender<BTreeMap<Subject, u32>>,
+    /// What the server of each instance that is listened to has taken note of.
+    noted: watch::Sender<HashMap<u64, Noted>>,
     updates: broadcast::Sender<Update>,
 }
 
-/// One client watches one resource, until this is dropped.
+/// What a server has answered to a request to tell.
+#[derive(Default)]
+struct Noted {
+    asked: BTreeSet<Subject>,
+    /// The tasks of these that it does not tell of.
+    declined: BTreeSet<Subject>,
+}
+
+/// One client watches one subject, until this is dropped.
 pub(crate) struct Watched {
     interest: Arc<Interest>,
-    uri: Arc<str>,
+    subject: Subject,
     /// What the client calls it.
     known_as: Arc<str>,
 }
@@ -74,7 +124,6 @@ impl Interests {
                 service,
                 wanted: watch::Sender::default(),
                 noted: watch::Sender::default(),
-                next_listener: AtomicU64::default(),
                 updates: self.updates.clone(),
             })
         });
@@ -107,66 +156,116 @@ impl Interest {
         } else {
             uri.into()
         };
+        self.watch_subject(Subject::Resource(uri), known_as)
+    }
+
+    /// A client watches the task `id` of an instance, which it knows as `known_as`.
+    pub(crate) fn watch_task(
+        self: &Arc<Self>,
+        (instance, id): (u64, &str),
+        known_as: &str,
+    ) -> Watched {
+        let id = id.into();
+        self.watch_subject(Subject::Task { instance, id }, known_as.into())
+    }
+
+    fn watch_subject(self: &Arc<Self>, subject: Subject, known_as: Arc<str>) -> Watched {
         self.wanted.send_if_modified(|wanted| {
-            let count = wanted.entry(Arc::clone(&uri)).or_default();
+            let count = wanted.entry(subject.clone()).or_default();
             *count += 1;
             *count == 1
         });
         Watched {
             interest: Arc::clone(self),
-            uri,
+            subject,
             known_as,
         }
     }
 
-    /// What is watched, and word of when that changes, for a link that listens to its server.
-    pub(crate) fn wanted(self: &Arc<Self>) -> Wanted {
-        let listener = self.next_listener.fetch_add(1, Ordering::Relaxed);
+    /// What is watched of an instance, and word of when that changes, for its link, which listens to
+    /// its server.
+    pub(crate) fn wanted(self: &Arc<Self>, instance: u64) -> Wanted {
         self.noted
-            .send_modify(|noted| drop(noted.insert(listener, BTreeSet::new())));
+            .send_modify(|noted| drop(noted.insert(instance, Noted::default())));
         Wanted {
             watched: self.wanted.subscribe(),
             interest: Arc::clone(self),
-            listener,
+            instance,
+            refused: BTreeSet::new(),
         }
     }
 
-    /// Whose resources these are.
+    /// Whose resources and tasks these are.
     pub(crate) const fn service(&self) -> Id<Service> {
         self.service
     }
 
     /// The server says that a resource has changed.
     pub(crate) fn updated(&self, uri: &str) {
+        self.tell(Subject::Resource(uri.into()), News::Changed);
+    }
+
+    /// The server of an instance says how a task stands.
+    pub(crate) fn stands(&self, (instance, id): (u64, &str), params: &str, is_over: bool) {
+        let id = id.into();
+        let subject = Subject::Task { instance, id };
+        if self.wanted.borrow().contains_key(&subject) {
+            let params = params.into();
+            self.tell(subject, News::Stands { params, is_over });
+        }
+    }
+
+    /// Something may have been missed of what resources there are.
+    pub(crate) fn all_updated(&self) {
+        for subject in self.watched(|subject| !subject.is_task()) {
+            self.tell(subject, News::Changed);
+        }
+    }
+
+    fn watched(&self, which: impl Fn(&Subject) -> bool) -> Vec<Subject> {
+        let wanted = self.wanted.borrow();
+        wanted.keys().filter(|one| which(one)).cloned().collect()
+    }
+
+    fn tell(&self, subject: Subject, news: News) {
         // Without streams nobody hears it.
         let _ = self.updates.send(Update {
             service: self.service,
-            uri: uri.into(),
+            subject,
+            news,
         });
     }
 
-    /// Something may have been missed.
-    pub(crate) fn all_updated(&self) {
-        let watched: Vec<Arc<str>> = self.wanted.borrow().keys().cloned().collect();
-        for uri in watched {
-            self.updated(&uri);
+    /// Nothing is heard of the tasks of an instance.
+    fn lost(&self, instance: u64) {
+        for task in self.watched(|one| one.is_task() && one.is_told_by(instance)) {
+            self.tell(task, News::Lost);
         }
     }
 }
 
-/// What is watched of one service, as it changes, and what of that its server knows.
+/// What is watched of one instance, as it changes, and what of that its server knows.
 pub(crate) struct Wanted {
-    watched: watch::Receiver<BTreeMap<Arc<str>, u32>>,
+    watched: watch::Receiver<BTreeMap<Subject, u32>>,
     interest: Arc<Interest>,
-    listener: u64,
+    instance: u64,
+    /// Tasks for whose sake the server may have refused to be listened to.
+    refused: BTreeSet<Subject>,
 }
 
 impl Wanted {
-    pub(crate) fn now(&mut self) -> BTreeSet<Arc<str>> {
-        self.watched.borrow_and_update().keys().cloned().collect()
+    /// What the server is to be asked for.
+    pub(crate) fn now(&mut self) -> BTreeSet<Subject> {
+        let watched = self.watched.borrow_and_update();
+        // Who watches it later may have more luck.
+        self.refused.retain(|task| watched.contains_key(task));
+        let is_ours = |subject: &&Subject| {
+            subject.is_told_by(self.instance) && !self.refused.contains(*subject)
+        };
+        watched.keys().filter(is_ours).cloned().collect()
     }
 
-    /// Resolves when there is something else to watch.
+    /// Resolves when there may be something else to watch.
     pub(crate) async fn changed(&mut self) {
         if self.watched.changed().await.is_err() {
             // Its service is gone, and with it whoever asks.
@@ -174,11 +273,67 @@ impl Wanted {
         }
     }
 
-    /// The server has taken note that these are watched.
-    pub(crate) fn noted(&self, uris: BTreeSet<Arc<str>>) {
+    /// Resolves when there is something to watch.
+    pub(crate) async fn any(&mut self) {
+        while self.now().is_empty() {
+            self.changed().await;
+        }
+    }
+
+    /// The server has taken note of what it was asked for, and tells of these tasks of it.
+    pub(crate) fn noted(&self, asked: &BTreeSet<Subject>, tasks: &[Box<str>]) {
+        let is_declined =
+            |one: &&Subject| one.is_task() && !tasks.iter().any(|id| **id == *one.own());
+        let declined: BTreeSet<Subject> = asked.iter().filter(is_declined).cloned().collect();
+        let lost = declined.clone();
+        let declined = &declined | &self.refused;
+        let asked = asked | &self.refused;
+        self.note(Noted { asked, declined });
+        for task in lost {
+            self.interest.tell(task, News::Lost);
+        }
+    }
+
+    /// The server refused what it was asked for. That may have been for the sake of one task, so it is
+    /// asked from now on without those that it has not agreed to tell of, or without all; false when
+    /// there were none.
+    pub(crate) fn refuse(&mut self, asked: &BTreeSet<Subject>) -> bool {
+        let is_agreed = |task: &&Subject| {
+            let noted = self.interest.noted.borrow();
+            let noted = noted.get(&self.instance);
+            noted
+                .is_some_and(|noted| noted.asked.contains(*task) && !noted.declined.contains(*task))
+        };
+        let tasks = asked.iter().filter(|one| one.is_task());
+        let (agreed, new): (Vec<&Subject>, Vec<&Subject>) = tasks.partition(is_agreed);
+        let refused = if new.is_empty() { agreed } else { new };
+        let is_any = !refused.is_empty();
+        for task in refused {
+            self.refused.insert(task.clone());
+            self.interest.tell(task.clone(), News::Lost);
+        }
+        self.interest.noted.send_modify(|noted| {
+            let noted = noted.entry(self.instance).or_default();
+            noted.asked.extend(self.refused.iter().cloned());
+            noted.declined.extend(self.refused.iter().cloned());
+        });
+        is_any
+    }
+
+    /// The server is not heard for a while. What its tasks come to meanwhile is missed.
+    pub(crate) fn lost(&self) {
+        self.interest.noted.send_modify(|noted| {
+            let noted = noted.entry(self.instance).or_default();
+            noted.asked.retain(|subject| !subject.is_task());
+            noted.declined.clear();
+        });
+        self.interest.lost(self.instance);
+    }
+
+    fn note(&self, what: Noted) {
         self.interest
             .noted
-            .send_modify(|noted| drop(noted.insert(self.listener, uris)));
+            .send_modify(|noted| drop(noted.insert(self.instance, what)));
     }
 }
 
@@ -186,19 +341,20 @@ impl Drop for Wanted {
     fn drop(&mut self) {
         self.interest
             .noted
-            .send_modify(|noted| drop(noted.remove(&self.listener)));
+            .send_modify(|noted| drop(noted.remove(&self.instance)));
+        self.interest.lost(self.instance);
     }
 }
 
 impl Watched {
     /// Whether an update is about this.
     pub(crate) fn is(&self, update: &Update) -> bool {
-        self.interest.service == update.service && *self.uri == *update.uri
+        self.interest.service == update.service && self.subject == update.subject
     }
 
     /// What its service calls it.
     pub(crate) fn uri(&self) -> &str {
-        &self.uri
+        self.subject.own()
     }
 
     /// What its client calls it.
@@ -208,16 +364,40 @@ impl Watched {
 
     /// Waits until every server that is listened to knows of this, or no longer than is bearable.
     pub(crate) fn noted(&self) -> impl Future<Output = ()> + Send + use<> {
-        let uri = Arc::clone(&self.uri);
+        let subject = self.subject.clone();
         let mut noted = self.interest.noted.subscribe();
         async move {
-            let known = noted.wait_for(|noted| noted.values().all(|uris| uris.contains(&uri)));
+            let known =
+                noted.wait_for(|noted| noted.values().all(|one| one.asked.contains(&subject)));
             // A server that is late tells of later changes.
             let _ = timeout(TAKE_NOTE, known).await;
         }
     }
 
-    /// Whose resource it is.
+    /// Waits until the server of this task has said whether it tells of it, or no longer than is
+    /// bearable; whether it does.
+    pub(crate) fn granted(&self) -> impl Future<Output = bool> + Send + use<> {
+        let subject = self.subject.clone();
+        let mut noted = self.interest.noted.subscribe();
+        async move {
+            let Subject::Task { instance, .. } = &subject else {
+                return true;
+            };
+            // One that is not listened to says nothing.
+            let is_said = |noted: &HashMap<u64, Noted>| {
+                let noted = noted.get(instance);
+                noted.is_none_or(|noted| noted.asked.contains(&subject))
+            };
+            let said = timeout(TAKE_NOTE, noted.wait_for(is_said)).await;
+            said.is_ok_and(|said| {
+                let said = said.ok();
+                let said = said.as_ref().and_then(|said| said.get(instance));
+                said.is_some_and(|said| !said.declined.contains(&subject))
+            })
+        }
+    }
+
+    /// Whose resource or task it is.
     pub(crate) fn service(&self) -> Id<Service> {
         self.interest.service
     }
@@ -226,13 +406,13 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         self.interest.wanted.send_if_modified(|wanted| {
-            let Some(count) = wanted.get_mut(&self.uri) else {
+            let Some(count) = wanted.get_mut(&self.subject) else {
                 return false;
             };
             *count -= 1;
             let is_last = *count == 0;
             if is_last {
-                wanted.remove(&self.uri);
+                wanted.remove(&self.subject);
             }
             is_last
         });
@@ -249,7 +429,7 @@ mod tests {
     fn a_resource_is_wanted_as_long_as_somebody_watches_it() {
         let interests = Interests::default();
         let interest = interests.of(Id::new(Clock::system().now()));
-        let mut wanted = interest.wanted();
+        let mut wanted = interest.wanted(1);
         let one = interest.watch("a", "a");
         let two = interest.watch("a", "a");
         assert_eq!(wanted.now().len(), 1);
@@ -274,5 +454,43 @@ mod tests {
             .map(|update| watched.is(&update))
             .collect();
         assert_eq!(heard, [false, false, true]);
+    }
+
+    #[test]
+    fn a_task_is_wanted_of_its_instance_alone() {
+        let interests = Interests::default();
+        let interest = interests.of(Id::new(Clock::system().now()));
+        let (mut here, mut there) = (interest.wanted(1), interest.wanted(2));
+        let _task = interest.watch_task((1, "t"), "sealed");
+        let _resource = interest.watch("a", "a");
+        assert_eq!((here.now().len(), there.now().len()), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn a_task_is_heard_of_when_its_server_says_so_and_until_it_does_not() {
+        let interests = Interests::default();
+        let interest = interests.of(Id::new(Clock::system().now()));
+        let mut updates = interests.updates();
+        let mut wanted = interest.wanted(1);
+        let [one, two] = ["one", "two"].map(|id| interest.watch_task((1, id), id));
+        let elsewhere = interest.watch_task((2, "one"), "elsewhere");
+        assert!(!elsewhere.granted().await, "nobody listens to its instance");
+        let asked = wanted.now();
+        wanted.noted(&asked, &["one".into()]);
+        assert!(one.granted().await && !two.granted().await);
+        // What is refused costs first what is new, then everything.
+        let three = interest.watch_task((1, "three"), "three");
+        let asked = wanted.now();
+        assert!(wanted.refuse(&asked));
+        assert!(one.granted().await && !three.granted().await);
+        assert_eq!(wanted.now().len(), 1);
+        let asked = wanted.now();
+        assert!(wanted.refuse(&asked));
+        assert!(!one.granted().await && wanted.now().is_empty());
+        assert!(!wanted.refuse(&BTreeSet::new()));
+        let lost: Vec<Update> = std::iter::from_fn(|| updates.try_recv().ok()).collect();
+        let is_lost = |task: &Watched| lost.iter().any(|update| task.is(update));
+        assert!(is_lost(&one) && is_lost(&two) && is_lost(&three));
+        assert!(!is_lost(&elsewhere));
     }
 }

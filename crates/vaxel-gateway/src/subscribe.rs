@@ -1,11 +1,12 @@
 //! Streams that tell clients of changes: `GET` of a legacy session, `subscriptions/listen` of the
 //! modern era. Both compare digests of the lists in their scope whenever the snapshot changed, and hear
-//! what servers say of the resources that their client watches.
+//! what servers say of the resources and tasks that their client watches.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use http::StatusCode;
 use serde::Deserialize;
 use tokio::{
     sync::{
@@ -18,8 +19,11 @@ use vaxel_core::{
     failure::{Failure, Kind},
     sse,
 };
-use vaxel_mcp::{meta, method::Method};
+use vaxel_mcp::{error, handshake::capabilities::TASKS, hello, meta, method::Method};
 
+mod tasks; // those that a stream tells of
+
+use self::tasks::{Missed, WatchedTasks};
 use crate::{
     authorize::View,
     dispatch,
@@ -27,7 +31,7 @@ use crate::{
     gateway::{OpenStream, Shared},
     interest::{Update, Watched},
     pipeline::Context,
-    respond::{self, Response},
+    respond::{self, Body, Response},
     route::{self, Scope, ScopeId, resource},
     session::{Listener, Session},
     snapshot::Digests,
@@ -36,7 +40,7 @@ use crate::{
 /// Events waiting for one client. A client that reads no further than this is dropped; it comes back
 /// and reads the lists anew.
 const EVENTS: usize = 64;
-/// Most single resources that one session or stream may watch.
+/// Most single resources that one session or stream may watch, and most tasks.
 pub(crate) const RESOURCES: usize = 1_000;
 /// How often a comment shows both sides that the stream is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -70,14 +74,15 @@ struct Notifications {
     #[serde(flatten)]
     lists: Wanted,
     resource_subscriptions: Vec<String>,
+    task_ids: Vec<String>,
 }
 
-/// Whose watched resources a stream tells of.
+/// What a stream tells of besides lists.
 enum Watching {
-    /// Those of a session, which it changes by requests.
+    /// The resources of a session, which it changes by requests.
     Session(Listener),
-    /// Those that the stream was opened for.
-    Stream(Vec<Watched>),
+    /// What the stream was opened for.
+    Stream(Vec<Watched>, WatchedTasks),
 }
 
 impl Watching {
@@ -85,7 +90,7 @@ impl Watching {
     fn is_told(&self) -> bool {
         match self {
             Self::Session(listener) => listener.is_newest(),
-            Self::Stream(_) => true,
+            Self::Stream(..) => true,
         }
     }
 
@@ -98,7 +103,7 @@ impl Watching {
                 let watched = listener.session().watched.lock();
                 watched.values().filter(concerns).map(uri).collect()
             }
-            Self::Stream(watched) => watched.iter().filter(concerns).map(uri).collect(),
+            Self::Stream(watched, _) => watched.iter().filter(concerns).map(uri).collect(),
         }
     }
 }
@@ -146,7 +151,7 @@ fn change_watched(
         return Ok(None);
     }
     if watched.len() >= RESOURCES && !watched.contains_key(uri) {
-        return Err(too_many());
+        return Err(too_many("resources"));
     }
     let one = watch(context, uri)?;
     let noted = one.noted();
@@ -154,8 +159,8 @@ fn change_watched(
     Ok(Some(noted))
 }
 
-fn too_many() -> Failure {
-    let detail = format!("More than {RESOURCES} resources cannot be watched at once");
+fn too_many(what: &str) -> Failure {
+    let detail = format!("More than {RESOURCES} {what} cannot be watched at once");
     Failure::new(Kind::Busy, detail)
 }
 
@@ -186,27 +191,41 @@ pub(crate) fn listen(context: &Context, exchange: &Exchange) -> Result<Response,
     let params: Listen = exchange.request.read_params().ok_or_else(|| {
         Failure::new(
             Kind::Invalid,
-            "`params.notifications` must be an object of booleans and of lists of URIs",
+            "`params.notifications` must be an object of booleans, and of lists of URIs and ids",
         )
     })?;
     let wanted = params.notifications;
-    if wanted.resource_subscriptions.len() > RESOURCES {
-        return Err(too_many());
+    for (what, count) in [
+        ("resources", wanted.resource_subscriptions.len()),
+        ("tasks", wanted.task_ids.len()),
+    ] {
+        if count > RESOURCES {
+            return Err(too_many(what));
+        }
+    }
+    let id = exchange.request.id().to_vec();
+    if !wanted.task_ids.is_empty() && !knows_tasks(exchange) {
+        let refusal = error::missing_extension(&id, TASKS);
+        return Ok(respond::json(StatusCode::BAD_REQUEST, Body::full(refusal)));
     }
     // Only what can be heard of is acknowledged.
     let uris = wanted.resource_subscriptions.iter();
     let watched: Vec<Watched> = uris.filter_map(|uri| watch(context, uri).ok()).collect();
-    let id = exchange.request.id().to_vec();
-    let first = acknowledged(&id, wanted.lists, &watched);
-    let watching = |_| Watching::Stream(watched);
-    start(context, wanted.lists, watching, Some((id, first)))
+    let tasks = WatchedTasks::of(context, &wanted.task_ids);
+    let watching = |_| Watching::Stream(watched, tasks);
+    start(context, wanted.lists, watching, Some(id))
+}
+
+fn knows_tasks(exchange: &Exchange) -> bool {
+    let declared = exchange.request.capabilities();
+    declared.is_some_and(|declared| hello::extensions(declared).contains_key(TASKS))
 }
 
 fn start(
     context: &Context,
     wanted: Wanted,
     watching: impl FnOnce(mpsc::Sender<Bytes>) -> Watching,
-    subscription: Option<(Vec<u8>, Bytes)>,
+    subscription: Option<Vec<u8>>,
 ) -> Result<Response, Failure> {
     crate::authorize::may_list(&context.principal)?;
     let place = context.shared.enter_stream()?;
@@ -214,12 +233,10 @@ fn start(
     // The head of the answer leaves with its first piece: without one it would wait.
     let _ = sender.try_send(sse::comment("listening"));
     let shared = &context.shared;
-    let (subscription, first) = subscription.unzip();
     let wanted = (wanted, watching(sender.clone()));
     let watcher = Watcher::new(shared, &context.scope, wanted, sender);
     let watcher = Watcher {
         subscription,
-        first,
         _place: Some(place),
         ..watcher
     };
@@ -277,8 +294,6 @@ struct Watcher {
     scope: ScopeId,
     wanted: Wanted,
     subscription: Option<Vec<u8>>,
-    /// What is said as soon as the servers know what is watched.
-    first: Option<Bytes>,
     sender: mpsc::Sender<Bytes>,
 }
 
@@ -299,19 +314,12 @@ impl Watcher {
             scope: scope.id(),
             wanted,
             subscription: None,
-            first: None,
             sender,
         }
     }
 
     async fn run(mut self, shared: Arc<Shared>) {
-        if let Some(first) = self.first.take() {
-            if let Watching::Stream(watched) = &self.watching {
-                join_all(watched.iter().map(Watched::noted)).await;
-            }
-            // The channel is new and has room.
-            let _ = self.sender.try_send(sse::event(&first, None));
-        }
+        self.acknowledge().await;
         let mut keep_alive = interval(KEEP_ALIVE);
         keep_alive.reset();
         loop {
@@ -320,16 +328,53 @@ impl Watcher {
                 () = shared.stop.cancelled() => return self.end(),
                 _ = keep_alive.tick() => self.sender.try_send(sse::comment("alive")).is_ok(),
                 news = self.changed.changed() => news.is_ok() && self.compare(&shared),
-                update = self.updates.recv() => match update {
-                    Ok(update) => self.tell(&shared, Some(&update)),
-                    Err(RecvError::Lagged(_)) => self.tell(&shared, None),
-                    Err(RecvError::Closed) => false,
+                update = self.updates.recv() => match self.hear(&shared, update) {
+                    ControlFlow::Continue(told) => told,
+                    ControlFlow::Break(Missed) => return self.end(),
                 },
             };
             if !told {
                 return;
             }
         }
+    }
+
+    /// Tells a modern client what it will hear of, as soon as the servers know what is watched.
+    async fn acknowledge(&mut self) {
+        let (Some(id), Watching::Stream(watched, tasks)) = (&self.subscription, &mut self.watching)
+        else {
+            return;
+        };
+        let resources = join_all(watched.iter().map(Watched::noted));
+        tokio::join!(resources, tasks.settle());
+        let first = acknowledged(id, self.wanted, watched, tasks);
+        // The channel is new and has room.
+        let _ = self.sender.try_send(sse::event(&first, None));
+    }
+
+    /// Tells the client what a server said: whether it reads, or that it has to be told to come anew.
+    fn hear(
+        &mut self,
+        shared: &Shared,
+        update: Result<Update, RecvError>,
+    ) -> ControlFlow<Missed, bool> {
+        let update = match update {
+            Ok(update) => Some(update),
+            Err(RecvError::Lagged(_)) => None,
+            Err(RecvError::Closed) => return ControlFlow::Continue(false),
+        };
+        if let (Some(id), Watching::Stream(_, tasks)) = (&self.subscription, &mut self.watching) {
+            let notes = match &update {
+                Some(update) => tasks.hear(update, (&shared.snapshot.load(), &self.scope), id)?,
+                None => tasks.miss()?,
+            };
+            for note in notes {
+                if self.sender.try_send(sse::event(&note, None)).is_err() {
+                    return ControlFlow::Continue(false);
+                }
+            }
+        }
+        ControlFlow::Continue(self.tell(shared, update.as_ref()))
     }
 
     /// Tells the client which of its resources have changed; false when it does not read.
@@ -397,7 +442,7 @@ fn subscription_meta(id: &[u8]) -> Vec<u8> {
     meta::rewrite(None, |_| false, &[(meta::SUBSCRIPTION_ID, id)])
 }
 
-fn acknowledged(id: &[u8], wanted: Wanted, watched: &[Watched]) -> Bytes {
+fn acknowledged(id: &[u8], wanted: Wanted, watched: &[Watched], tasks: &WatchedTasks) -> Bytes {
     let mut granted = vec![b'{'];
     for (name, given) in [
         ("toolsListChanged", wanted.tools_list_changed),
@@ -408,10 +453,12 @@ fn acknowledged(id: &[u8], wanted: Wanted, watched: &[Watched]) -> Bytes {
             meta::member(&mut granted, name, b"true");
         }
     }
-    if !watched.is_empty() {
-        let uris: Vec<&str> = watched.iter().map(Watched::known_as).collect();
-        let uris = serde_json::to_vec(&uris).unwrap_or_default();
-        meta::member(&mut granted, "resourceSubscriptions", &uris);
+    let uris: Vec<&str> = watched.iter().map(Watched::known_as).collect();
+    for (name, all) in [("resourceSubscriptions", uris), ("taskIds", tasks.ids())] {
+        if !all.is_empty() {
+            let all = serde_json::to_vec(&all).unwrap_or_default();
+            meta::member(&mut granted, name, &all);
+        }
     }
     granted.push(b'}');
     let granted = Some(("notifications", &*granted));

@@ -25,7 +25,8 @@ use vaxel_mcp::{
 
 use crate::{
     pipeline::Context,
-    route::{Route, Scope},
+    route::{Route, ScopeId},
+    snapshot::{Shard, Snapshot},
     upstream::Link,
 };
 
@@ -37,15 +38,19 @@ pub(crate) struct Tasks(Arc<Sealer>);
 
 /// What an id holds.
 #[derive(Serialize, Deserialize)]
-struct Claims {
+pub(crate) struct Claims {
     /// The service that works on it.
-    s: Id<Service>,
+    #[serde(rename = "s")]
+    service: Id<Service>,
     /// Its instance.
-    i: u64,
+    #[serde(rename = "i")]
+    pub(crate) instance: u64,
     /// The server's own id.
-    t: Box<str>,
+    #[serde(rename = "t")]
+    pub(crate) own: Box<str>,
     /// The server's own name of the tool that began it.
-    n: Box<str>,
+    #[serde(rename = "n")]
+    tool: Box<str>,
 }
 
 impl Tasks {
@@ -73,10 +78,10 @@ impl Tasks {
             request.key()?.into_owned()
         } else {
             let claims = Claims {
-                s: route.shard.id,
-                i: link.id(),
-                t: serde_json::from_str(own.get()).ok()?,
-                n: (&*route.own).into(),
+                service: route.shard.id,
+                instance: link.id(),
+                own: serde_json::from_str(own.get()).ok()?,
+                tool: (&*route.own).into(),
             };
             let plain = serde_json::to_vec(&claims).ok()?;
             self.0.seal_text(&context_of(proof), &plain)
@@ -102,25 +107,59 @@ pub(crate) fn route(context: &Context, request: &Request) -> Result<Route, Failu
     let id = request
         .key()
         .ok_or_else(|| Failure::new(Kind::Invalid, "`params.taskId` is missing or not a string"))?;
-    let proof = context.principal.proof;
-    let claims = context.shared.task_ids.open(proof, &id);
-    let claims = claims.ok_or_else(unknown)?;
-    let shard = match &context.scope {
-        Scope::All => context.snapshot.shard(claims.s),
-        Scope::Service(shard) => Some(shard).filter(|shard| shard.id == claims.s),
-        Scope::Set(set) => {
-            let shard = context.snapshot.shard(claims.s);
-            shard.filter(|shard| set.shows_tool(shard, &claims.n))
-        }
-    };
-    let shard = shard.ok_or_else(unknown)?;
-    Ok(Route::to_task(shard, (&claims.t, &claims.n), claims.i))
+    let claims = open(context, &id).ok_or_else(unknown)?;
+    let scope = context.scope.id();
+    let shard = claims
+        .shard(&context.snapshot, &scope)
+        .ok_or_else(unknown)?;
+    Ok(claims.route(shard))
 }
 
 /// There is no such task, or it is not this caller's.
 pub(crate) fn unknown() -> Failure {
     Failure::new(Kind::Invalid, "There is no such task for this caller")
 }
+
+/// What an id holds that was given to this caller.
+pub(crate) fn open(context: &Context, id: &str) -> Option<Claims> {
+    context.shared.task_ids.open(context.principal.proof, id)
+}
+
+impl Claims {
+    /// The service of the task, where clients of this scope see it.
+    pub(crate) fn shard<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        scope: &ScopeId,
+    ) -> Option<&'a Arc<Shard>> {
+        let shard = snapshot.shard(self.service)?;
+        let is_seen = match scope {
+            ScopeId::All => true,
+            ScopeId::Service(id) => *id == shard.id,
+            ScopeId::Set(name) => {
+                let set = snapshot.set(name.as_str());
+                set.is_some_and(|set| set.shows_tool(shard, &self.tool))
+            }
+        };
+        is_seen.then_some(shard)
+    }
+
+    /// To the task.
+    pub(crate) fn route(&self, shard: &Arc<Shard>) -> Route {
+        Route::to_task(shard, (&self.own, &self.tool), self.instance)
+    }
+}
+
+/// What the `params` of a server's word about a task say: its own id, and whether nothing will follow.
+pub(crate) fn stands(params: &str) -> Option<(Cow<'_, str>, bool)> {
+    let task: Task<'_> = serde_json::from_str(params).ok()?;
+    let id: Text<'_> = serde_json::from_str(task.id.get()).ok()?;
+    Some((id.0, task.is_over()))
+}
+
+/// Borrowed unless it holds escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn context_of(proof: Proof) -> Vec<u8> {
     format!("task of {proof:?}").into_bytes()
@@ -140,16 +179,20 @@ struct Task<'a> {
 impl Task<'_> {
     /// Keeps in mind whether its server still works on it.
     fn note(&self, own: &str, link: &Link) {
-        if matches!(
-            self.status.as_deref(),
-            Some("completed" | "failed" | "cancelled")
-        ) {
+        if self.is_over() {
             return link.tasks().ended(own);
         }
         let ttl = self
             .ttl_ms
             .and_then(|ms| Duration::try_from_secs_f64(ms / 1_000.0).ok());
         link.tasks().note(own, ttl, Instant::now());
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(
+            self.status.as_deref(),
+            Some("completed" | "failed" | "cancelled")
+        )
     }
 }
 

@@ -51,13 +51,13 @@ pub(crate) mod websocket_dial;
 use self::{
     channel::Channel,
     connections::Connections,
-    ear::{Ear, Listened},
+    ear::{Acknowledged, Ear, Listened},
     heard::Heard,
     pulse::{Pulse, was_unsent},
     told_level::ToldLevel,
     usage::{Gate, OpenTasks},
 };
-use crate::{gateway::Shared, session};
+use crate::{gateway::Shared, interest::Subject, session};
 
 pub use builtin::{BuiltinError, BuiltinRequest, BuiltinServer};
 pub use heard::Evidence;
@@ -74,7 +74,7 @@ struct Inner {
     wire: Arc<Wire>,
     heard: Heard,
     gate: Gate,
-    tasks: OpenTasks,
+    tasks: Arc<OpenTasks>,
     pulse: Pulse,
     changed: Arc<Notify>,
     /// Ends the listening together with the link.
@@ -262,7 +262,7 @@ impl<'a> Outbound<'a> {
 impl Link {
     pub(crate) fn new(shared: &Shared, facts: ServerFacts, wire: Wire, ear: &Ear) -> Self {
         let wire = Arc::new(wire);
-        let id = u64::from_ne_bytes(vaxel_auth::random::bytes());
+        let id = ear.instance;
         Self(Arc::new(Inner {
             id,
             _listening: ear::listen(shared, &wire, &facts, ear),
@@ -270,7 +270,7 @@ impl Link {
             wire,
             heard: Heard::default(),
             gate: Gate::default(),
-            tasks: OpenTasks::default(),
+            tasks: Arc::clone(&ear.tasks),
             pulse: Pulse::new(1, id, Instant::now()),
             changed: Arc::clone(&ear.changed),
             items_max: shared.config.catalog_items_max,
@@ -381,6 +381,11 @@ impl Link {
     /// The tasks that its server works on.
     pub(crate) fn tasks(&self) -> &OpenTasks {
         &self.0.tasks
+    }
+
+    /// Whether its server may tell how they stand.
+    pub(crate) fn tells_of_tasks(&self) -> bool {
+        ear::tells_of_tasks(&self.0.facts)
     }
 
     /// Whether calls can go this way at all.
@@ -554,18 +559,26 @@ impl Wire {
         }
     }
 
-    /// Listens to a modern server for changes of its lists and of these resources.
+    /// Listens to a modern server for changes of its lists and of what is watched.
     async fn listen(
         &self,
-        uris: BTreeSet<Arc<str>>,
+        asked: BTreeSet<Subject>,
         ear: &Ear,
-        acknowledged: Arc<Notify>,
+        acknowledged: Arc<Acknowledged>,
     ) -> Listened {
-        let message = hello::listen_request(1, uris.iter().map(|uri| &**uri));
+        let uris = asked.iter().filter_map(|subject| match subject {
+            Subject::Resource(uri) => Some(&**uri),
+            Subject::Task { .. } => None,
+        });
+        let tasks = asked.iter().filter_map(|subject| match subject {
+            Subject::Task { id, .. } => Some(&**id),
+            Subject::Resource(_) => None,
+        });
+        let message = hello::listen_request(1, uris, tasks);
         match self {
             Self::Http(http) => http.subscribe(message, ear, &acknowledged).await,
-            Self::Stdio { channel, .. } => channel.subscribe(&message, &acknowledged).await,
-            Self::Connections(all) => all.subscribe(&message, &acknowledged).await,
+            Self::Stdio { channel, .. } => channel.subscribe(&message, acknowledged).await,
+            Self::Connections(all) => all.subscribe(&message, acknowledged).await,
             Self::Builtin(_) | Self::Tools(_) => Listened::NotOffered,
         }
     }

@@ -88,6 +88,23 @@ pub fn unsupported_version(id: &[u8], requested: &str) -> Bytes {
     )
 }
 
+/// The answer to a request that only a client which knows `extension` may make (MCP 2026-07-28, error
+/// codes; SEP-2663, "Protocol Errors").
+pub fn missing_extension(id: &[u8], extension: &str) -> Bytes {
+    let named = |name: &str, value: &[u8]| {
+        let mut object = vec![b'{'];
+        meta::member(&mut object, name, value);
+        object.push(b'}');
+        object
+    };
+    let required = named("extensions", &named(extension, b"{}"));
+    let data = named("requiredCapabilities", &required);
+    let detail = format!(
+        "This needs a client that knows `{extension}`: declare it in the capabilities of the request"
+    );
+    response::error(id, MISSING_CAPABILITY, &detail, Some(&data))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

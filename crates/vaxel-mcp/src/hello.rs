@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use vaxel_core::catalog::CacheHint;
 
 use crate::{
-    handshake::capabilities::Answers,
+    handshake::capabilities::{Answers, TASKS},
     meta,
     method::Method,
     request::Request,
@@ -62,25 +62,26 @@ pub fn discover_request(id: u64) -> Bytes {
     Request::own(id, Method::Discover, &modern_params(&[]))
 }
 
-/// `subscriptions/listen` for every list and for these resources, as Vaxel sends it.
-pub fn listen_request<'a>(id: u64, resources: impl IntoIterator<Item = &'a str>) -> Bytes {
-    Request::own(
-        id,
-        Method::Listen,
-        &modern_params(&[("notifications", &listened(resources))]),
-    )
+/// `subscriptions/listen` for every list, these resources and these tasks, as Vaxel sends it. A server
+/// tells of tasks only who declares that it knows them (SEP-2663, "Task Status Notifications").
+pub fn listen_request<'a>(
+    id: u64,
+    resources: impl IntoIterator<Item = &'a str>,
+    tasks: impl IntoIterator<Item = &'a str>,
+) -> Bytes {
+    let tasks = strings(tasks);
+    let declared = match tasks {
+        Some(_) => format!(r#"{{"extensions":{{"{TASKS}":{{}}}}}}"#),
+        None => "{}".to_owned(),
+    };
+    let wanted = listened(strings(resources), tasks);
+    let members: [(&str, &[u8]); 1] = [("notifications", &wanted)];
+    let params = params_of_one_who_declares(declared.as_bytes(), &members);
+    Request::own(id, Method::Listen, &params)
 }
 
-/// What is listened for: every list, and these resources.
-fn listened<'a>(resources: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
-    let mut uris = vec![b'['];
-    for uri in resources {
-        if uris.len() > 1 {
-            uris.push(b',');
-        }
-        meta::quote(&mut uris, uri);
-    }
-    uris.push(b']');
+/// What is listened for: every list, and these resources and tasks.
+fn listened(resources: Option<Vec<u8>>, tasks: Option<Vec<u8>>) -> Vec<u8> {
     let mut wanted = vec![b'{'];
     for list in [
         "toolsListChanged",
@@ -89,22 +90,41 @@ fn listened<'a>(resources: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
     ] {
         meta::member(&mut wanted, list, b"true");
     }
-    if uris.len() > 2 {
-        meta::member(&mut wanted, "resourceSubscriptions", &uris);
+    for (name, values) in [("resourceSubscriptions", resources), ("taskIds", tasks)] {
+        if let Some(values) = values {
+            meta::member(&mut wanted, name, &values);
+        }
     }
     wanted.push(b'}');
     wanted
 }
 
+/// An array of strings, unless it is empty.
+fn strings<'a>(all: impl IntoIterator<Item = &'a str>) -> Option<Vec<u8>> {
+    let mut array = vec![b'['];
+    for one in all {
+        if array.len() > 1 {
+            array.push(b',');
+        }
+        meta::quote(&mut array, one);
+    }
+    array.push(b']');
+    (array.len() > 2).then_some(array)
+}
+
 /// `params` of a modern request of Vaxel's own, with `members` besides `_meta`.
 pub fn modern_params(members: &[(&str, &[u8])]) -> Vec<u8> {
+    params_of_one_who_declares(b"{}", members)
+}
+
+fn params_of_one_who_declares(capabilities: &[u8], members: &[(&str, &[u8])]) -> Vec<u8> {
     let info = implementation(env!("CARGO_PKG_VERSION"));
     let about = meta::rewrite(
         None,
         |_| false,
         &[
             (meta::PROTOCOL_VERSION, b"\"2026-07-28\""),
-            (meta::CLIENT_CAPABILITIES, b"{}"),
+            (meta::CLIENT_CAPABILITIES, capabilities),
             (meta::CLIENT_INFO, info.get().as_bytes()),
         ],
     );

@@ -63,6 +63,8 @@ pub enum Method {
     ResourceUpdated,
     /// `notifications/subscriptions/acknowledged` (modern).
     Acknowledged,
+    /// `notifications/tasks`: how a task stands (extension).
+    TaskStands,
     /// Anything else.
     Other,
 }
@@ -105,6 +107,7 @@ const NAMES: &[(Method, &str)] = &[
         Method::Acknowledged,
         "notifications/subscriptions/acknowledged",
     ),
+    (Method::TaskStands, "notifications/tasks"),
 ];
 
 impl Method {

@@ -12,7 +12,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,7 +19,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::{Instant, timeout_at},
 };
 use vaxel_core::failure::{Failure, Kind};
@@ -30,17 +29,17 @@ use vaxel_mcp::{
     handshake::{ServerFacts, capabilities::Answers},
     hello,
     method::Method,
-    request::Forward,
+    request::{Forward, MetaChange},
     response::{self, Response, Verdict},
     revision::{Era, Revision},
     splice::Splice,
 };
 
 use super::{
-    Answer, Asked, Event, Events, NowPlus, OnBehalf, Outbound,
-    ear::{Ear, Listened},
+    Answer, Asked, Event, Events, OnBehalf, Outbound,
+    ear::{Acknowledged, Ear, Listened},
     left::{self, Left},
-    own_meta, own_request, read_initialize, read_own,
+    own_request, read_initialize, read_own,
     told_level::ToldLevel,
 };
 
@@ -50,8 +49,6 @@ const OUTGOING: usize = 1_024;
 /// Notifications of one call waiting for its caller. When it is full the newest is dropped: progress
 /// and log lines may be lost, answers may not.
 const NOTES: usize = 64;
-/// How long a subscription is waited for: it ends by being dropped.
-const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
 /// What the gateway does with what comes in and is no protocol.
 pub(crate) type Garbage = Arc<dyn Fn(&str) + Send + Sync>;
@@ -85,7 +82,7 @@ struct Waiter {
     /// The server may ask something before it answers.
     may_ask: bool,
     /// A stream of changes, which is no call of anybody.
-    listens: bool,
+    listens: Option<Arc<Acknowledged>>,
 }
 
 /// What comes first to a waiting call. Nearly all get their answer; only one that is asked something,
@@ -200,7 +197,7 @@ impl Channel {
             done,
             notes: notes.map(|sender| Notes { sender, token }),
             may_ask,
-            listens: out.request.method() == Method::Listen,
+            listens: None,
         };
         let call = self.wait_for(id, waiter)?;
         let mut events = ChannelEvents {
@@ -281,23 +278,36 @@ impl Channel {
     pub(super) async fn subscribe(
         self: &Arc<Self>,
         message: &Bytes,
-        acknowledged: &Notify,
+        acknowledged: Arc<Acknowledged>,
     ) -> Listened {
         let asked = async {
             let request = read_own(message)?;
-            let meta = own_meta();
-            let deadline = Instant::now_plus(FOR_EVER);
-            let out = Outbound {
-                client_era: Era::Modern,
-                ..Outbound::own(&request, &meta, OnBehalf::SYSTEM, deadline)
+            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+            let message = request.forward(&Forward {
+                id: Some(id),
+                key: None,
+                progress_token: None,
+                meta: MetaChange::Keep,
+            });
+            let (done, answer) = oneshot::channel();
+            let waiter = Waiter {
+                done,
+                notes: None,
+                may_ask: false,
+                listens: Some(Arc::clone(&acknowledged)),
             };
-            let exchange = self.exchange(&out, Era::Modern);
+            // It ends by being dropped.
+            let _listening = self.wait_for(id, waiter)?;
+            self.send(message)?;
             // Messages of a pipe keep their order: the server reads this one before any later one.
-            acknowledged.notify_one();
-            exchange.await
+            acknowledged.is_sent();
+            match answer.await {
+                Ok(First::Answer(answer)) => answer,
+                Ok(First::More(_)) | Err(_) => Err(self.lost("it is being stopped")),
+            }
         };
         match asked.await {
-            Ok(Answer::Done(answer)) if answer.verdict == Verdict::Error => Listened::NotOffered,
+            Ok(answer) if answer.verdict == Verdict::Error => Listened::NotOffered,
             Ok(_) | Err(_) => Listened::Broken,
         }
     }
@@ -419,9 +429,39 @@ impl Channel {
         match method {
             Method::Progress => self.progress(envelope, message),
             Method::LogMessage => self.log(message),
+            Method::Acknowledged => self.acknowledged(envelope),
             _ => {
                 self.ear.hear(envelope);
             }
+        }
+    }
+
+    /// The server has taken note of what it was asked to tell of, by the request whose id it names.
+    fn acknowledged(&self, envelope: &Envelope<'_>) {
+        #[derive(Deserialize)]
+        struct Acknowledgement<'a> {
+            #[serde(borrow, rename = "_meta")]
+            meta: Of<'a>,
+        }
+        #[derive(Deserialize)]
+        struct Of<'a> {
+            #[serde(borrow, rename = "io.modelcontextprotocol/subscriptionId")]
+            id: &'a RawValue,
+        }
+        let of: Option<Acknowledgement<'_>> = envelope
+            .params
+            .and_then(|params| serde_json::from_str(params.get()).ok());
+        let of = of.and_then(|of| of.meta.id.get().trim_matches('"').parse::<u64>().ok());
+        let calls = self.calls.lock();
+        let listening = calls
+            .waiting
+            .iter()
+            .filter(|(_, call)| call.listens.is_some());
+        // One that does not say which means the last.
+        let of = of.or_else(|| listening.map(|(id, _)| *id).max());
+        let call = of.and_then(|id| calls.waiting.get(&id));
+        if let Some(listens) = call.and_then(|call| call.listens.as_ref()) {
+            listens.note(envelope.params);
         }
     }
 
@@ -460,7 +500,7 @@ impl Channel {
     /// A log line says not whose it is: it is passed on when only one call is in flight.
     fn log(&self, message: &Bytes) {
         let calls = self.calls.lock();
-        let mut in_flight = calls.waiting.values().filter(|call| !call.listens);
+        let mut in_flight = calls.waiting.values().filter(|call| call.listens.is_none());
         let (Some(call), None) = (in_flight.next(), in_flight.next()) else {
             return;
         };

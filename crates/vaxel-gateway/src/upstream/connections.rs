@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Mutex as Slot, Notify},
+    sync::Mutex as Slot,
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
@@ -18,7 +18,7 @@ use vaxel_mcp::revision::Era;
 use super::{
     Answer, NowPlus, OnBehalf, Outbound,
     channel::Channel,
-    ear::{Ear, Listened},
+    ear::{Acknowledged, Ear, Listened},
     sse_dial::SseAddress,
     told_level::ToldLevel,
     websocket_dial::WebSocketAddress,
@@ -129,7 +129,11 @@ impl Connections {
     }
 
     /// Asks a modern server to tell of changes.
-    pub(super) async fn subscribe(&self, message: &Bytes, acknowledged: &Notify) -> Listened {
+    pub(super) async fn subscribe(
+        &self,
+        message: &Bytes,
+        acknowledged: Arc<Acknowledged>,
+    ) -> Listened {
         let deadline = Instant::now_plus(OPEN);
         match self.channel(OnBehalf::SYSTEM, deadline).await {
             Ok(channel) => channel.subscribe(message, acknowledged).await,

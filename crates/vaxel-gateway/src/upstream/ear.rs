@@ -1,23 +1,33 @@
-//! What servers say unasked: that their lists or single resources have changed.
+//! What servers say unasked: that their lists or single resources have changed, and how tasks stand.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
-use tokio::sync::Notify;
+use serde_json::value::RawValue;
+use tokio::{
+    sync::{Notify, SetOnce},
+    time::timeout,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vaxel_core::{
     failure::Failure,
     id::{Id, Service},
 };
 use vaxel_mcp::{
-    envelope::Envelope, handshake::ServerFacts, hello::Offered, meta, method::Method, revision::Era,
+    envelope::Envelope,
+    handshake::{ServerFacts, capabilities::TASKS},
+    hello::{self, Offered},
+    meta,
+    method::Method,
+    revision::Era,
 };
 
-use super::{OnBehalf, Wire};
+use super::{OnBehalf, Wire, usage::OpenTasks};
 use crate::{
     gateway::Shared,
-    interest::{Interest, Wanted},
+    interest::{Interest, Subject, Wanted},
+    tasks,
 };
 
 /// Pause before a broken stream of changes is opened again.
@@ -29,7 +39,18 @@ const SUBSCRIBE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Ear {
     pub(crate) changed: Arc<Notify>,
+    /// Tells the instance from others, of this process and of others.
+    pub(super) instance: u64,
+    /// The tasks that its server works on.
+    pub(super) tasks: Arc<OpenTasks>,
     interest: Arc<Interest>,
+}
+
+/// A server's word that it has taken note of what it is listened to for.
+pub(super) struct Acknowledged {
+    names_tasks: bool,
+    /// The tasks that it tells of, by its own ids.
+    tasks: SetOnce<Box<[Box<str>]>>,
 }
 
 /// How a stream of changes ended.
@@ -45,6 +66,8 @@ impl Ear {
     pub(crate) fn new(interest: Arc<Interest>) -> Self {
         Self {
             changed: Arc::new(Notify::new()),
+            instance: u64::from_ne_bytes(vaxel_auth::random::bytes()),
+            tasks: Arc::default(),
             interest,
         }
     }
@@ -65,6 +88,15 @@ impl Ear {
                     self.interest.updated(&uri);
                 }
             }
+            Some(Method::TaskStands) => {
+                let params = envelope.params.map_or("", |params| params.get());
+                if let Some((id, is_over)) = tasks::stands(params) {
+                    if is_over {
+                        self.tasks.ended(&id);
+                    }
+                    self.interest.stands((self.instance, &id), params, is_over);
+                }
+            }
             _ => return false,
         }
         true
@@ -82,6 +114,48 @@ impl Ear {
     }
 }
 
+impl Acknowledged {
+    fn of(asked: &BTreeSet<Subject>) -> Self {
+        let is_task = |subject: &Subject| matches!(subject, Subject::Task { .. });
+        Self {
+            names_tasks: asked.iter().any(is_task),
+            tasks: SetOnce::new(),
+        }
+    }
+
+    /// The request is on its way to a server that reads it before any later one. Only of tasks that says
+    /// nothing yet: the server decides of which it tells.
+    pub(super) fn is_sent(&self) {
+        if !self.names_tasks {
+            self.note(None);
+        }
+    }
+
+    /// Waits until it has; the tasks that it tells of. Of a server that stays silent nothing is expected.
+    async fn tasks(&self) -> Box<[Box<str>]> {
+        let tasks = timeout(SUBSCRIBE, self.tasks.wait()).await;
+        tasks.cloned().unwrap_or_default()
+    }
+
+    /// The server has taken note; these are the `params` of its notification.
+    pub(super) fn note(&self, params: Option<&RawValue>) {
+        #[derive(Default, Deserialize)]
+        struct Agreed {
+            #[serde(default)]
+            notifications: Notifications,
+        }
+        #[derive(Default, Deserialize)]
+        struct Notifications {
+            #[serde(default, rename = "taskIds")]
+            tasks: Box<[Box<str>]>,
+        }
+        let agreed = params.and_then(|params| serde_json::from_str(params.get()).ok());
+        let agreed: Agreed = agreed.unwrap_or_default();
+        // Whoever says it twice has said it.
+        let _ = self.tasks.set(agreed.notifications.tasks);
+    }
+}
+
 /// Listens to a server until the guard is dropped, which its link holds.
 pub(crate) fn listen(
     shared: &Shared,
@@ -90,21 +164,25 @@ pub(crate) fn listen(
     ear: &Ear,
 ) -> Option<DropGuard> {
     let takes_subscriptions = Offered::of(&facts.capabilities).subscribe;
-    if !takes_subscriptions && !announces(facts) {
+    let tells_always = takes_subscriptions || announces(facts);
+    if !tells_always && !tells_of_tasks(facts) {
         return None;
     }
     let stop = shared.stop.child_token();
     let stopped = stop.clone();
     let (wire, ear, era) = (Arc::clone(wire), ear.clone(), facts.revision.era());
+    // Before anything is known of its link: what is watched there waits for this.
+    let mut wanted =
+        (era == Era::Modern || takes_subscriptions).then(|| ear.interest.wanted(ear.instance));
     shared.tasks.spawn(async move {
         let listening = async {
-            match era {
-                Era::Modern => modern(&wire, &ear).await,
-                Era::Legacy => {
+            match (era, &mut wanted) {
+                (Era::Modern, Some(wanted)) => modern(&wire, &ear, wanted, tells_always).await,
+                (_, wanted) => {
                     let lost = Notify::new();
                     let subscribing = async {
-                        if takes_subscriptions {
-                            subscribe(&wire, &ear, &lost).await;
+                        if let Some(wanted) = wanted {
+                            subscribe(&wire, wanted, &lost).await;
                         }
                     };
                     tokio::join!(legacy(&wire, &ear, &lost), subscribing);
@@ -114,6 +192,13 @@ pub(crate) fn listen(
         until(stopped, listening).await;
     });
     Some(stop.drop_guard())
+}
+
+/// Whether a server may tell how its tasks stand: who speaks the extension can, and decides for each
+/// request to listen (SEP-2663, "Task Status Notifications").
+pub(super) fn tells_of_tasks(facts: &ServerFacts) -> bool {
+    let is_modern = facts.revision.era() == Era::Modern;
+    is_modern && hello::extensions(&facts.capabilities).contains_key(TASKS)
 }
 
 /// Whether a server says that it tells when its lists change.
@@ -143,18 +228,17 @@ async fn legacy(wire: &Wire, ear: &Ear, lost: &Notify) {
 }
 
 /// Tells a legacy server which resources are watched, as that changes.
-async fn subscribe(wire: &Wire, ear: &Ear, lost: &Notify) {
-    let mut wanted = ear.interest.wanted();
+async fn subscribe(wire: &Wire, wanted: &mut Wanted, lost: &Notify) {
     let mut told = BTreeSet::new();
     loop {
         let now = wanted.now();
-        for uri in now.difference(&told) {
-            note_failure(tell(wire, Method::Subscribe, uri).await);
+        for subject in now.difference(&told) {
+            note_failure(tell(wire, Method::Subscribe, subject).await);
         }
-        for uri in told.difference(&now) {
-            note_failure(tell(wire, Method::Unsubscribe, uri).await);
+        for subject in told.difference(&now) {
+            note_failure(tell(wire, Method::Unsubscribe, subject).await);
         }
-        wanted.noted(now.clone());
+        wanted.noted(&now, &[]);
         told = now;
         tokio::select! {
             () = wanted.changed() => {}
@@ -164,7 +248,10 @@ async fn subscribe(wire: &Wire, ear: &Ear, lost: &Notify) {
     }
 }
 
-async fn tell(wire: &Wire, method: Method, uri: &str) -> Result<(), Failure> {
+async fn tell(wire: &Wire, method: Method, subject: &Subject) -> Result<(), Failure> {
+    let Subject::Resource(uri) = subject else {
+        return Ok(());
+    };
     let mut quoted = Vec::new();
     meta::quote(&mut quoted, uri);
     let mut params = vec![b'{'];
@@ -183,30 +270,75 @@ fn note_failure(told: Result<(), Failure>) {
 
 /// A modern server is asked anew whenever something else is watched; what it is asked for cannot be
 /// changed (MCP 2026-07-28, Patterns, "Subscriptions"). The old stream stays open until the new one
-/// is acknowledged, so that nothing falls between the two.
-async fn modern(wire: &Wire, ear: &Ear) {
-    let mut wanted = ear.interest.wanted();
+/// is acknowledged, so that nothing falls between the two; what is said meanwhile may be said twice.
+///
+/// One that has nothing to tell but of tasks is listened to while any is watched.
+async fn modern(wire: &Wire, ear: &Ear, wanted: &mut Wanted, tells_always: bool) {
+    loop {
+        if !tells_always {
+            wanted.any().await;
+        }
+        follow(wire, ear, wanted, tells_always).await;
+        if tells_always {
+            return;
+        }
+    }
+}
+
+/// Listens until the server has no such stream, or there is nothing to be told.
+async fn follow(wire: &Wire, ear: &Ear, wanted: &mut Wanted, tells_always: bool) {
     let mut current = open(wire, ear, wanted.now());
     loop {
         tokio::select! {
-            listened = &mut current.listening => {
-                if listened == Listened::NotOffered {
-                    return;
-                }
-                current = again(wire, ear, &mut wanted).await;
+            biased;
+            tasks = current.told.tasks(), if !current.is_noted => {
+                wanted.noted(&current.asked, &tasks);
+                current.is_noted = true;
             }
-            uris = acknowledged(&current.told, &mut current.uris) => wanted.noted(uris),
-            () = wanted.changed() => {
-                let mut next = open(wire, ear, wanted.now());
-                let is_over = tokio::select! {
-                    uris = acknowledged(&next.told, &mut next.uris) => {
-                        wanted.noted(uris);
-                        false
+            listened = &mut current.listening => {
+                current = match listened {
+                    Listened::NotOffered if wanted.refuse(&current.asked) => {
+                        open(wire, ear, wanted.now())
                     }
-                    _ = &mut current.listening => false,
-                    _ = &mut next.listening => true,
+                    Listened::NotOffered => return,
+                    Listened::Broken => again(wire, ear, wanted).await,
                 };
-                current = if is_over { again(wire, ear, &mut wanted).await } else { next };
+            }
+            () = wanted.changed() => current = renew(current, wire, ear, wanted).await,
+        }
+        if !tells_always && current.asked.is_empty() {
+            return;
+        }
+    }
+}
+
+/// A stream for what is watched now.
+async fn renew<'a>(
+    mut current: Opened<'a>,
+    wire: &'a Wire,
+    ear: &'a Ear,
+    wanted: &mut Wanted,
+) -> Opened<'a> {
+    loop {
+        let now = wanted.now();
+        // It may have been about another instance.
+        if now == current.asked {
+            return current;
+        }
+        let mut next = open(wire, ear, now);
+        tokio::select! {
+            biased;
+            tasks = next.told.tasks() => {
+                wanted.noted(&next.asked, &tasks);
+                next.is_noted = true;
+                return next;
+            }
+            // Some servers end it when they are asked anew: the new one tells what comes.
+            _ = &mut current.listening => return next,
+            listened = &mut next.listening => {
+                if listened == Listened::Broken || !wanted.refuse(&next.asked) {
+                    return again(wire, ear, wanted).await;
+                }
             }
         }
     }
@@ -215,32 +347,25 @@ async fn modern(wire: &Wire, ear: &Ear) {
 /// A stream of changes.
 struct Opened<'a> {
     listening: BoxFuture<'a, Listened>,
-    told: Arc<Notify>,
-    /// What it is for, until that is acknowledged.
-    uris: Option<BTreeSet<Arc<str>>>,
+    /// What it is for.
+    asked: BTreeSet<Subject>,
+    told: Arc<Acknowledged>,
+    /// That was acknowledged.
+    is_noted: bool,
 }
 
-fn open<'a>(wire: &'a Wire, ear: &'a Ear, uris: BTreeSet<Arc<str>>) -> Opened<'a> {
-    let told = Arc::new(Notify::new());
+fn open<'a>(wire: &'a Wire, ear: &'a Ear, asked: BTreeSet<Subject>) -> Opened<'a> {
+    let told = Arc::new(Acknowledged::of(&asked));
     Opened {
-        listening: Box::pin(wire.listen(uris.clone(), ear, Arc::clone(&told))),
+        listening: Box::pin(wire.listen(asked.clone(), ear, Arc::clone(&told))),
+        asked,
         told,
-        uris: Some(uris),
-    }
-}
-
-/// Resolves once, when the server has taken note of what a stream is for.
-async fn acknowledged(told: &Notify, uris: &mut Option<BTreeSet<Arc<str>>>) -> BTreeSet<Arc<str>> {
-    if uris.is_some() {
-        told.notified().await;
-    }
-    match uris.take() {
-        Some(uris) => uris,
-        None => std::future::pending().await,
+        is_noted: false,
     }
 }
 
 async fn again<'a>(wire: &'a Wire, ear: &'a Ear, wanted: &mut Wanted) -> Opened<'a> {
+    wanted.lost();
     tokio::time::sleep(LISTEN_AGAIN).await;
     ear.missed();
     open(wire, ear, wanted.now())

@@ -37,7 +37,7 @@ use vaxel_mcp::{
 use super::{
     Answer, NowPlus, OnBehalf, Outbound,
     channel::answer_to_server,
-    ear::{self, Ear, Listened},
+    ear::{self, Acknowledged, Ear, Listened},
     http_events::{HttpEvents, Source},
     http_probe::{Address, probe_modern},
     http_sessions::{Session, Sessions},
@@ -354,7 +354,7 @@ impl HttpLink {
         &self,
         message: Bytes,
         ear: &Ear,
-        acknowledged: &Notify,
+        acknowledged: &Acknowledged,
     ) -> Listened {
         let mut map = self.0.base.clone();
         map.insert(headers::MCP_PROTOCOL_VERSION, self.0.revision.clone());
@@ -365,7 +365,7 @@ impl HttpLink {
             Ok(reply) => {
                 let heard =
                     |envelope: &Envelope<'_>| match envelope.method.as_deref().map(Method::of) {
-                        Some(Method::Acknowledged) => acknowledged.notify_one(),
+                        Some(Method::Acknowledged) => acknowledged.note(envelope.params),
                         _ => {
                             ear.hear(envelope);
                         }

@@ -193,6 +193,22 @@ impl Rig {
         self.add(name, over_http(url), Terms::default()).await
     }
 
+    /// Connects to one more instance of a service, which is published by nobody yet.
+    pub(crate) async fn connect_to(
+        &self,
+        name: &str,
+        service: Id<Service>,
+        upstream: &Upstream,
+    ) -> Link {
+        let target = ConnectTarget {
+            service,
+            name: name.parse().unwrap(),
+            era: EraChoice::Auto,
+            transport: over_http(upstream.url()),
+        };
+        self.gateway.connect(target).await.unwrap()
+    }
+
     /// Starts a child, connects to it and publishes it.
     pub(crate) async fn add_stdio(&self, name: &str, script: &Script) -> Served {
         self.add_stdio_on(name, script, Terms::default()).await

@@ -28,6 +28,7 @@ mod sets;
 mod starting;
 mod stdio_faults;
 mod streams;
+mod task_news;
 mod tasks;
 mod upstream_sessions;
 mod validation;
