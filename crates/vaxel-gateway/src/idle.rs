@@ -47,7 +47,7 @@ impl Gateway {
         false
     }
 
-    /// Whether clients watch any resource of a service.
+    /// Whether clients watch any resource or task of a service.
     pub fn is_watched(&self, service: Id<Service>) -> bool {
         self.interests().is_watched(service)
     }

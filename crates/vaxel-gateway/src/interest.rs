@@ -92,11 +92,17 @@ pub(crate) struct Interest {
 }
 
 /// What a server has answered to a request to tell.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Noted {
     asked: BTreeSet<Subject>,
     /// The tasks of these that it does not tell of.
     declined: BTreeSet<Subject>,
+}
+
+impl Noted {
+    fn tells(&self, subject: &Subject) -> bool {
+        self.asked.contains(subject) && !self.declined.contains(subject)
+    }
 }
 
 /// One client watches one subject, until this is dropped.
@@ -217,14 +223,13 @@ impl Interest {
 
     /// Something may have been missed of what resources there are.
     pub(crate) fn all_updated(&self) {
-        for subject in self.watched(|subject| !subject.is_task()) {
+        let watched = self.wanted.borrow();
+        let resources = watched.keys().filter(|subject| !subject.is_task());
+        let resources: Vec<Subject> = resources.cloned().collect();
+        drop(watched);
+        for subject in resources {
             self.tell(subject, News::Changed);
         }
-    }
-
-    fn watched(&self, which: impl Fn(&Subject) -> bool) -> Vec<Subject> {
-        let wanted = self.wanted.borrow();
-        wanted.keys().filter(|one| which(one)).cloned().collect()
     }
 
     fn tell(&self, subject: Subject, news: News) {
@@ -234,13 +239,6 @@ impl Interest {
             subject,
             news,
         });
-    }
-
-    /// Nothing is heard of the tasks of an instance.
-    fn lost(&self, instance: u64) {
-        for task in self.watched(|one| one.is_task() && one.is_told_by(instance)) {
-            self.tell(task, News::Lost);
-        }
     }
 }
 
@@ -285,64 +283,67 @@ impl Wanted {
         let is_declined =
             |one: &&Subject| one.is_task() && !tasks.iter().any(|id| **id == *one.own());
         let declined: BTreeSet<Subject> = asked.iter().filter(is_declined).cloned().collect();
-        let lost = declined.clone();
-        let declined = &declined | &self.refused;
-        let asked = asked | &self.refused;
-        self.note(Noted { asked, declined });
-        for task in lost {
-            self.interest.tell(task, News::Lost);
-        }
+        self.note(&Noted {
+            asked: asked | &self.refused,
+            declined: &declined | &self.refused,
+        });
     }
 
     /// The server refused what it was asked for. That may have been for the sake of one task, so it is
     /// asked from now on without those that it has not agreed to tell of, or without all; false when
     /// there were none.
     pub(crate) fn refuse(&mut self, asked: &BTreeSet<Subject>) -> bool {
-        let is_agreed = |task: &&Subject| {
+        let tasks = asked.iter().filter(|one| one.is_task());
+        let (agreed, new): (Vec<&Subject>, Vec<&Subject>) = {
             let noted = self.interest.noted.borrow();
             let noted = noted.get(&self.instance);
-            noted
-                .is_some_and(|noted| noted.asked.contains(*task) && !noted.declined.contains(*task))
+            tasks.partition(|task| noted.is_some_and(|noted| noted.tells(task)))
         };
-        let tasks = asked.iter().filter(|one| one.is_task());
-        let (agreed, new): (Vec<&Subject>, Vec<&Subject>) = tasks.partition(is_agreed);
         let refused = if new.is_empty() { agreed } else { new };
         let is_any = !refused.is_empty();
-        for task in refused {
-            self.refused.insert(task.clone());
-            self.interest.tell(task.clone(), News::Lost);
-        }
-        self.interest.noted.send_modify(|noted| {
-            let noted = noted.entry(self.instance).or_default();
-            noted.asked.extend(self.refused.iter().cloned());
-            noted.declined.extend(self.refused.iter().cloned());
-        });
+        self.refused.extend(refused.into_iter().cloned());
+        let mut noted = self.last();
+        noted.asked.extend(self.refused.iter().cloned());
+        noted.declined.extend(self.refused.iter().cloned());
+        self.note(&noted);
         is_any
     }
 
     /// The server is not heard for a while. What its tasks come to meanwhile is missed.
     pub(crate) fn lost(&self) {
-        self.interest.noted.send_modify(|noted| {
-            let noted = noted.entry(self.instance).or_default();
-            noted.asked.retain(|subject| !subject.is_task());
-            noted.declined.clear();
-        });
-        self.interest.lost(self.instance);
+        let mut noted = self.last();
+        noted.asked.retain(|subject| !subject.is_task());
+        self.note(&noted);
     }
 
-    fn note(&self, what: Noted) {
-        self.interest
-            .noted
-            .send_modify(|noted| drop(noted.insert(self.instance, what)));
+    /// What the server took note of last.
+    fn last(&self) -> Noted {
+        let noted = self.interest.noted.borrow();
+        noted.get(&self.instance).cloned().unwrap_or_default()
+    }
+
+    /// Who heard of a task that is not told of any more learns it, and so does one who began to watch it
+    /// a moment too late to be asked for.
+    fn note(&self, what: &Noted) {
+        let mut before = Noted::default();
+        self.interest.noted.send_modify(|noted| {
+            let noted = noted.entry(self.instance).or_default();
+            before = std::mem::replace(noted, what.clone());
+        });
+        let told = before.asked.iter().filter(|one| one.is_task());
+        let told = told.filter(|task| before.tells(task));
+        for task in told.filter(|task| !what.tells(task)) {
+            self.interest.tell(task.clone(), News::Lost);
+        }
     }
 }
 
 impl Drop for Wanted {
     fn drop(&mut self) {
+        self.lost();
         self.interest
             .noted
             .send_modify(|noted| drop(noted.remove(&self.instance)));
-        self.interest.lost(self.instance);
     }
 }
 
@@ -392,7 +393,7 @@ impl Watched {
             said.is_ok_and(|said| {
                 let said = said.ok();
                 let said = said.as_ref().and_then(|said| said.get(instance));
-                said.is_some_and(|said| !said.declined.contains(&subject))
+                said.is_some_and(|said| said.tells(&subject))
             })
         }
     }
@@ -490,7 +491,8 @@ mod tests {
         assert!(!wanted.refuse(&BTreeSet::new()));
         let lost: Vec<Update> = std::iter::from_fn(|| updates.try_recv().ok()).collect();
         let is_lost = |task: &Watched| lost.iter().any(|update| task.is(update));
-        assert!(is_lost(&one) && is_lost(&two) && is_lost(&three));
+        // Who was promised nothing has lost nothing.
+        assert!(is_lost(&one) && !is_lost(&two) && !is_lost(&three));
         assert!(!is_lost(&elsewhere));
     }
 }

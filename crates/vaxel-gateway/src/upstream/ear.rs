@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::{
     sync::{Notify, SetOnce},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vaxel_core::{
@@ -32,6 +32,9 @@ use crate::{
 
 /// Pause before a broken stream of changes is opened again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(15);
+/// The same for one that was not opened so in haste just before: shorter than clients wait who come
+/// again to watch what they watched.
+const LISTEN_SOON: Duration = Duration::from_secs(1);
 /// Longest wait for a server to take note of a subscription.
 const SUBSCRIBE: Duration = Duration::from_secs(30);
 
@@ -279,6 +282,7 @@ async fn modern(wire: &Wire, ear: &Ear, wanted: &mut Wanted, tells_always: bool)
             wanted.any().await;
         }
         follow(wire, ear, wanted, tells_always).await;
+        wanted.lost();
         if tells_always {
             return;
         }
@@ -301,7 +305,7 @@ async fn follow(wire: &Wire, ear: &Ear, wanted: &mut Wanted, tells_always: bool)
                         open(wire, ear, wanted.now())
                     }
                     Listened::NotOffered => return,
-                    Listened::Broken => again(wire, ear, wanted).await,
+                    Listened::Broken => again(wire, ear, wanted, current.haste).await,
                 };
             }
             () = wanted.changed() => current = renew(current, wire, ear, wanted).await,
@@ -326,6 +330,7 @@ async fn renew<'a>(
             return current;
         }
         let mut next = open(wire, ear, now);
+        next.haste = current.haste;
         tokio::select! {
             biased;
             tasks = next.told.tasks() => {
@@ -337,7 +342,7 @@ async fn renew<'a>(
             _ = &mut current.listening => return next,
             listened = &mut next.listening => {
                 if listened == Listened::Broken || !wanted.refuse(&next.asked) {
-                    return again(wire, ear, wanted).await;
+                    return again(wire, ear, wanted, current.haste).await;
                 }
             }
         }
@@ -352,6 +357,8 @@ struct Opened<'a> {
     told: Arc<Acknowledged>,
     /// That was acknowledged.
     is_noted: bool,
+    /// When the server was last asked again without much ado.
+    haste: Option<Instant>,
 }
 
 fn open<'a>(wire: &'a Wire, ear: &'a Ear, asked: BTreeSet<Subject>) -> Opened<'a> {
@@ -361,12 +368,26 @@ fn open<'a>(wire: &'a Wire, ear: &'a Ear, asked: BTreeSet<Subject>) -> Opened<'a
         asked,
         told,
         is_noted: false,
+        haste: None,
     }
 }
 
-async fn again<'a>(wire: &'a Wire, ear: &'a Ear, wanted: &mut Wanted) -> Opened<'a> {
+async fn again<'a>(
+    wire: &'a Wire,
+    ear: &'a Ear,
+    wanted: &mut Wanted,
+    haste: Option<Instant>,
+) -> Opened<'a> {
     wanted.lost();
-    tokio::time::sleep(LISTEN_AGAIN).await;
+    let in_haste = haste.is_none_or(|last| last.elapsed() > LISTEN_AGAIN);
+    let pause = if in_haste { LISTEN_SOON } else { LISTEN_AGAIN };
+    tokio::time::sleep(pause).await;
     ear.missed();
-    open(wire, ear, wanted.now())
+    let mut opened = open(wire, ear, wanted.now());
+    opened.haste = if in_haste {
+        Some(Instant::now())
+    } else {
+        haste
+    };
+    opened
 }

@@ -23,6 +23,7 @@ mod restart;
 mod seeds;
 mod sets;
 mod stopping;
+mod task_news;
 mod templates;
 mod tidy;
 mod validation;
