@@ -23,7 +23,7 @@ use vaxel_mcp::{
     revision::Era,
 };
 
-use super::{OnBehalf, Wire, usage::OpenTasks};
+use super::{OnBehalf, Wire, http_link::STREAM_FOLLOWS, usage::OpenTasks};
 use crate::{
     gateway::Shared,
     interest::{Interest, Subject, Wanted},
@@ -273,7 +273,8 @@ fn note_failure(told: Result<(), Failure>) {
 
 /// A modern server is asked anew whenever something else is watched; what it is asked for cannot be
 /// changed (MCP 2026-07-28, Patterns, "Subscriptions"). The old stream stays open until the new one
-/// is acknowledged, so that nothing falls between the two; what is said meanwhile may be said twice.
+/// is acknowledged and what is on its way has come, so that nothing falls between the two; what is said
+/// meanwhile is heard twice, in its order.
 ///
 /// One that has nothing to tell but of tasks is listened to while any is watched.
 async fn modern(wire: &Wire, ear: &Ear, wanted: &mut Wanted, tells_always: bool) {
@@ -308,7 +309,12 @@ async fn follow(wire: &Wire, ear: &Ear, wanted: &mut Wanted, tells_always: bool)
                     Listened::Broken => again(wire, ear, wanted, current.haste).await,
                 };
             }
-            () = wanted.changed() => current = renew(current, wire, ear, wanted).await,
+            () = wanted.changed() => {
+                if !tells_always && wanted.now().is_empty() {
+                    return;
+                }
+                current = renew(current, wire, ear, wanted).await;
+            }
         }
         if !tells_always && current.asked.is_empty() {
             return;
@@ -336,6 +342,10 @@ async fn renew<'a>(
             tasks = next.told.tasks() => {
                 wanted.noted(&next.asked, &tasks);
                 next.is_noted = true;
+                if matches!(wire, Wire::Http(_)) {
+                    // The two are two connections: what was said on the old one before may come after.
+                    let _ = timeout(STREAM_FOLLOWS, &mut current.listening).await;
+                }
                 return next;
             }
             // Some servers end it when they are asked anew: the new one tells what comes.
