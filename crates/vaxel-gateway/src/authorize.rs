@@ -78,6 +78,30 @@ pub(crate) fn check(
     }
 }
 
+/// Whether `principal` may still take a `route` that follows from a call which it was allowed: the task that
+/// the call began. Its arguments were judged then.
+pub(crate) fn check_begun(
+    principal: &Principal,
+    route: Route,
+) -> Result<Authorized<Route>, Denied> {
+    let view = View::of(principal);
+    if view.is_whole() {
+        let permitted = access::require(principal, Permission::McpExecute);
+        return permitted
+            .map(|()| Authorized(route))
+            .map_err(Denied::Refused);
+    }
+    let (shard, tool) = (&*route.shard, route.tool.as_deref());
+    let reach = shard.reaches.of(&view, principal, shard);
+    let local = reach.local(shard, tool);
+    let may = local.is_possible(principal, Permission::McpExecute, tool);
+    if may {
+        Ok(Authorized(route))
+    } else {
+        Err(Denied::Hidden)
+    }
+}
+
 /// Whether `principal` may see what there is, as far as it may be seen.
 pub(crate) fn may_list(principal: &Principal) -> Result<(), Failure> {
     access::require_anywhere(principal, Permission::McpRead)

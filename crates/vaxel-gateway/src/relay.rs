@@ -539,8 +539,13 @@ fn authorized(
     request: &Request,
     route: Route,
 ) -> Result<Authorized<Route>, Failure> {
+    let principal = &context.principal;
     let asked = (request.arguments(), context.shared.clock.now());
-    authorize::check(&context.principal, route, asked).map_err(|denied| {
+    let checked = match request.method() {
+        method if method.is_about_task() => authorize::check_begun(principal, route),
+        _ => authorize::check(principal, route, asked),
+    };
+    checked.map_err(|denied| {
         let unknown = || match request.method() {
             method if method.is_about_task() => tasks::unknown(),
             method => route::unknown(method, &context.scope, &request.key().unwrap_or_default()),

@@ -91,7 +91,7 @@ fn watch(context: &Context, id: &str) -> Option<(Claims, Watched)> {
     let claims = tasks::open(context, id)?;
     let shard = claims.shard(&context.snapshot, &context.scope.id())?;
     // It tells what came of a call.
-    authorize::check(&context.principal, claims.route(shard)).ok()?;
+    authorize::check_begun(&context.principal, claims.route(shard)).ok()?;
     let mut links = shard.links.iter();
     let link = links.find(|link| link.id() == claims.instance)?;
     if !link.is_open() || !link.tells_of_tasks() {

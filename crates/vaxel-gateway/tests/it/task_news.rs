@@ -26,7 +26,7 @@ use vaxel_core::{
 use vaxel_gateway::{Link, ServiceEntry};
 
 use crate::harness::{
-    Client, Reply, Rig, Script, Seen, Served, Upstream,
+    Client, Reply, Rig, Script, Seen, Served, Upstream, about,
     client::{Message, Stream},
     socket::{self, Socket},
     wait_for,
@@ -444,6 +444,7 @@ fn publish(rig: &Rig, name: &str, served: &Served, links: Vec<Link>) {
         catalog: Some(Arc::clone(&served.catalog)),
         links,
         balance: Balance::default(),
+        about: about(),
         unavailable: None,
     });
 }
