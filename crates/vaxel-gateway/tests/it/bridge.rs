@@ -12,6 +12,7 @@ use std::{
 
 use prometheus_client::encoding::text::encode;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+use tokio::time::{Instant, MissedTickBehavior};
 use vaxel_auth::web::WebRules;
 use vaxel_core::{
     balance::Balance,
@@ -42,8 +43,8 @@ const CASES: u64 = 64;
 const HURRY: Duration = Duration::from_millis(200);
 /// A call that waits for another is not waited for longer than this.
 const SETTLE: Duration = Duration::from_millis(30);
-/// So long a case may take to come to its end.
-const ENDING: Duration = Duration::from_secs(10);
+/// When nothing more happened for so long, something hangs.
+const ENDING: Duration = Duration::from_secs(20);
 /// Calls of one case.
 const CALLS: usize = 24;
 
@@ -352,14 +353,19 @@ impl Scene {
             self.let_go();
         }
         let mut every = tokio::time::interval(SETTLE);
-        let ending = async {
-            while !self.world.with(|ledger| ledger.is_over()) || !self.is_idle() {
-                self.help();
-                every.tick().await;
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // However long it takes where there is little of the processor: things go on.
+        let (mut moved, mut at) = (0, Instant::now());
+        while !self.world.with(|ledger| ledger.is_over()) || !self.is_idle() {
+            self.help();
+            every.tick().await;
+            let moves = self.world.with(|ledger| ledger.moves);
+            if std::mem::replace(&mut moved, moves) != moves {
+                at = Instant::now();
+            } else if at.elapsed() > ENDING {
+                self.world.with(report);
+                break;
             }
-        };
-        if tokio::time::timeout(ENDING, ending).await.is_err() {
-            self.world.with(report);
         }
         let is_hurried = self.world.with(|ledger| ledger.is_hurried);
         if is_hurried {

@@ -89,12 +89,12 @@ impl Caller {
 
     fn request(&mut self, number: usize, params: &str) {
         let id = self.id();
-        let wants_notes = self.world.with(|ledger| {
+        let (wants_notes, turn) = self.world.with(|ledger| {
             let call = &mut ledger.calls[number];
             call.id = id;
             call.requests += 1;
             call.standing = Standing::Runs;
-            call.plan.wants_notes
+            (call.plan.wants_notes, call.turn)
         });
         let mut message = Message::new("tools/call", params).id(&id.to_string());
         if wants_notes {
@@ -107,7 +107,7 @@ impl Caller {
         let (client, world) = (self.client.clone(), Arc::clone(&self.world));
         let reading = self.tasks.spawn(async move {
             let stream = client.open(&message).await;
-            read(&world, (number, id), stream).await;
+            read(&world, (number, id), turn, stream).await;
         });
         self.world
             .with(|ledger| ledger.calls[number].reading = Some(reading));
@@ -206,17 +206,19 @@ impl Caller {
 
     /// Sends what needs no answer of its own.
     fn post(&mut self, message: String) {
-        if let Some(socket) = self.socket.clone() {
-            self.tasks.spawn(async move {
+        self.tasks.spawn(self.posting(message));
+    }
+
+    fn posting(&self, message: String) -> impl Future<Output = ()> + Send + use<> {
+        let (socket, client) = (self.socket.clone(), self.client.clone());
+        async move {
+            if let Some(socket) = socket {
                 // The connection may be gone.
                 let _ = socket.send(message).await;
-            });
-            return;
+            } else {
+                client.post(&message).await;
+            }
         }
-        let client = self.client.clone();
-        self.tasks.spawn(async move {
-            client.post(&message).await;
-        });
     }
 
     /// Takes a call back, in its own way.
@@ -224,10 +226,22 @@ impl Caller {
         if self.speaks() == Speaks::Modern {
             return self.disconnect(number);
         }
-        let id = self.world.with(|ledger| ledger.calls[number].id);
+        let found = self.world.with(|ledger| {
+            let call = &mut ledger.calls[number];
+            let is_on_its_way = std::mem::replace(&mut call.is_cancelling, true);
+            (!is_on_its_way).then_some(call.id)
+        });
+        let Some(id) = found else {
+            return;
+        };
         let message = json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
             "params": {"requestId": id}});
-        self.post(message.to_string());
+        let posting = self.posting(message.to_string());
+        let world = Arc::clone(&self.world);
+        self.tasks.spawn(async move {
+            posting.await;
+            world.with(|ledger| ledger.calls[number].is_cancelling = false);
+        });
     }
 
     /// Comes back for the rest of an answer whose connection broke.
@@ -236,14 +250,14 @@ impl Caller {
             let call = &mut ledger.calls[number];
             call.standing = Standing::Runs;
             let last = call.last_event.clone().unwrap_or_default();
-            (call.id, last)
+            (call.id, last, call.turn)
         });
-        let (id, last) = place;
+        let (id, last, turn) = place;
         let client = self.client.clone().with("last-event-id", &last);
         let world = Arc::clone(&self.world);
         let reading = self.tasks.spawn(async move {
             let stream = client.send(Method::GET, "").await;
-            read(&world, (number, id), stream).await;
+            read(&world, (number, id), turn, stream).await;
         });
         self.world
             .with(|ledger| ledger.calls[number].reading = Some(reading));
@@ -254,7 +268,9 @@ impl Caller {
         self.world.with(|ledger| {
             let call = &mut ledger.calls[number];
             if let (Standing::Runs, Some(reading)) = (&call.standing, call.reading.take()) {
+                // It may be in the middle of something, and ends a moment later.
                 reading.abort();
+                call.turn += 1;
                 call.standing = Standing::Gone;
             }
         });
@@ -346,15 +362,22 @@ async fn greet(client: Client) -> (Client, Stream) {
     (client, stream)
 }
 
-/// Reads the answer to one request to its end.
-async fn read(world: &World, (number, id): (usize, u64), mut stream: Stream) {
+/// Reads the answer to one request to its end, while it is this turn.
+async fn read(world: &World, (number, id): (usize, u64), turn: usize, mut stream: Stream) {
     if !stream.is_stream() {
         let answer = stream.read().await.json();
-        return world.with(|ledger| hear(ledger, number, id, answer));
+        return world.with(|ledger| {
+            if ledger.calls[number].turn == turn {
+                hear(ledger, number, id, answer);
+            }
+        });
     }
     let mut is_answered = false;
     while let Some((message, last)) = stream.next_with_id().await {
         world.with(|ledger| {
+            if ledger.calls[number].turn != turn {
+                return;
+            }
             if last.is_some() {
                 ledger.calls[number].last_event = last;
             }
@@ -371,7 +394,7 @@ async fn read(world: &World, (number, id): (usize, u64), mut stream: Stream) {
     if !is_answered {
         world.with(|ledger| {
             let call = &ledger.calls[number];
-            if matches!(call.standing, Standing::Runs) {
+            if call.turn == turn && matches!(call.standing, Standing::Runs) {
                 ledger.fault(format!("the stream of c{number} ended without an answer"));
             }
         });
@@ -380,6 +403,7 @@ async fn read(world: &World, (number, id): (usize, u64), mut stream: Stream) {
 
 /// What came for a call on its own stream.
 fn hear(ledger: &mut Ledger, number: usize, id: u64, message: Value) {
+    ledger.moves += 1;
     let call = &ledger.calls[number];
     let speaks = CALLERS[call.caller].0;
     match message["method"].as_str() {

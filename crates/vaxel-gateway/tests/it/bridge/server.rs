@@ -73,6 +73,7 @@ impl Ledger {
         message: &Value,
         outlet: mpsc::Sender<String>,
     ) {
+        self.moves += 1;
         let params = &message["params"];
         let Some(call) = params["arguments"]["call"].as_u64() else {
             return self.fault(format!("a call of nobody: {message}"));
@@ -265,6 +266,7 @@ impl Ledger {
 
     /// The answer to a question that a server asked by a request.
     pub(super) fn answered(&mut self, (server, session): (usize, &str), message: &Value) {
+        self.moves += 1;
         let asked = message["id"].as_str().and_then(|id| self.asked.get_mut(id));
         let Some(asked) = asked else {
             return self.fault(format!("an answer to what was not asked: {message}"));
@@ -326,6 +328,7 @@ impl Ledger {
             Some(job) if job.is_open() => {
                 job.outlet = None;
                 job.lost = Some("cancelled");
+                self.moves += 1;
             }
             Some(_) => {}
             // Two posts may overtake each other.

@@ -129,6 +129,8 @@ pub(super) struct Ledger {
     /// Servers of which a call may fail without a reason of its own.
     pub(super) shaky: HashSet<usize>,
     pub(super) faults: Vec<String>,
+    /// Things that happened to calls and to what servers make of them.
+    pub(super) moves: u64,
     answers: u64,
 }
 
@@ -156,6 +158,10 @@ pub(super) struct Call {
     /// Requests that its caller sent, and that may lead to the server.
     pub(super) requests: usize,
     pub(super) reading: Option<AbortHandle>,
+    /// Which of its readings counts: what an earlier one still gets nobody reads.
+    pub(super) turn: usize,
+    /// That it is cancelled is on its way.
+    pub(super) is_cancelling: bool,
     /// The last event of its stream that its caller read.
     pub(super) last_event: Option<String>,
 }
@@ -276,6 +282,7 @@ impl Ledger {
 
     /// The answer to a request of this call has come.
     pub(super) fn ended(&mut self, number: usize, message: Value) {
+        self.moves += 1;
         let call = &mut self.calls[number];
         if let Standing::Over(before) = &call.standing {
             let fault = format!("c{number} was answered twice: {before} and {message}");
