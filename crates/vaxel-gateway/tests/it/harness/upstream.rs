@@ -22,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 /// A request as it arrived.
@@ -97,6 +98,7 @@ struct Inner {
 pub(crate) struct Upstream {
     address: SocketAddr,
     inner: Arc<Inner>,
+    dying: CancellationToken,
     accepting: JoinSet<()>,
 }
 
@@ -125,23 +127,27 @@ impl Upstream {
             sessions: Mutex::default(),
             left: AtomicUsize::new(0),
         });
+        let dying = CancellationToken::new();
         Self {
             address,
-            accepting: accept(listener, Arc::clone(&inner)),
+            accepting: accept(listener, Arc::clone(&inner), dying.clone()),
+            dying,
             inner,
         }
     }
 
-    /// Ends every connection and takes no more, as a process that dies does.
+    /// Ends every connection and takes no more, as a process that dies does; returns when all are ended.
     pub(crate) async fn die(&mut self) {
-        self.accepting.shutdown().await;
+        self.dying.cancel();
+        while self.accepting.join_next().await.is_some() {}
         self.inner.sessions.lock().clear();
     }
 
     /// Is there again, at the same address.
     pub(crate) async fn come_back(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
-        self.accepting = accept(listener, Arc::clone(&self.inner));
+        self.dying = CancellationToken::new();
+        self.accepting = accept(listener, Arc::clone(&self.inner), self.dying.clone());
     }
 
     pub(crate) fn url(&self) -> Url {
@@ -168,11 +174,11 @@ impl Upstream {
     }
 }
 
-fn accept(listener: TcpListener, serves: Arc<Inner>) -> JoinSet<()> {
+fn accept(listener: TcpListener, serves: Arc<Inner>, dying: CancellationToken) -> JoinSet<()> {
     let mut accepting = JoinSet::new();
     accepting.spawn(async move {
         let mut connections = JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
+        while let Some(Ok((stream, _))) = dying.run_until_cancelled(listener.accept()).await {
             let serves = Arc::clone(&serves);
             let service = service_fn(move |request| answer(Arc::clone(&serves), request));
             connections.spawn(async move {
@@ -182,6 +188,8 @@ fn accept(listener: TcpListener, serves: Arc<Inner>) -> JoinSet<()> {
                     .await;
             });
         }
+        drop(listener);
+        connections.shutdown().await;
     });
     accepting
 }
