@@ -39,7 +39,7 @@ pub(crate) use client::Client;
 pub(crate) use upstream::{Reply, Seen, Upstream};
 
 /// Longest wait for anything that must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A gateway that serves.
 pub(crate) struct Rig {
