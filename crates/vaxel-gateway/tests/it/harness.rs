@@ -297,6 +297,22 @@ impl Rig {
         key.expose().clone()
     }
 
+    /// Publishes the service anew, with these limits.
+    pub(crate) fn limit(&self, name: &str, served: &Served, limits: Limits) {
+        self.gateway.publish(ServiceEntry {
+            id: served.id,
+            name: name.parse().unwrap(),
+            limits,
+            tools: ToolFilter::default(),
+            validate: Validate::None,
+            catalog: Some(Arc::clone(&served.catalog)),
+            links: vec![served.link.clone()],
+            balance: Balance::default(),
+            about: about(),
+            unavailable: None,
+        });
+    }
+
     /// Stops serving, in its own time.
     pub(crate) fn stop(&self) {
         self.stop.cancel();

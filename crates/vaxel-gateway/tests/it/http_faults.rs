@@ -47,13 +47,20 @@ fn calls(reply: impl Fn(&Seen) -> Reply) -> impl Fn(&Seen) -> Option<Reply> {
 async fn told(
     reply: impl Fn(&Seen) -> Reply + Clone + Send + Sync + 'static,
 ) -> Vec<(String, Outcome)> {
+    told_on(Terms::default, reply).await
+}
+
+async fn told_on(
+    terms: fn() -> Terms,
+    reply: impl Fn(&Seen) -> Reply + Clone + Send + Sync + 'static,
+) -> Vec<(String, Outcome)> {
     let mut plan = Plan::default();
     plan.config.response_max = 100_000;
     let rig = Rig::start_with(&plan);
     let modern = Upstream::modern(calls(reply.clone())).await;
     let legacy = Upstream::legacy(calls(reply)).await;
-    rig.add_http_on("modern", &modern, soon()).await;
-    rig.add_http_on("legacy", &legacy, soon()).await;
+    rig.add_http_on("modern", &modern, terms()).await;
+    rig.add_http_on("legacy", &legacy, terms()).await;
     let mut all = Vec::new();
     for client in [rig.modern(), rig.legacy().await] {
         for tool in ["modern__echo", "legacy__echo"] {
@@ -106,15 +113,16 @@ async fn an_answer_that_breaks_off_is_lost_and_not_half_believed() {
 async fn what_never_ends_costs_the_deadline() {
     let note =
         r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#;
-    for (said, outcome) in told(move |_| Reply::EventsForEver(vec![note.to_owned()])).await {
+    let notes = move |_: &Seen| Reply::EventsForEver(vec![note.to_owned()]);
+    for (said, outcome) in told_on(soon, notes).await {
         assert!(said.contains("in time"), "{said}");
         assert_eq!(outcome, Outcome::Timeout);
     }
-    for (said, outcome) in told(|_| Reply::EventsForEver(Vec::new())).await {
+    for (said, outcome) in told_on(soon, |_| Reply::EventsForEver(Vec::new())).await {
         assert!(said.contains("in time"), "{said}");
         assert_eq!(outcome, Outcome::Timeout);
     }
-    for (said, outcome) in told(|_| Reply::Never).await {
+    for (said, outcome) in told_on(soon, |_| Reply::Never).await {
         assert!(said.contains("in time"), "{said}");
         assert_eq!(outcome, Outcome::Timeout);
     }
@@ -362,7 +370,7 @@ async fn a_service_that_does_not_answer_is_asked_again_after_a_pause() {
         }
     });
     let upstream = Upstream::modern(script).await;
-    rig.add_http_on("up", &upstream, soon()).await;
+    let served = rig.add_http_on("up", &upstream, soon()).await;
     let mut tunables = Tunables::new(WebRules::new(rig.address, &[]).unwrap());
     tunables.breaker = BreakerRules {
         failures: 2,
@@ -389,6 +397,7 @@ async fn a_service_that_does_not_answer_is_asked_again_after_a_pause() {
     // The lists are not concerned, nor is any other service.
     assert_eq!(client.tools().await, ["up__echo", "up__other"]);
     is_well.store(true, Ordering::Relaxed);
+    rig.limit("up", &served, Limits::default());
     tunables.breaker.failures = 0;
     rig.gateway.tune(tunables);
     let answer = client.call("up__echo", "{}").await;

@@ -32,13 +32,11 @@ fn ends(seen: &Seen) -> Option<Reply> {
     })
 }
 
-fn soon() -> Terms {
-    Terms {
-        limits: Limits {
-            timeout: Some(Span(Duration::from_secs(1))),
-            ..Limits::default()
-        },
-        ..Terms::default()
+/// The limits of a service, whose deadline is short where a call is to miss it.
+fn limits(end: &str) -> Limits {
+    Limits {
+        timeout: (end == "timeout").then_some(Span(Duration::from_secs(1))),
+        ..Limits::default()
     }
 }
 
@@ -47,8 +45,10 @@ async fn each_call_leaves_one_record_of_who_called_what_and_how_it_ended() {
     let rig = Rig::start();
     let modern = Upstream::modern(ends).await;
     let legacy = Upstream::legacy(ends).await;
-    rig.add_http_on("m", &modern, soon()).await;
-    rig.add_http_on("l", &legacy, soon()).await;
+    let served = [
+        rig.add_http("m", &modern).await,
+        rig.add_http("l", &legacy).await,
+    ];
     let names = [
         (&rig.modern(), "2026-07-28"),
         (&rig.legacy().await, "2025-11-25"),
@@ -62,6 +62,9 @@ async fn each_call_leaves_one_record_of_who_called_what_and_how_it_ended() {
                 ("timeout", Outcome::Timeout, Some("in time")),
                 ("unavailable", Outcome::Unavailable, Some("overloaded")),
             ] {
+                for (name, one) in ["m", "l"].into_iter().zip(&served) {
+                    rig.limit(name, one, limits(end));
+                }
                 let message = Message::call(tool, &format!(r#"{{"end":"{end}"}}"#));
                 let size = client.body(&message).len();
                 client.say(&message).await;
@@ -220,7 +223,7 @@ async fn a_filter_hides_tools_and_refuses_them() {
 async fn a_call_through_the_other_door_is_recorded_as_such() {
     let rig = Rig::start();
     let upstream = Upstream::legacy(ends).await;
-    let served = rig.add_http_on("up", &upstream, soon()).await;
+    let served = rig.add_http("up", &upstream).await;
     let call = |arguments: &'static str| {
         rig.gateway.call(ToolCall {
             principal: Principal {
@@ -241,6 +244,7 @@ async fn a_call_through_the_other_door_is_recorded_as_such() {
         (reply.call_id, Outcome::ToolError)
     );
     assert_eq!((record.door, record.client_revision), (Door::Rest, ""));
+    rig.limit("up", &served, limits("timeout"));
     let failure = call(r#"{"end":"timeout"}"#).await.unwrap_err();
     assert!(failure.to_string().contains("in time"), "{failure}");
     assert_eq!(rig.record().await.outcome, Outcome::Timeout);

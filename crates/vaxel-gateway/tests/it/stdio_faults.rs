@@ -58,12 +58,14 @@ async fn a_line_over_the_limit_costs_only_the_call_that_it_answers() {
     plan.config.line_max = 100_000;
     let rig = Rig::start_with(&plan);
     let script = Script::legacy("text('x' * params['arguments']['size'])");
-    rig.add_stdio_on("up", &script, terms(Duration::from_millis(500)))
+    let served = rig
+        .add_stdio_on("up", &script, terms(Duration::from_millis(500)))
         .await;
     let client = rig.modern();
     let large = client.call("up__echo", r#"{"size":3000000}"#).await;
     assert!(!blamed(&large).is_empty());
     reported(&script, "limit 100000").await;
+    rig.limit("up", &served, Limits::default());
     assert_eq!(
         said(&client.call("up__echo", r#"{"size":5}"#).await),
         "xxxxx"
@@ -148,8 +150,7 @@ async fn a_child_that_closes_only_its_output_is_as_good_as_gone() {
 async fn a_child_that_closes_only_its_input_is_not_waited_for() {
     let rig = Rig::start();
     let script = Script::legacy("os.close(0)\ntext('bye')\ntime.sleep(1000)");
-    rig.add_stdio_on("up", &script, terms(Duration::from_secs(5)))
-        .await;
+    rig.add_stdio("up", &script).await;
     let client = rig.modern();
     assert_eq!(said(&client.call("up__echo", "{}").await), "bye");
     let refused = wait_for_refusal(&client).await;
@@ -195,6 +196,7 @@ async fn a_child_that_never_answers_costs_the_deadline_and_hears_of_it() {
         (cancelled.count() == 2).then_some(())
     })
     .await;
+    rig.limit("up", &served, Limits::default());
     assert_eq!(said(&client.call("up__other", "{}").await), "other");
     rig.idle(&served).await;
 }
