@@ -240,9 +240,15 @@ async fn a_caller_that_goes_away_ends_the_call() {
     let upstream = Upstream::modern(|seen| Some(shop(seen))).await;
     served(&rig, &upstream).await;
     let client = rig.modern();
-    let message = Message::call("shop__hang", "{}");
-    let left = tokio::time::timeout(Duration::from_millis(300), client.say(&message)).await;
-    assert!(left.is_err());
+    let mut calls = JoinSet::new();
+    calls.spawn(async move { client.say(&Message::call("shop__hang", "{}")).await });
+    wait_for("the call to arrive", || {
+        let seen = upstream.seen("");
+        let is_there = seen.iter().any(|seen| seen.path == "/api/tools/hang");
+        is_there.then_some(())
+    })
+    .await;
+    calls.shutdown().await;
     wait_for("the service to be left", || {
         (upstream.left() == 1).then_some(())
     })
