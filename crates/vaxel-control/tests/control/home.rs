@@ -217,6 +217,20 @@ impl Home {
     }
 }
 
+/// Looks until there is something, or fails.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let found = tokio::time::timeout(PATIENCE, looking).await;
+    found.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}
+
 pub(crate) fn reference(name: &str) -> ServiceRef {
     name.parse().unwrap()
 }

@@ -11,7 +11,7 @@ use vaxel_core::{
     status::{Health, ServiceStatus},
 };
 
-use crate::home::{demo, folder, open, open_with, reference, scripted};
+use crate::home::{demo, folder, open, open_with, reference, scripted, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_is_started_measured_restarted_and_stopped() {
@@ -293,15 +293,10 @@ async fn calls_leave_records_and_figures() {
             .unwrap()
             .items
     };
-    let mut calls = listed().await;
-    for _ in 0..500 {
-        if calls.len() == 4 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        calls = listed().await;
-    }
-    assert_eq!(calls.len(), 4);
+    let calls = until("the records of four calls", async || {
+        Some(listed().await).filter(|calls| calls.len() == 4)
+    })
+    .await;
     assert_eq!(calls[0].target, "note_read");
     assert_eq!(calls[0].outcome, "tool_error");
     assert_eq!(

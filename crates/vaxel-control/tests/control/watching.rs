@@ -20,9 +20,10 @@ async fn a_process_that_answers_no_more_health_checks_is_replaced() {
     })
     .await;
     let mark = folder.path().join("frozen").display().to_string();
-    home.create(scripted("stiff", &["freeze", &mark]))
-        .await
-        .unwrap();
+    let mut draft = scripted("stiff", &["freeze", &mark]);
+    // By default an answer may take as long as the interval.
+    draft["spec"]["health"] = json!({ "timeout": "1s" });
+    home.create(draft).await.unwrap();
     home.wait_for("stiff", Lifecycle::Active).await;
     let first = home.call("stiff__pid", json!({})).await.unwrap();
     let shaky = home
