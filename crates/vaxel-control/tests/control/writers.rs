@@ -3,18 +3,17 @@
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
 };
 
 use serde_json::json;
 use vaxel_control::{Change, FeedQuery, Terms};
-use vaxel_core::{failure::Kind, service::ServiceDraft, time::Clock};
+use vaxel_core::{failure::Kind, service::ServiceDraft};
 
 use crate::home::{Home, demo, folder, open, reference};
 
 const WRITERS: usize = 200;
-/// How long they write.
-const SPAN: Duration = Duration::from_secs(3);
+/// How often each of them writes.
+const ROUNDS: usize = 12;
 
 fn draft(name: &str, description: &str) -> ServiceDraft {
     let mut draft = demo(name);
@@ -29,13 +28,8 @@ async fn write(
     (writer, services): (usize, usize),
     lost: &AtomicU64,
 ) -> Vec<(String, u64, String)> {
-    let clock = Clock::system();
-    let begun = clock.instant();
     let mut written = Vec::new();
-    for round in 0.. {
-        if begun.elapsed() > SPAN {
-            break;
-        }
+    for round in 0..ROUNDS {
         let name = format!("s{}", (writer + round) % services);
         let version = home.get(&name).await.resource.version;
         let text = format!("{writer}-{round}");
