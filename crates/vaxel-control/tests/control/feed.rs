@@ -11,6 +11,7 @@ use vaxel_core::{
     lifecycle::Lifecycle,
     principal::{Permission, Permissions, Principal, Proof},
     role::BuiltIn,
+    template::Template,
 };
 
 use crate::home::{Home, demo, folder, open, open_with, reference};
@@ -30,10 +31,11 @@ fn after(number: u64) -> FeedQuery {
     }
 }
 
-fn creates(after: Option<u64>) -> FeedQuery {
+/// Changes that nothing follows by itself.
+fn templates(after: Option<u64>) -> FeedQuery {
     FeedQuery {
         after,
-        types: vec!["service.create".to_owned()],
+        types: vec!["template.create".to_owned()],
     }
 }
 
@@ -369,25 +371,30 @@ async fn readers_are_bounded_and_one_that_takes_nothing_loses_its_place() {
         config.feed = FeedConfig {
             readers: 2,
             ring: 4,
-            patience: Duration::ZERO,
+            // One that waits in vain for a moment of the processor is not idle.
+            patience: Duration::from_secs(2),
             ..FeedConfig::default()
         };
     })
     .await;
-    let mut idle = follow(&home, creates(None)).await;
-    let mut awake = follow(&home, creates(None)).await;
+    let mut idle = follow(&home, templates(None)).await;
+    let mut awake = follow(&home, templates(None)).await;
     let begin = idle.after();
-    let third = home.control.follow(&home.admin, creates(None)).await;
+    let third = home.control.follow(&home.admin, templates(None)).await;
     let refused = third.err().expect("there is no third place");
     assert_eq!(refused.kind, Kind::Busy);
     for index in 0..10 {
-        home.create(stopped(&format!("s{index}"))).await.unwrap();
+        let template = json!({ "name": format!("t{index}"),
+            "extends": { "template": "filesystem", "with": { "root": "/tmp" } } });
+        let template = Template::from_json(&template).unwrap();
+        let create = Change::CreateTemplate(Box::new(template));
+        home.control.submit(&home.admin, create).await.unwrap();
         changes(&mut awake, 1).await;
     }
     // Its place is free as soon as somebody looks.
     let third = tokio::time::timeout(PATIENCE, async {
         loop {
-            match home.control.follow(&home.admin, creates(Some(begin))).await {
+            match home.control.follow(&home.admin, templates(Some(begin))).await {
                 Ok((reader, _)) => return reader,
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -403,7 +410,7 @@ async fn readers_are_bounded_and_one_that_takes_nothing_loses_its_place() {
         "{reason}"
     );
     drop((awake, third));
-    let mut again = follow(&home, creates(Some(number))).await;
+    let mut again = follow(&home, templates(Some(number))).await;
     assert_eq!(changes(&mut again, 10).await.len(), 10, "nothing is lost");
     home.control.stop().await;
 }
