@@ -267,7 +267,8 @@ async fn a_server_that_hangs_is_not_waited_for_forever() {
         return;
     };
     let proxy = Proxy::before(&schema).await;
-    let store = proxy.store(&schema, Duration::from_millis(300));
+    // What the server answers has to come in this time, too.
+    let store = proxy.store(&schema, Duration::from_secs(2));
     store.write("put", |tx| put(tx, "a", "")).await.unwrap();
     proxy.set(Mode::Hang);
     let late = store.write("put", |tx| put(tx, "b", "")).await;
@@ -295,7 +296,7 @@ async fn what_somebody_else_keeps_locked_is_not_waited_for_forever() {
         return;
     };
     let store = Store::open(&Config {
-        write_timeout: Duration::from_secs(2),
+        write_timeout: Duration::from_secs(4),
         ..schema.config()
     })
     .unwrap();

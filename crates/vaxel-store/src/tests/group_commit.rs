@@ -146,7 +146,8 @@ async fn a_full_queue_refuses_after_the_deadline_and_an_unanswered_write_is_call
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&Config {
         queue: 1,
-        write_timeout: Duration::from_millis(20),
+        // Also the writer that is held has to begin in this time.
+        write_timeout: Duration::from_secs(2),
         ..Config::new(dir.path())
     })
     .unwrap();
