@@ -99,7 +99,11 @@ async fn a_tree_with_too_many_processes_is_killed_and_says_so() {
     let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do setsid sleep 1000 & done; wait";
     let process = home.supervisor.spawn(with(script, limits)).await.unwrap();
     let reason = process.handle.exited().await.reason.unwrap();
-    assert_eq!(reason, "killed: 13 processes, limit 8");
+    // The watch may look while they are being made.
+    let count = reason.strip_prefix("killed: ").unwrap_or_default();
+    let count = count.strip_suffix(" processes, limit 8");
+    let count: Option<u32> = count.and_then(|count| count.parse().ok());
+    assert!(count.is_some_and(|count| (9..=13).contains(&count)), "{reason}");
     until("nothing is left", || home.living().is_empty()).await;
 }
 
