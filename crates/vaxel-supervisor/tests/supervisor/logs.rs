@@ -101,7 +101,9 @@ async fn a_flood_costs_neither_memory_nor_disk_nor_the_process() {
         .collect();
     sizes.sort();
     let names: Vec<&str> = sizes.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["test.log", "test.log.1", "test.log.2"]);
+    // The newest one is made with its first line: there is none when the last line filled one.
+    let without_newest = names.strip_prefix(&["test.log"]).unwrap_or(&names);
+    assert_eq!(without_newest, ["test.log.1", "test.log.2"]);
     assert!(sizes.iter().all(|(_, size)| *size < 110_000), "{sizes:?}");
 }
 
