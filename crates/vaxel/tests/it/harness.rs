@@ -3,9 +3,10 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -226,6 +227,19 @@ pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
         assert!(now < end, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A port that nobody listens on and that nobody is given by chance until a program of the test takes
+/// it: it is below those that the system hands out, and those of another test are others.
+pub(crate) fn free_port() -> u16 {
+    const EACH: u16 = 20;
+    const TESTS: u32 = 1_000;
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let first = 12_000 + u16::try_from(std::process::id() % TESTS).unwrap() * EACH;
+    let free = std::iter::repeat_with(|| first + TAKEN.fetch_add(1, Ordering::Relaxed) % EACH);
+    let mut free = free.take(EACH.into());
+    free.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("one of twenty ports is free")
 }
 
 /// Everything a command printed.

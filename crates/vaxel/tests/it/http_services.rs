@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     doors::Raw,
-    harness::{TestVaxel, marked, repository, text, tools, wait_for},
+    harness::{TestVaxel, free_port, marked, repository, text, tools, wait_for},
 };
 
 /// One instance of the service; killed when dropped.
@@ -43,11 +43,6 @@ impl Drop for Shop {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> u16 {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap().port()
 }
 
 /// The structured result of a call, over REST.

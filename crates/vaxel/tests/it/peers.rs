@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::{TestVaxel, tools, wait_for};
+use crate::harness::{TestVaxel, free_port, tools, wait_for};
 
 #[test]
 fn a_server_that_forgot_its_sessions_is_spoken_to_again() {
@@ -23,11 +23,6 @@ fn a_server_that_forgot_its_sessions_is_spoken_to_again() {
     wait_for("the server to know us again", || {
         vaxel.cli(&call).status.success()
     });
-}
-
-fn free_port() -> u16 {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    free.local_addr().unwrap().port()
 }
 
 /// `server-everything` over Streamable HTTP; ended when dropped.

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -11,7 +10,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
-use crate::harness::{TestVaxel, text, wait_for};
+use crate::harness::{TestVaxel, free_port, text, wait_for};
 
 const PASSWORD: &str = "s3cret-of-the-test";
 
@@ -34,13 +33,11 @@ impl Cluster {
             .output()
             .unwrap();
         let found = String::from_utf8(found.stdout).unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let cluster = Self {
             dir: tempfile::tempdir().unwrap(),
             programs: PathBuf::from(found.trim()),
-            port: free.local_addr().unwrap().port(),
+            port: free_port(),
         };
-        drop(free);
         cluster.make();
         cluster.up();
         cluster.ok(

@@ -1,7 +1,7 @@
 //! The servers of the matrix, and how each does what the clients look for.
 
 use std::{
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fixture::Fixture,
-    harness::{TestVaxel, repository, wait_for},
+    harness::{TestVaxel, free_port, repository, wait_for},
 };
 
 /// One column of the table.
@@ -105,9 +105,7 @@ pub(super) fn start(vaxel: &TestVaxel, tools: &Path) -> (Vec<Server>, Running) {
 
 /// Starts a program that serves HTTP at the port in `PORT`, and waits until it listens.
 fn serve(program: &str, args: &[&str]) -> (Program, String) {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let child = Command::new(program)
         .args(args)
         .env("PORT", address.port().to_string())
