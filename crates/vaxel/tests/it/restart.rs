@@ -128,6 +128,7 @@ fn level_and_subscriptions_of_a_session_outlive_a_restart_and_its_end_does() {
         assert_eq!(ask(&other, &kept, "ping", &json!({})).status, 404);
 
         let mut stream = raw.open("GET", "/mcp", &[("mcp-session-id", &kept)], "");
+        read_until(&mut stream, ": listening");
         wait_for("the server to be told of the subscription again", || {
             let subscribed = vaxel.ok(&["call", "notes__subscribed"]);
             subscribed.contains("note://one")
