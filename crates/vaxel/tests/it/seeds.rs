@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Door, TestVaxel, echo_server};
+use crate::harness::{Door, TestVaxel, echo_server, wait_for};
 
 fn told(door: &Door, verb: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
     door.ask(verb, path, body)
@@ -69,7 +69,7 @@ fn the_ai_platform_manages_its_servers() {
     let shown = ok(&door, "GET", &path, None);
     assert_eq!(shown["runtimeStatus"]["status"], "running");
     assert!(shown["runtimeStatus"]["pid"].is_u64() && shown["runtimeStatus"]["uptime"].is_u64());
-    crate::harness::wait_for("the calls to be on record", || {
+    wait_for("the calls to be on record", || {
         let shown = ok(&door, "GET", &path, None);
         shown["stats"]["totalCalls"] == 3 && shown["server"]["lastUsedAt"].is_string()
     });
@@ -222,12 +222,14 @@ fn devq_lists_checks_and_calls_services() {
         (404, &json!("Service stripe-mcp not found"))
     );
     vaxel.ok(&["service", "stop", "context7-mcp"]);
-    let (status, answer) = told(
-        &door,
-        "POST",
-        "/api/services/context7-mcp/call",
-        Some(&call),
-    );
+    // It takes a moment after the answer.
+    let mut refused = (0, Value::Null);
+    wait_for("the stop to be felt", || {
+        let path = "/api/services/context7-mcp/call";
+        refused = told(&door, "POST", path, Some(&call));
+        refused.0 != 200
+    });
+    let (status, answer) = refused;
     assert_eq!(status, 503, "{answer}");
     assert!(
         answer["detail"]
@@ -384,12 +386,12 @@ fn a_server_that_says_no_more_that_it_lives_is_unhealthy_and_then_gone() {
         heard["expires_at"].as_str() > heard["heard_at"].as_str(),
         "{heard}"
     );
-    crate::harness::wait_for("the silence to show", || {
+    wait_for("the silence to show", || {
         let services = ok(&door, "GET", "/services", None);
         services["crypto-mcp"]["status"] == "unhealthy"
     });
     ok(&door, "POST", "/register", Some(&registration));
-    crate::harness::wait_for("it to be removed", || {
+    wait_for("it to be removed", || {
         ok(&door, "GET", "/services", None)
             .get("crypto-mcp")
             .is_none()
