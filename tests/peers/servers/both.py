@@ -24,7 +24,7 @@ FORM = {"type": "object", "properties": {"name": {"type": "string"}}, "required"
 # Longer than any client waits.
 LONGEST_S = 60
 # After each step: some SDKs lose progress that arrives together with the answer.
-PAUSE_S = 0.02
+PAUSE_S = 0.2
 
 TOOLS = {
     "echo": "Gives back what it gets",
