@@ -33,7 +33,11 @@ const REMOVED_AFTER: u32 = 3;
 
 /// Who has a lease, and when it was heard last. In memory: after a start everyone has a whole lease.
 #[derive(Debug, Default)]
-pub(crate) struct Leases(Mutex<HashMap<Id<Service>, Lease>>);
+pub(crate) struct Leases {
+    all: Mutex<HashMap<Id<Service>, Lease>>,
+    /// When they were looked at last.
+    looked_at: Mutex<Option<Timestamp>>,
+}
 
 #[derive(Debug)]
 struct Lease {
@@ -68,7 +72,7 @@ impl Leases {
         bell: &Arc<Notify>,
         now: Timestamp,
     ) {
-        let mut leases = self.0.lock();
+        let mut leases = self.all.lock();
         let Some(length) = length else {
             leases.remove(&id);
             return;
@@ -86,12 +90,12 @@ impl Leases {
     }
 
     pub(crate) fn remove(&self, id: Id<Service>) {
-        self.0.lock().remove(&id);
+        self.all.lock().remove(&id);
     }
 
     /// Why a service that should have been heard of is not well.
     pub(crate) fn silence(&self, id: Id<Service>, now: Timestamp) -> Option<String> {
-        let leases = self.0.lock();
+        let leases = self.all.lock();
         let lease = leases.get(&id).filter(|lease| lease.is_over(1, now))?;
         let length = lease.length.as_secs();
         Some(format!(
@@ -100,7 +104,7 @@ impl Leases {
     }
 
     fn renew(&self, id: Id<Service>, now: Timestamp) -> Option<Heartbeat> {
-        let mut leases = self.0.lock();
+        let mut leases = self.all.lock();
         let lease = leases.get_mut(&id)?;
         let was_silent = lease.is_over(1, now);
         lease.heard = now;
@@ -115,7 +119,13 @@ impl Leases {
 
     /// Wakes the runners of those that are silent; answers those that are to be removed.
     fn look(&self, now: Timestamp) -> Vec<Id<Service>> {
-        let leases = self.0.lock();
+        let mut leases = self.all.lock();
+        let absence = self.absence(now);
+        if !absence.is_zero() {
+            for lease in leases.values_mut() {
+                lease.heard = lease.heard.plus(absence).min(now);
+            }
+        }
         let silent = leases.values().filter(|lease| lease.is_over(1, now));
         silent
             .filter_map(|lease| lease.bell.upgrade())
@@ -124,6 +134,25 @@ impl Leases {
             .iter()
             .filter(|(_, lease)| lease.is_over(REMOVED_AFTER, now));
         gone.map(|(id, _)| *id).collect()
+    }
+
+    /// How long nobody looked who should have: Vaxel was suspended, or the clock was set. Nobody could be
+    /// heard then, so it counts as no silence.
+    fn absence(&self, now: Timestamp) -> Duration {
+        let before = self.looked_at.lock().replace(now);
+        let gap = before.map_or(Duration::ZERO, |before| now.since(before));
+        if gap > LOOK * 2 {
+            gap - LOOK
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Whether it is still to be removed: it may have been heard while others were.
+    fn is_gone(&self, id: Id<Service>, now: Timestamp) -> bool {
+        let leases = self.all.lock();
+        let lease = leases.get(&id);
+        lease.is_some_and(|lease| lease.is_over(REMOVED_AFTER, now))
     }
 }
 
@@ -156,7 +185,7 @@ impl Control {
 
     /// When a service with a lease said last that it lives.
     pub fn last_seen(&self, id: Id<Service>) -> Option<Timestamp> {
-        let leases = self.inner.context.leases.0.lock();
+        let leases = self.inner.context.leases.all.lock();
         leases.get(&id).map(|lease| lease.heard)
     }
 
@@ -175,8 +204,11 @@ pub(crate) async fn watch(control: Control, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = look.tick() => {}
         }
-        for id in control.inner.context.leases.look(control.now()) {
-            remove(&control, id).await;
+        let leases = &control.inner.context.leases;
+        for id in leases.look(control.now()) {
+            if leases.is_gone(id, control.now()) {
+                remove(&control, id).await;
+            }
         }
     }
 }
@@ -215,14 +247,34 @@ mod tests {
         assert_eq!(leases.look(at(31)), [id]);
         let renewed = leases.renew(id, at(31)).unwrap();
         assert_eq!(renewed.expires_at, at(41));
-        assert_eq!(
-            (leases.silence(id, at(41)), leases.look(at(41))),
-            (None, vec![])
-        );
+        for second in 32..=41 {
+            assert_eq!(leases.look(at(second)), []);
+        }
+        assert_eq!(leases.silence(id, at(41)), None);
         // Another length does not forget when it was heard.
         leases.set(id, Some(Duration::from_secs(5)), &bell, at(40));
         assert!(leases.silence(id, at(40)).is_some());
         leases.set(id, None, &bell, at(40));
         assert_eq!(leases.silence(id, at(99)), None);
+    }
+
+    #[test]
+    fn time_in_which_nobody_could_be_heard_is_no_silence() {
+        let (leases, bell) = (Leases::default(), Arc::new(Notify::new()));
+        let at = |seconds: u64| Timestamp::from_millis(1_000_000 + seconds * 1_000);
+        let id = Id::new(at(0));
+        leases.set(id, Some(Duration::from_secs(10)), &bell, at(0));
+        assert_eq!(leases.look(at(5)), []);
+        // Vaxel is suspended for an hour.
+        assert_eq!(leases.look(at(3_606)), []);
+        assert_eq!(leases.silence(id, at(3_606)), None);
+        // Six seconds of silence before and after it; four more, and it is told.
+        assert_eq!(leases.silence(id, at(3_610)), None);
+        assert!(leases.silence(id, at(3_611)).is_some());
+        let silent = (3_607..).find(|second| !leases.look(at(*second)).is_empty());
+        assert_eq!(silent, Some(3_631));
+        assert!(leases.is_gone(id, at(3_631)));
+        leases.renew(id, at(3_631));
+        assert!(!leases.is_gone(id, at(3_631)), "it was heard meanwhile");
     }
 }
