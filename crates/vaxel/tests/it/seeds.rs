@@ -379,8 +379,12 @@ fn a_server_that_says_no_more_that_it_lives_is_unhealthy_and_then_gone() {
     let door = Door::of(&vaxel);
     let server = DomainServer::start();
     let mut registration = server.registration();
-    registration["ttl"] = json!(1);
+    // Long enough that it is seen between its first silence and its end, three times as late.
+    registration["ttl"] = json!(5);
     ok(&door, "POST", "/register", Some(&registration));
+    let mut brief = registration.clone();
+    (brief["id"], brief["ttl"]) = (json!("brief"), json!(1));
+    ok(&door, "POST", "/register", Some(&brief));
     let heard = ok(&door, "POST", "/api/v1/services/crypto-mcp/heartbeat", None);
     assert!(
         heard["expires_at"].as_str() > heard["heard_at"].as_str(),
@@ -391,13 +395,16 @@ fn a_server_that_says_no_more_that_it_lives_is_unhealthy_and_then_gone() {
         services["crypto-mcp"]["status"] == "unhealthy"
     });
     ok(&door, "POST", "/register", Some(&registration));
-    wait_for("it to be removed", || {
-        ok(&door, "GET", "/services", None)
-            .get("crypto-mcp")
-            .is_none()
+    wait_for("its life to show", || {
+        let services = ok(&door, "GET", "/services", None);
+        services["crypto-mcp"]["status"] == "healthy"
+    });
+    wait_for("the other one to be removed", || {
+        let services = ok(&door, "GET", "/services", None);
+        services.get("brief").is_none()
     });
     let archive = ok(&door, "GET", "/api/v1/services?deleted=true", None);
-    assert_eq!(archive["items"][0]["name"], "crypto-mcp");
+    assert_eq!(archive["items"][0]["name"], "brief");
     vaxel.ok(&["service", "add", "plain", "--disabled", "--", "true"]);
     let (status, answer) = told(&door, "POST", "/api/v1/services/plain/heartbeat", None);
     assert_eq!(status, 409, "{answer}");
