@@ -175,7 +175,7 @@ pub(crate) struct Stream(Body);
 impl Stream {
     /// The next piece of it.
     pub(crate) async fn next(&mut self) -> String {
-        let next = tokio::time::timeout(Duration::from_secs(20), self.0.frame()).await;
+        let next = tokio::time::timeout(Duration::from_mins(1), self.0.frame()).await;
         let frame = next.expect("the stream went on").unwrap().unwrap();
         String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
     }

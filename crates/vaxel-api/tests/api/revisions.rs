@@ -208,7 +208,7 @@ async fn usage_adds_up_what_was_called() {
         let called = send(&home, ("POST", "/api/v1/tools/demo__echo/call"), &call).await;
         assert_eq!(called.status, StatusCode::OK, "{}", called.text());
     }
-    let counted = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+    let counted = tokio::time::timeout(std::time::Duration::from_mins(1), async {
         while get(&home, "/api/v1/usage").await["total"]["calls"] != 2 {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }

@@ -16,7 +16,7 @@ use vaxel_core::{
 
 use crate::home::{Home, demo, folder, open, open_with, reference};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn stopped(name: &str) -> Value {
     let mut draft = demo(name);

@@ -21,7 +21,7 @@ use vaxel_store::Store;
 use vaxel_supervisor::Supervisor;
 
 /// Longest wait for anything in these tests.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running control plane.
 pub(crate) struct Home {
@@ -94,8 +94,8 @@ fn settings(data: &Path, clock: &Clock) -> Config {
             notes: Vec::new(),
         },
         process: ProcessConfig {
-            start_timeout: Duration::from_secs(10),
-            drain: Duration::from_secs(1),
+            start_timeout: PATIENCE,
+            drain: PATIENCE,
             backoff: Backoff {
                 initial: Duration::from_millis(20),
                 max: Duration::from_millis(200),
@@ -120,7 +120,7 @@ fn supervisor(data: &Path) -> vaxel_supervisor::Config {
         program: env!("CARGO_BIN_EXE_vaxel-control-test-shim").into(),
         shim_args: Vec::new(),
         base_env: [("PATH".to_owned(), path)].into(),
-        start_timeout: Duration::from_secs(10),
+        start_timeout: PATIENCE,
         stop_grace: Duration::from_secs(1),
         log_dir: data.join("logs"),
         log_max_bytes: 1 << 20,

@@ -371,7 +371,7 @@ async fn the_archive_is_emptied_when_the_configuration_says_so() {
         )
         .await
         .unwrap();
-    let told = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+    let told = tokio::time::timeout(std::time::Duration::from_mins(1), async {
         loop {
             let items = feed.next().await.unwrap();
             if let Some(vaxel_control::FeedItem::Change(event)) = items.into_iter().next() {

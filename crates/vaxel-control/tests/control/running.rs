@@ -37,7 +37,7 @@ async fn a_process_is_started_measured_restarted_and_stopped() {
         .health(
             &home.admin,
             &reference("files"),
-            Some(Duration::from_secs(20)),
+            Some(Duration::from_mins(1)),
         )
         .await
         .unwrap();
@@ -74,7 +74,7 @@ async fn a_command_that_does_not_exist_is_an_error_at_once_with_its_name() {
         "command": "no-such-program-anywhere"
     } } } });
     home.create(draft).await.unwrap();
-    let wait = Some(Duration::from_secs(20));
+    let wait = Some(Duration::from_mins(1));
     let report = home
         .control
         .health(&home.admin, &reference("x"), wait)

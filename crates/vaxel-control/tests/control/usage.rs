@@ -36,7 +36,7 @@ async fn calls_are_in_the_usage_of_their_tool_their_service_and_all() {
     home.call("two__echo", json!({"message": "x"}))
         .await
         .unwrap();
-    let all = tokio::time::timeout(Duration::from_secs(20), async {
+    let all = tokio::time::timeout(Duration::from_mins(1), async {
         loop {
             let all = home.control.usage(&home.admin, None, LATELY).await.unwrap();
             if all.total.calls == 5 {

@@ -26,7 +26,7 @@ use tokio::{
 use url::Url;
 
 /// How long a test waits for something that must happen.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a server has seen so far.
 #[derive(Debug, Clone, Copy, Default)]

@@ -71,7 +71,7 @@ impl Schema {
     /// Runs statements on a connection of their own.
     pub(super) fn run(&self, texts: &str) {
         let url: DatabaseUrl = self.url().parse().expect("a URL");
-        let limit = std::time::Duration::from_secs(20);
+        let limit = std::time::Duration::from_mins(1);
         let work = || -> Result<(), Error> {
             let server = Arc::new(Server::new(&url, limit, true)?);
             Session::new(server, Role::Reader)?.run(texts)

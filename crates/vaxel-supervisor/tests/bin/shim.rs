@@ -42,7 +42,7 @@ fn run_host(args: &[String]) -> io::Result<()> {
         program: shim.into(),
         shim_args: Vec::new(),
         base_env,
-        start_timeout: Duration::from_secs(20),
+        start_timeout: Duration::from_mins(1),
         stop_grace: Duration::from_secs(1),
         log_dir: PathBuf::from(home).join("logs"),
         log_max_bytes: 1 << 20,
