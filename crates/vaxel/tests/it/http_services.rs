@@ -157,8 +157,9 @@ fn calls_are_shared_over_instances_and_go_on_without_one_of_them() {
         "type": "object", "required": ["owner"], "properties": {"owner": {"type": "string"}}}});
     let instance =
         |port: u16, weight: u16| json!({"host": "localhost", "port": port, "weight": weight});
+    // Signs of life every half minute would make it a test of patience.
     let draft = json!({"name": "shop", "spec": {"balance": "weighted", "validate": "arguments",
-        "source": {"http": {"instances": [instance(ports[0], 1), instance(ports[1], 3)],
+        "health": {"interval": "1s", "timeout": "20s"}, "source": {"http": {"instances": [instance(ports[0], 1), instance(ports[1], 3)],
             "health_path": "/health", "tools": [wallet, "who"]}}}});
     let made = raw.send("POST", "/api/v1/services", &[], &draft.to_string());
     assert_eq!(made.status, 201, "{}", made.body);
