@@ -63,6 +63,12 @@ impl TestVaxel {
         wait_for("Vaxel to answer", || {
             self.run_file().is_some() && self.cli(&["status"]).status.success()
         });
+        if self.args.iter().any(|arg| arg == "--demo") {
+            // What it offers is known a moment after it was added.
+            let ready = "/api/v1/services/demo/health?wait=30s";
+            let told = Door::of(self).ask("GET", ready, None).unwrap();
+            assert_eq!(told.1["ready"], true, "{}", told.1);
+        }
     }
 
     /// `vaxel` with these arguments, in this home and nothing else of this machine's environment.
