@@ -41,7 +41,14 @@ fn child(test: &str, dir: &Path, through: &[&str]) -> Child {
     words.push(program.as_os_str());
     Command::new(words[0])
         .args(&words[1..])
-        .args(["--ignored", "--exact", "--nocapture", test])
+        // With one thread, as on one processor, the name of the test stands before what it says.
+        .args([
+            "--ignored",
+            "--exact",
+            "--nocapture",
+            "--test-threads=2",
+            test,
+        ])
         .env(DIR, dir)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

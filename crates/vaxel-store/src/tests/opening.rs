@@ -239,7 +239,7 @@ fn a_directory_without_permission_is_refused_by_its_name() {
     let program = dir.path().join("program");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let output = Command::new(&program)
-        .args(["--ignored", "--exact", "--nocapture"])
+        .args(["--ignored", "--exact", "--nocapture", "--test-threads=2"])
         .arg("tests::opening::child_opens_a_directory_without_permission")
         .env(DIR, &closed)
         .uid(65_534)
