@@ -394,7 +394,11 @@ async fn readers_are_bounded_and_one_that_takes_nothing_loses_its_place() {
     // Its place is free as soon as somebody looks.
     let third = tokio::time::timeout(PATIENCE, async {
         loop {
-            match home.control.follow(&home.admin, templates(Some(begin))).await {
+            match home
+                .control
+                .follow(&home.admin, templates(Some(begin)))
+                .await
+            {
                 Ok((reader, _)) => return reader,
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }

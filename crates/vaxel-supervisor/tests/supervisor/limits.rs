@@ -103,7 +103,10 @@ async fn a_tree_with_too_many_processes_is_killed_and_says_so() {
     let count = reason.strip_prefix("killed: ").unwrap_or_default();
     let count = count.strip_suffix(" processes, limit 8");
     let count: Option<u32> = count.and_then(|count| count.parse().ok());
-    assert!(count.is_some_and(|count| (9..=13).contains(&count)), "{reason}");
+    assert!(
+        count.is_some_and(|count| (9..=13).contains(&count)),
+        "{reason}"
+    );
     until("nothing is left", || home.living().is_empty()).await;
 }
 
