@@ -48,6 +48,7 @@ mod instance;
 mod needs;
 mod offer;
 pub(crate) mod preflight;
+mod proof; // does a new generation do what it should
 mod report;
 mod surroundings; // is all well around the service
 mod target;
@@ -205,30 +206,36 @@ impl Runner {
         self.bell = self.context.board.follow(&wanted.resource.spec.depends_on);
         let before = std::mem::replace(&mut self.current, wanted);
         let was_resting = self.crew.bell().is_some();
-        if restart || action == Action::Replace || self.idle_after().is_none() {
+        let anew = restart || action == Action::Replace || self.is_judged_anew(&before);
+        if anew || self.idle_after().is_none() {
             self.crew.rouse();
         }
         self.idle.stir(Instant::now());
         self.crew.rename(&self.current.resource);
         self.adopt_health(&before.resource.spec);
         self.keep_lease();
-        if restart || action == Action::Replace {
+        if anew {
             // Whoever asks for new instances asks for new attempts, too.
             self.attempts.clear();
-        }
-        if restart || action == Action::Replace {
+            self.crew.doubt();
             self.crew.renew(self.context.clock.now());
         }
         if restart {
             self.crew.dismiss_all();
         }
         // After a restart nothing begins before everything has ended: see `seat_left`.
-        if action == Action::Replace || (restart && self.crew.is_empty()) {
+        if (anew && !restart) || action == Action::Replace || (restart && self.crew.is_empty()) {
             self.prepare(Duration::ZERO);
         } else if was_resting {
             self.start_if_none();
         }
         self.publish();
+    }
+
+    /// Whether what should have taken over and did not is to be held against something else now.
+    fn is_judged_anew(&self, before: &Wanted) -> bool {
+        let now = &self.current.resource.spec.health.functional;
+        before.resource.spec.health.functional != *now && !self.crew.has_taken_over()
     }
 
     /// Checks what is wanted, after a while; what comes of it is [`Self::checked`].
@@ -332,6 +339,7 @@ impl Runner {
             reports: self.reports.clone(),
             stop,
             watched,
+            gate: self.crew.gate(),
             attempts: Arc::clone(attempts),
         };
         let task = self.tasks.spawn(instance.run(failures));

@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A failure of one request. Crates with richer errors convert into it at their edge.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +77,7 @@ impl Failure {
 }
 
 /// One problem of an input.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Issue {
     /// Where: a key path such as `source.process.command` or `limits.timeout`.
     pub path: String,

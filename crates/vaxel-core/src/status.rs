@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{lifecycle::Lifecycle, time::Timestamp};
+use crate::{failure::Issue, lifecycle::Lifecycle, time::Timestamp};
 
 /// What we see of an instance or, as the best of its instances, of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -68,6 +68,9 @@ pub struct ServiceStatus {
     /// Why it is not active or healthy, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What is wrong with what is wanted, each with its place, as far as a place can be named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issues: Vec<Issue>,
     /// Since when `lifecycle` holds.
     #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
@@ -103,6 +106,7 @@ impl ServiceStatus {
             lifecycle,
             health: Health::Unknown,
             reason: None,
+            issues: Vec::new(),
             since: now,
             tools: 0,
             prompts: 0,

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use vaxel_core::{
     call::Door,
+    catalog::Catalog,
     failure::{Failure, Kind},
     id::{Id, Service},
     principal::Principal,
@@ -37,6 +38,9 @@ pub struct ToolCheck {
     pub arguments: Bytes,
     /// Longest wait for the answer.
     pub timeout: Duration,
+    /// What an instance offers that is in no snapshot yet; `None` when it is as its service shows. Nobody
+    /// else calls such an instance, so that the check takes no place among the calls of its service.
+    pub catalog: Option<Arc<Catalog>>,
 }
 
 /// What a [`ToolCheck`] came to.
@@ -57,7 +61,13 @@ pub(crate) async fn call(
     let snapshot = shared.snapshot.load_full();
     let gone = || Failure::new(Kind::UnknownService, "The service is not here any more");
     let shard = snapshot.shard(check.service).ok_or_else(gone)?;
-    let offer = shard.offers.tool(&check.tool).ok_or_else(|| {
+    let own = check.catalog.as_deref();
+    let own = own.map(|catalog| shard.offers.tool_in(catalog, &check.tool, &shard.name));
+    let offer = match &own {
+        Some(own) => own.as_ref(),
+        None => shard.offers.tool(&check.tool),
+    };
+    let offer = offer.ok_or_else(|| {
         let detail = format!("`{}` offers no tool `{}`", shard.name, check.tool);
         Failure::new(Kind::UnknownTool, detail)
     })?;
@@ -65,7 +75,10 @@ pub(crate) async fn call(
     let route = Route::to_tool(shard, offer, false);
     let authorized = authorize::check(&principal, route, (None, shared.clock.now()));
     let authorized = authorized.map_err(|denied| authorize::unknown(denied, gone))?;
-    let _place = admit::beside(shard, &shared.tunables.load())?;
+    let _place = match own {
+        Some(_) => None,
+        None => Some(admit::beside(shard, &shared.tunables.load())?),
+    };
     let request = tool_request(&offer.own_json, &check.arguments)?;
     let route = authorized.get();
     let arrival = Arrival {

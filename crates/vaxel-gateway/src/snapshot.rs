@@ -577,6 +577,19 @@ impl Offers {
         Some(*self.tools_by_name.get(own)? as usize)
     }
 
+    /// The tool `own` of another catalog of the service, as far as it would be shown.
+    pub(crate) fn tool_in(
+        &self,
+        catalog: &Catalog,
+        own: &str,
+        service: &ServiceName,
+    ) -> Option<Offer> {
+        let item = catalog.tools.iter().find(|item| *item.key == *own)?;
+        // Nobody calls it by an exposed name.
+        let offer = || tool_offer(item, service, usize::MAX);
+        self.filter.admits(own).then(offer).flatten()
+    }
+
     /// The prompt with the service's own name `own`.
     pub(crate) fn prompt(&self, own: &str) -> Option<&Offer> {
         self.prompts.get(*self.prompts_by_name.get(own)? as usize)

@@ -151,7 +151,7 @@ impl<'a> Checkup<'a> {
         for check in &spec.functional {
             let context = &self.instance.context;
             let look = functional::look(
-                (&context.gateway, self.link),
+                (&context.gateway, self.link, None),
                 self.instance.resource.id,
                 (check, self.rules.timeout),
                 &mut self.schemas,

@@ -21,6 +21,7 @@ use vaxel_supervisor::ProcessHandle;
 
 use super::{
     offer::{same_offer, server_name},
+    proof::Gate,
     report::{News, Seat},
     watched::Watched,
 };
@@ -31,6 +32,8 @@ pub(super) struct Crew {
     /// It is started here, and not elsewhere.
     is_own: bool,
     generation: u32,
+    /// Of what is wanted now.
+    gate: Gate,
     members: BTreeMap<Seat, Member>,
     check: Check,
     catalog: Option<Arc<Catalog>>,
@@ -48,7 +51,7 @@ enum Check {
     /// It can be started, and was.
     Passed,
     /// It cannot, for these reasons.
-    Refused(String),
+    Refused(Vec<Issue>),
 }
 
 struct Member {
@@ -58,6 +61,8 @@ struct Member {
     stop: CancellationToken,
     /// Starting it again and again does not help.
     hopeless: bool,
+    /// What it does not do that it should, so that it may not serve.
+    issues: Vec<Issue>,
     /// It answered, or failed, at least once.
     tried: bool,
     /// It is not wanted any more.
@@ -84,6 +89,7 @@ impl Crew {
             filter: resource.spec.tools.clone(),
             is_own: resource.spec.runs_on_host(),
             generation: 0,
+            gate: Gate::default(),
             members: BTreeMap::new(),
             check: Check::Pending,
             catalog,
@@ -120,9 +126,23 @@ impl Crew {
 
     /// What is wanted cannot be started, for all these reasons. What runs goes on.
     pub(super) fn refuse(&mut self, issues: Vec<Issue>, now: Timestamp) {
-        let sentences: Vec<String> = issues.into_iter().map(|issue| issue.message).collect();
-        self.check = Check::Refused(sentences.join("; "));
+        self.check = Check::Refused(issues);
         self.move_to(Lifecycle::Error, now);
+    }
+
+    /// What new instances have to pass before they serve.
+    pub(super) fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// What comes next has to prove itself.
+    pub(super) fn doubt(&mut self) {
+        self.gate = Gate::default();
+    }
+
+    /// Whether what is wanted serves, or did.
+    pub(super) fn has_taken_over(&self) -> bool {
+        self.gate.is_open()
     }
 
     /// Whether the newest generation serves alone.
@@ -161,6 +181,7 @@ impl Crew {
             process: None,
             stop,
             hopeless: false,
+            issues: Vec::new(),
             tried: false,
             dismissed: false,
             watched,
@@ -240,6 +261,7 @@ impl Crew {
                 status.health = member.watched.health();
                 status.started_at.get_or_insert(now);
                 (member.hopeless, member.tried) = (false, true);
+                member.issues.clear();
                 self.status.era = Some(era_name(link.era()).to_owned());
                 self.status.revision = Some(link.revision().as_str().to_owned());
                 member.link = Some(link);
@@ -265,6 +287,7 @@ impl Crew {
                 };
                 (status.pid, status.started_at) = (None, None);
                 status.last_error = Some(setback.reason);
+                member.issues = setback.issues;
                 status.next_start_at = setback.next_start_at;
                 (member.hopeless, member.tried) = (over, true);
                 (member.link, member.process) = (None, None);
@@ -301,6 +324,7 @@ impl Crew {
         let alone = others.all(|(seat, one)| seat.generation == newest || one.dismissed);
         let decided = matches!(self.check, Check::Passed) && !self.is_asleep();
         if decided && serves && alone {
+            self.gate.open();
             self.move_to(Lifecycle::Active, now);
         } else if decided && hopeless {
             self.move_to(Lifecycle::Error, now);
@@ -354,13 +378,24 @@ impl Crew {
             .filter(|one| one.status.health != Health::Healthy)
             .find_map(|one| one.status.last_error.clone());
         let reason = match &self.check {
-            Check::Refused(refusal) => Some(refusal.clone()),
+            Check::Refused(issues) => Some(sentences(issues)),
             Check::Pending | Check::Passed => {
                 let outside = silence.or(lack).map(str::to_owned);
                 reason.or(outside)
             }
         };
+        let issues = match &self.check {
+            Check::Refused(issues) => issues.clone(),
+            Check::Pending | Check::Passed => {
+                let found = self.active().map(|one| &one.issues);
+                found
+                    .max_by_key(|issues| issues.len())
+                    .cloned()
+                    .unwrap_or_default()
+            }
+        };
         let status = &mut self.status;
+        status.issues = if asleep { Vec::new() } else { issues };
         let worth_it = status.health != Health::Healthy || status.lifecycle == Lifecycle::Error;
         status.reason = reason.filter(|_| worth_it && !asleep);
         if let Some(after) = resting.filter(|_| !asleep) {
@@ -479,6 +514,12 @@ impl Crew {
 /// What callers read of a service that was stopped on purpose.
 pub(crate) fn stopped(name: &ServiceName) -> String {
     format!("it is stopped; `vaxel service start {name}` starts it")
+}
+
+/// The issues as one sentence.
+pub(super) fn sentences(issues: &[Issue]) -> String {
+    let sentences: Vec<&str> = issues.iter().map(|issue| &*issue.message).collect();
+    sentences.join("; ")
 }
 
 const fn era_name(era: Era) -> &'static str {

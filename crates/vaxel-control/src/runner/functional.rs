@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::task::spawn_blocking;
 use vaxel_core::{
+    catalog::Catalog,
     failure::Kind,
     health::{check::Finding, expect::ToolAnswer, spec::FunctionalCheck},
     id::{Id, Service},
@@ -24,9 +25,9 @@ struct Compiled {
     schema: Result<Option<Arc<Schema>>, String>,
 }
 
-/// Calls the tool once on `link`.
+/// Calls the tool once on `link`, which offers `catalog` where its service does not show that yet.
 pub(super) async fn look(
-    (gateway, link): (&Gateway, &Link),
+    (gateway, link, catalog): (&Gateway, &Link, Option<&Arc<Catalog>>),
     service: Id<Service>,
     (check, timeout): (&FunctionalCheck, Duration),
     schemas: &mut Schemas,
@@ -38,6 +39,7 @@ pub(super) async fn look(
         tool: tool.clone(),
         arguments: Bytes::from(arguments),
         timeout,
+        catalog: catalog.cloned(),
     };
     let reply = match gateway.check(link, call).await {
         Ok(reply) => reply,

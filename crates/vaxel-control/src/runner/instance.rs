@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
     catalog::Catalog,
-    failure::Failure,
+    failure::{Failure, Issue},
     health::{
         check::{Finding, Kind},
         recovery::Attempts,
@@ -26,6 +26,8 @@ use vaxel_supervisor::{LogLine, ProcessHandle, Stream};
 use super::{
     Context,
     attend::Attendant,
+    crew::sentences,
+    proof::{Gate, prove},
     report::{News, Report, Seat, Setback},
     target,
     watched::Watched,
@@ -48,6 +50,8 @@ pub(crate) struct Instance {
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) stop: CancellationToken,
     pub(crate) watched: Watched,
+    /// Whether it may serve without a proof.
+    pub(super) gate: Gate,
     /// What was tried to mend the replica, whichever instance it was.
     pub(crate) attempts: Arc<Mutex<Attempts>>,
 }
@@ -65,6 +69,8 @@ pub(super) enum End {
     Stopped,
     /// It failed or was lost; `hopeless` when another try cannot do better.
     Lost { reason: String, hopeless: bool },
+    /// It answered, and does not do what it should before it serves.
+    Unfit { reason: String, issues: Vec<Issue> },
     /// It is to be made anew at once, since it does not do what it should.
     Renew { reason: String },
 }
@@ -115,7 +121,7 @@ impl Instance {
                 Ok(open) => self.attend(open).await,
                 Err(end) => end,
             };
-            let (reason, hopeless) = match end {
+            let setback = match end {
                 End::Stopped => return,
                 End::Renew { reason } => {
                     tracing::warn!(
@@ -125,21 +131,26 @@ impl Instance {
                     restarts += 1;
                     continue;
                 }
-                End::Lost { reason, hopeless } => (reason, hopeless),
+                End::Lost { reason, hopeless } => (reason, hopeless, Vec::new()),
+                End::Unfit { reason, issues } => (reason, false, issues),
             };
             if begun.elapsed() >= self.context.config.process.backoff.reset_after {
                 failures = 0;
             }
             failures = failures.saturating_add(1);
             restarts += 1;
-            if !self.recover(reason, hopeless, failures).await {
+            if !self.recover(setback, failures).await {
                 return;
             }
         }
     }
 
     /// Reports the setback and waits for the next try; false when there is none.
-    async fn recover(&self, reason: String, hopeless: bool, failures: u32) -> bool {
+    async fn recover(
+        &self,
+        (reason, hopeless, issues): (String, bool, Vec<Issue>),
+        failures: u32,
+    ) -> bool {
         let settings = &self.context.config.process;
         let hopeless =
             hopeless || settings.backoff.is_crash_loop(failures) || !settings.auto_restart;
@@ -156,8 +167,10 @@ impl Instance {
             "an instance is not there: {reason}"
         );
         self.tell(News::Down(Setback {
+            // It is tried again as soon as others are, and wrong from the first time.
+            hopeless: hopeless || !issues.is_empty(),
             reason,
-            hopeless,
+            issues,
             next_start_at,
         }))
         .await;
@@ -239,8 +252,13 @@ impl Instance {
                 let exited = exit.is_ok();
                 let reason = match (end, exit) {
                     (End::Stopped, _) => return Err(End::Stopped.into()),
-                    (End::Lost { .. } | End::Renew { .. }, Ok(exit)) => exit.to_string(),
-                    (End::Lost { reason, .. } | End::Renew { reason }, Err(_)) => reason,
+                    (_, Ok(exit)) => exit.to_string(),
+                    (
+                        End::Lost { reason, .. }
+                        | End::Unfit { reason, .. }
+                        | End::Renew { reason },
+                        Err(_),
+                    ) => reason,
                 };
                 let end = End::lost(self.with_last_words(&reason, Some(&handle)));
                 Err(Unopened { end, exited })
@@ -277,7 +295,7 @@ impl Instance {
         }
     }
 
-    /// Watches an instance that answered until it is lost or not wanted any more.
+    /// Sees whether an instance that answered may serve, and watches it until it is lost or not wanted.
     async fn attend(&self, open: Open) -> End {
         let Open {
             link,
@@ -285,32 +303,18 @@ impl Instance {
             catalog,
         } = open;
         self.answered();
-        self.tell(News::Up {
-            link: link.clone(),
-            catalog,
-        })
-        .await;
         let attendant = Attendant {
             instance: self,
             link: &link,
             process: process.as_ref(),
         };
-        let end = match attendant.until_end().await {
-            End::Lost { reason, hopeless } => {
+        let end = match self.prove(&link, &catalog).await {
+            Ok(()) => self.serve(&attendant, catalog).await,
+            Err(End::Unfit { reason, issues }) => {
                 let reason = self.with_last_words(&reason, process.as_ref());
-                self.tell(News::Parted(reason.clone())).await;
-                End::Lost { reason, hopeless }
+                End::Unfit { reason, issues }
             }
-            End::Renew { reason } => {
-                let reason = self.with_last_words(&reason, process.as_ref());
-                self.tell(News::Parted(reason.clone())).await;
-                attendant.drain().await;
-                End::Renew { reason }
-            }
-            End::Stopped => {
-                attendant.drain().await;
-                End::Stopped
-            }
+            Err(end) => end,
         };
         // A peer that does not take part in the polite end is left after a while.
         let _ = timeout(CLOSE_WITHIN, link.close()).await;
@@ -319,6 +323,46 @@ impl Instance {
             process.stop().await;
         }
         end
+    }
+
+    /// Whether it may serve.
+    async fn prove(&self, link: &Link, catalog: &Arc<Catalog>) -> Result<(), End> {
+        let proved = tokio::select! {
+            () = self.stop.cancelled() => return Err(End::Stopped),
+            // On the heap while it lasts.
+            proved = Box::pin(prove(self, link, catalog)) => proved,
+        };
+        proved.map_err(|issues| End::Unfit {
+            reason: sentences(&issues),
+            issues,
+        })
+    }
+
+    /// Has it serve until it is lost or not wanted any more.
+    async fn serve(&self, attendant: &Attendant<'_>, catalog: Arc<Catalog>) -> End {
+        let (link, process) = (attendant.link, attendant.process);
+        self.tell(News::Up {
+            link: link.clone(),
+            catalog,
+        })
+        .await;
+        match attendant.until_end().await {
+            End::Lost { reason, hopeless } => {
+                let reason = self.with_last_words(&reason, process);
+                self.tell(News::Parted(reason.clone())).await;
+                End::Lost { reason, hopeless }
+            }
+            End::Renew { reason } => {
+                let reason = self.with_last_words(&reason, process);
+                self.tell(News::Parted(reason.clone())).await;
+                attendant.drain().await;
+                End::Renew { reason }
+            }
+            end @ (End::Stopped | End::Unfit { .. }) => {
+                attendant.drain().await;
+                end
+            }
+        }
     }
 
     /// Takes note that it gave its first real answers.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vaxel_core::{catalog::Catalog, status::Health, time::Timestamp};
+use vaxel_core::{catalog::Catalog, failure::Issue, status::Health, time::Timestamp};
 use vaxel_gateway::Link;
 use vaxel_supervisor::ProcessHandle;
 
@@ -52,6 +52,8 @@ pub(crate) enum News {
 pub(crate) struct Setback {
     /// A sentence for people, with the last words of the process.
     pub(crate) reason: String,
+    /// What it does not do that it should, and may not serve for; see [`super::proof`].
+    pub(crate) issues: Vec<Issue>,
     /// Starting it again and again does not help, or is not wanted.
     pub(crate) hopeless: bool,
     /// When it is tried again, if ever.

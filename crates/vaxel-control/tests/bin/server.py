@@ -15,7 +15,8 @@
     server.py lie FILE           answers, but its tool `greet` says something else while FILE is there;
                                  counts its starts in FILE.starts and the calls of `greet` in FILE.calls,
                                  by bytes
-    server.py lie-once FILE      the same, but lies always, if it is the first that makes FILE
+    server.py lie-once FILE      the same, but lies from its second call on, if it is the first that
+                                 makes FILE
     server.py typed TYPE         answers, and promises structured content of TYPE from `greet`, which
                                  gives {"n": 1}
     server.py shout              writes to standard error, then exits with code 7
@@ -76,7 +77,8 @@ def result_of(method, params):
                 count("calls")
                 text = "goodbye" if os.path.exists(sys.argv[2]) else text
             if mode == "lie-once" and lies:
-                text = "goodbye"
+                text = "goodbye" if told else text
+                told.append(text)
             if mode == "typed":
                 return {"content": [], "structuredContent": {"n": 1}}
         return {"content": [{"type": "text", "text": text}]}
@@ -96,6 +98,7 @@ if mode == "touchy":
 if mode == "lie":
     count("starts")
 
+told = []
 lies = False
 if mode == "lie-once":
     try:

@@ -27,7 +27,8 @@ pub struct HealthSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fall: Option<u32>,
     /// Tools that are called to see whether they do what they should, at most 16. They must be free of
-    /// effects: each is called at every check of every instance.
+    /// effects: each is called at every check of every instance, and before a new revision takes over,
+    /// which it does once they all pass.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub functional: Vec<FunctionalCheck>,
     /// What calls and processes may cost before the service counts as degraded.
