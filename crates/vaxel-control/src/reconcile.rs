@@ -252,6 +252,7 @@ impl Reconciler {
         let seen = Seen {
             name: resource.name.clone(),
             version: resource.version,
+            revision: resource.revision,
             status,
             catalog: None,
             watched: Vec::new(),

@@ -200,6 +200,8 @@ pub(crate) async fn sweep(
         let before = ago(&clock, health);
         let healths = || store.trim_health(before, SWEEP_STEP);
         delete_all("changes of health", healths, &stop).await;
+        let transitions = || store.trim_transitions(before, SWEEP_STEP);
+        delete_all("audited transitions", transitions, &stop).await;
         if let Err(error) = store.forget_sessions(ago(&clock, session::LIFE)).await {
             tracing::warn!(%error, "what is kept of old sessions could not be deleted");
         }

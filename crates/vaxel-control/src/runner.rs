@@ -529,6 +529,7 @@ impl Runner {
         let seen = Seen {
             name: resource.name.clone(),
             version: resource.version,
+            revision: resource.revision,
             status: self.crew.status(),
             catalog: self.crew.last_catalog(),
             watched: self.crew.watched().chain(around).cloned().collect(),

@@ -40,6 +40,8 @@ pub(crate) struct Seen {
     pub(crate) name: ServiceName,
     /// The version of the stored service that this is about.
     pub(crate) version: u64,
+    /// The revision of it.
+    pub(crate) revision: u64,
     pub(crate) status: ServiceStatus,
     /// What it offered when it was last asked.
     pub(crate) catalog: Option<Arc<Catalog>>,

@@ -1,7 +1,7 @@
-//! What services go through by themselves, on its way to the feed.
+//! What services go through by themselves, on its way to the feed and the audit.
 //!
 //! The board notes every difference; a task writes them, many in one transaction. What happens to a
-//! service within one gathering is one event, so that ten thousand services that start are a few
+//! service within one gathering is one event (and a line of the audit for each step), so that ten thousand services that start are a few
 //! hundred writes and what waits is bounded by the number of services.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -15,7 +15,7 @@ use vaxel_core::{
     lifecycle::Lifecycle,
     time::{Clock, Timestamp},
 };
-use vaxel_store::{Happening, Store};
+use vaxel_store::{Happening, Step, Store};
 
 use crate::{feed::Feed, status::Seen};
 
@@ -25,8 +25,8 @@ const GATHER: Duration = Duration::from_millis(50);
 const BATCH: usize = 1_000;
 /// Pause after a store that refused.
 const AGAIN: Duration = Duration::from_secs(1);
-/// States that one event names; the oldest of more are left out.
-const VIA_MAX: usize = 32;
+/// States that one event names, and lines of the audit that belong to it; the oldest of more are left out.
+const STEPS_MAX: usize = 32;
 
 /// What was noted and is not written yet.
 #[derive(Debug, Default)]
@@ -38,10 +38,18 @@ pub(crate) struct Transitions {
 #[derive(Debug)]
 struct Pending {
     name: String,
-    /// Where it began.
+    steps: Vec<Arrow>,
+    reason: Option<String>,
+}
+
+/// One arrow of the diagram that a service went along.
+#[derive(Debug)]
+struct Arrow {
+    at: Timestamp,
+    /// What was wanted then.
+    revision: u64,
     from: Lifecycle,
-    /// Every state since.
-    via: Vec<Lifecycle>,
+    to: Lifecycle,
     reason: Option<String>,
 }
 
@@ -50,7 +58,7 @@ impl Transitions {
     pub(crate) fn note(&self, id: Id<Service>, before: Option<&Seen>, now: &Seen) {
         let to = now.status.lifecycle;
         // What rests from the start on is no news.
-        let from = match before {
+        let mut from = match before {
             Some(before) => before.status.lifecycle,
             None if to == Lifecycle::Inactive => return,
             None => Lifecycle::Draft,
@@ -61,17 +69,23 @@ impl Transitions {
         let mut all = self.pending.lock();
         let pending = all.entry(id).or_insert_with(|| Pending {
             name: String::new(),
-            from,
-            via: Vec::new(),
+            steps: Vec::new(),
             reason: None,
         });
         pending.name = now.name.to_string();
         pending.reason.clone_from(&now.status.reason);
-        pending
-            .via
-            .extend(from.path(to).unwrap_or_else(|| vec![to]));
-        let surplus = pending.via.len().saturating_sub(VIA_MAX);
-        pending.via.drain(..surplus);
+        for next in from.path(to).unwrap_or_else(|| vec![to]) {
+            pending.steps.push(Arrow {
+                at: now.status.since,
+                revision: now.revision,
+                from,
+                to: next,
+                reason: now.status.reason.clone().filter(|_| next == to),
+            });
+            from = next;
+        }
+        let surplus = pending.steps.len().saturating_sub(STEPS_MAX);
+        pending.steps.drain(..surplus);
         drop(all);
         self.bell.notify_one();
     }
@@ -86,22 +100,33 @@ impl Transitions {
 fn event(id: Id<Service>, pending: Pending, at: Timestamp) -> Option<Happening> {
     let Pending {
         name,
-        from,
-        mut via,
+        steps,
         reason,
     } = pending;
-    let to = via.pop()?;
-    let mut detail = json!({ "from": from, "via": via, "to": to });
+    let (first, last) = (steps.first()?, steps.last()?);
+    let via: Vec<Lifecycle> = steps.iter().skip(1).map(|step| step.from).collect();
+    let mut detail = json!({ "from": first.from, "via": via, "to": last.to });
     if let Some(reason) = reason {
         detail["reason"] = reason.into();
     }
+    let steps = steps.into_iter().map(|arrow| {
+        let mut detail = json!({ "from": arrow.from, "to": arrow.to });
+        if let Some(reason) = arrow.reason {
+            detail["reason"] = reason.into();
+        }
+        Step {
+            at: arrow.at,
+            revision: arrow.revision,
+            detail,
+        }
+    });
     Some(Happening {
         at,
         action: "service.lifecycle",
-        target_kind: "service",
-        target_id: id.to_string(),
-        target_name: name,
+        service: id,
+        name,
         detail,
+        steps: steps.collect(),
     })
 }
 

@@ -42,6 +42,12 @@ static NEWEST: Stmt = Stmt::new(
      FROM audit WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
 );
 
+// An index holds these lines alone: see the step of the schema.
+static TRIM: Stmt = Stmt::new(
+    "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit \
+     WHERE action = 'service.lifecycle' AND at < $1 ORDER BY at LIMIT $2)",
+);
+
 pub(crate) fn append(tx: &mut Tx<'_>, line: &AuditLine) -> Result<(), Error> {
     let values = values![
         line.at,
@@ -61,6 +67,15 @@ impl Store {
     /// Writes a line about something that changes no resource.
     pub async fn audit(&self, line: AuditLine) -> Result<(), Error> {
         self.write("audit", move |tx| append(tx, &line)).await
+    }
+
+    /// Deletes up to `step` of the lines from before `before` about what services went through by
+    /// themselves; returns how many. What people did stays. Call it until it returns 0.
+    pub async fn trim_transitions(&self, before: Timestamp, step: u32) -> Result<usize, Error> {
+        self.write("trim_transitions", move |tx| {
+            tx.execute(&TRIM, &values![before, i64::from(step)])
+        })
+        .await
     }
 
     /// The newest lines, newest first; of those before number `before`, when it is given.
@@ -93,4 +108,4 @@ impl Store {
 }
 
 #[cfg(test)]
-pub(crate) static STATEMENTS: &[&Stmt] = &[&APPEND, &NEWEST];
+pub(crate) static STATEMENTS: &[&Stmt] = &[&APPEND, &NEWEST, &TRIM];

@@ -45,7 +45,7 @@ pub use counts::TransactionStats;
 pub use error::Error;
 pub use health::{Digests, HealthChange, HealthRow};
 pub use key::KeyRow;
-pub use outbox::{Event, Happening};
+pub use outbox::{Event, Happening, Step};
 pub use postgres::{DatabaseUrl, InvalidUrl};
 pub use restore::{Lines, Restoring, restore};
 pub use revision::{LabelRow, RevisionRow};

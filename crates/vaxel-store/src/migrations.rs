@@ -121,6 +121,10 @@ CREATE TABLE templates (
     created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, deleted_at BIGINT
 );
 ",
+    // What services went through by themselves is audited and, other than what people did, not kept for ever.
+    "
+CREATE INDEX audit_of_lifecycles ON audit (at) WHERE action = 'service.lifecycle';
+",
 ];
 
 /// Steps of `records.db`.

@@ -2,10 +2,17 @@
 //! resumes from a number and misses nothing.
 
 use serde_json::Value;
-use vaxel_core::{audit::AuditLine, principal::Principal, time::Timestamp};
+use vaxel_core::{
+    audit::AuditLine,
+    id::{Id, Service},
+    principal::Principal,
+    time::Timestamp,
+};
 
 use crate::{
+    audit,
     error::Error,
+    revision,
     service::to_json,
     stmt::{Row, Stmt, values},
     store::Store,
@@ -35,20 +42,32 @@ pub struct Event {
     pub detail: String,
 }
 
-/// Something that happened by itself: in the feed, not in the audit.
+/// Something that a service went through by itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Happening {
     /// When.
     pub at: Timestamp,
     /// What.
     pub action: &'static str,
-    /// `service`, …
-    pub target_kind: &'static str,
-    /// Id of the target.
-    pub target_id: String,
-    /// Name of the target.
-    pub target_name: String,
+    /// The service.
+    pub service: Id<Service>,
+    /// Its name.
+    pub name: String,
     /// More about it; never a secret value.
+    pub detail: Value,
+    /// What it consists of, each with its line in the audit.
+    pub steps: Vec<Step>,
+}
+
+/// A part of a [`Happening`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// When.
+    pub at: Timestamp,
+    /// What was wanted of the service at that time.
+    pub revision: u64,
+    /// An object with more about it; never a secret value. It gets the revision and, as far as it is known,
+    /// its author.
     pub detail: Value,
 }
 
@@ -101,23 +120,30 @@ impl Store {
         Ok(last.flatten().unwrap_or(0))
     }
 
-    /// Writes what happened by itself into the feed, all in one transaction.
+    /// Writes what happened by itself into the feed, and each step of it into the audit, all in one
+    /// transaction. Vaxel itself did it; whose revision led to it stands in the detail of the steps.
     pub async fn append_changes(&self, happened: Vec<Happening>) -> Result<(), Error> {
         self.write("append_changes", move |tx| {
             let system = Principal::system();
-            let mut append = tx.prepare(&APPEND)?;
             for one in &happened {
-                let values = values![
-                    one.at,
-                    one.action,
-                    one.target_kind,
-                    one.target_id.as_str(),
-                    one.target_name.as_str(),
-                    &*system.name,
-                    None::<&str>,
-                    to_json(&one.detail)?,
-                ];
-                append.put(&values)?;
+                let target = ("service", one.service.to_string(), one.name.clone());
+                let mut line = AuditLine::new(one.at, &system, one.action, target);
+                line.detail = one.detail.clone();
+                append(tx, &line)?;
+                let mut known = None;
+                for step in &one.steps {
+                    let author = match known.take() {
+                        Some((revision, author)) if revision == step.revision => author,
+                        _ => revision::author(tx, one.service, step.revision)?,
+                    };
+                    (line.at, line.detail) = (step.at, step.detail.clone());
+                    line.detail["revision"] = step.revision.into();
+                    if let Some(author) = &author {
+                        line.detail["author"] = author.as_str().into();
+                    }
+                    audit::append(tx, &line)?;
+                    known = Some((step.revision, author));
+                }
             }
             Ok(())
         })

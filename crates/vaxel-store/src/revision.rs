@@ -70,6 +70,8 @@ static PAGE: Stmt = Stmt::new(columns!(
     "AND revision < $2 ORDER BY revision DESC LIMIT $3"
 ));
 static GET: Stmt = Stmt::new(columns!("AND revision = $2"));
+static AUTHOR: Stmt =
+    Stmt::new("SELECT author FROM revisions WHERE service = $1 AND revision = $2");
 static HAS: Stmt = Stmt::new("SELECT revision FROM revisions WHERE service = $1 AND revision = $2");
 static VERSION: Stmt = Stmt::new("SELECT version FROM services WHERE id = $1");
 static LABELS: Stmt =
@@ -109,6 +111,15 @@ pub(crate) fn keep(
         service.updated_at,
     ];
     tx.put(&ADD, &values)
+}
+
+/// Who wanted what a revision says, when it is still there.
+pub(crate) fn author(
+    tx: &mut Tx<'_>,
+    service: Id<Service>,
+    revision: u64,
+) -> Result<Option<String>, Error> {
+    tx.find(&AUTHOR, &values![service, revision], |row| row.text(0))
 }
 
 /// Forgets every revision of a service.
@@ -246,6 +257,7 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &ADD,
     &PAGE,
     &GET,
+    &AUTHOR,
     &HAS,
     &VERSION,
     &LABELS,

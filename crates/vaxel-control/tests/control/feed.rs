@@ -11,8 +11,10 @@ use vaxel_core::{
     lifecycle::Lifecycle,
     principal::{Permission, Permissions, Principal, Proof},
     role::BuiltIn,
+    service::ServiceDraft,
     template::Template,
 };
+use vaxel_store::Store;
 
 use crate::home::{Home, demo, folder, open, open_with, reference};
 
@@ -177,6 +179,48 @@ async fn what_services_go_through_is_told_with_every_state() {
         }
     }
     home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_services_go_through_is_audited_with_whose_change_led_to_it() {
+    let folder = folder();
+    let home = open(folder.path()).await;
+    let someone = Principal {
+        name: "someone".into(),
+        ..Principal::system()
+    };
+    let draft = ServiceDraft::from_json(&demo("demo")).unwrap();
+    let create = Change::CreateService(Box::new(draft));
+    home.control.submit(&someone, create).await.unwrap();
+    home.wait_for("demo", Lifecycle::Active).await;
+    let stop = Change::StopService(reference("demo"));
+    home.submit(stop).await.unwrap();
+    home.wait_for("demo", Lifecycle::Inactive).await;
+    home.control.stop().await;
+    drop(home);
+
+    let store = Store::open(&vaxel_store::Config::new(folder.path().join("data"))).unwrap();
+    let lines = store.audit_lines(100, None).await.unwrap();
+    let of_states = lines
+        .iter()
+        .rev()
+        .filter(|line| line.action == "service.lifecycle");
+    let mut told = Vec::new();
+    for line in of_states {
+        assert_eq!((&*line.actor, &*line.target_name), ("vaxel", "demo"));
+        let detail: Value = serde_json::from_str(&line.detail).unwrap();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        told.push((text(&detail["to"]), text(&detail["author"])));
+    }
+    let told: Vec<_> = told.iter().map(|(to, by)| (&**to, &**by)).collect();
+    let all = [
+        ("validating", "someone"),
+        ("deploying", "someone"),
+        ("active", "someone"),
+        ("deactivating", "vaxel"),
+        ("inactive", "vaxel"),
+    ];
+    assert_eq!(told, all);
 }
 
 #[tokio::test(flavor = "multi_thread")]

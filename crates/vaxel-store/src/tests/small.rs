@@ -2,16 +2,17 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use serde_json::{json, value::to_raw_value};
+use serde_json::{Value, json, value::to_raw_value};
 use vaxel_core::{
     catalog::{Catalog, Item},
     id::Id,
     session::SessionState,
+    time::Timestamp,
 };
 
 use super::contract::contract;
 use crate::{
-    outbox::Happening,
+    outbox::{Happening, Step},
     store::Store,
     tests::{NOW, line, service},
 };
@@ -21,6 +22,7 @@ contract!(
     the_number_of_a_trimmed_change_is_never_used_again,
     what_stays_of_the_changes_has_no_hole,
     audit_lines_are_paged_from_the_newest,
+    what_services_go_through_is_audited_and_ends_after_a_while,
     a_catalog_takes_the_place_of_the_one_before,
     a_note_takes_the_place_of_the_one_before,
     a_session_is_kept_as_it_was_last_and_forgotten_when_it_is_empty,
@@ -76,10 +78,10 @@ async fn what_stays_of_the_changes_has_no_hole(store: &Store) {
     let happened = |at| Happening {
         at,
         action: "service.lifecycle",
-        target_kind: "service",
-        target_id: "x".to_owned(),
-        target_name: "files".to_owned(),
+        service: Id::new(NOW),
+        name: "files".to_owned(),
         detail: json!({ "to": "active" }),
+        steps: Vec::new(),
     };
     let all = [NOW, later, NOW, later, later].map(happened).to_vec();
     store.append_changes(all).await.unwrap();
@@ -112,6 +114,60 @@ async fn audit_lines_are_paged_from_the_newest(store: &Store) {
     assert_eq!(older.len(), 1);
     assert_eq!(older[0].target_name, "a");
     assert_eq!(store.last_change().await.unwrap(), 0, "a line is no change");
+}
+
+async fn what_services_go_through_is_audited_and_ends_after_a_while(store: &Store) {
+    let files = service("files");
+    let created = line(&files, "service.create");
+    let by = created.actor.clone();
+    store
+        .create_service(&files, Vec::new(), created)
+        .await
+        .unwrap();
+    let later = NOW.plus(Duration::from_mins(1));
+    let step = |at, revision, to| Step {
+        at,
+        revision,
+        detail: json!({ "to": to }),
+    };
+    let happened = Happening {
+        at: later,
+        action: "service.lifecycle",
+        service: files.id,
+        name: "files".to_owned(),
+        detail: json!({ "via": ["validating", "deploying"], "to": "active" }),
+        steps: vec![
+            step(NOW, 1, "validating"),
+            step(NOW, 7, "deploying"),
+            step(later, 1, "active"),
+        ],
+    };
+    store.append_changes(vec![happened.clone()]).await.unwrap();
+    let events = store.changes_after(1, 10).await.unwrap();
+    assert_eq!(events.len(), 1, "one event");
+    assert_eq!(events[0].detail, happened.detail.to_string());
+    let lines = store.audit_lines(10, None).await.unwrap();
+    for line in &lines[..3] {
+        assert_eq!(
+            (&*line.actor, &*line.action),
+            ("vaxel", "service.lifecycle")
+        );
+        assert_eq!(line.target_id, files.id.to_string());
+    }
+    let seen: Vec<(Timestamp, Value)> = lines[..3]
+        .iter()
+        .map(|line| (line.at, serde_json::from_str(&line.detail).unwrap()))
+        .collect();
+    let active = json!({ "to": "active", "revision": 1, "author": by });
+    let unknown = json!({ "to": "deploying", "revision": 7 });
+    let first = json!({ "to": "validating", "revision": 1, "author": by });
+    assert_eq!(seen, [(later, active), (NOW, unknown), (NOW, first)]);
+
+    let trim = async || store.trim_transitions(later, 1).await.unwrap();
+    assert_eq!((trim().await, trim().await, trim().await), (1, 1, 0));
+    let left = store.audit_lines(10, None).await.unwrap();
+    let left: Vec<_> = left.iter().map(|line| &*line.action).collect();
+    assert_eq!(left, ["service.lifecycle", "service.create"]);
 }
 
 fn catalog(tool: &str) -> Catalog {
