@@ -27,3 +27,4 @@ mod task_news;
 mod templates;
 mod tidy;
 mod validation;
+mod writers;
