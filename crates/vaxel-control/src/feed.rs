@@ -1,7 +1,7 @@
 //! The feed of changes: every change by its number, for any number of readers, without holes.
 //!
-//! One task reads the outbox, when it is told that something was written and on a timer, and keeps the
-//! newest changes in a ring. Readers take what comes next from the ring; those that are further behind
+//! One task reads the outbox, when the store says that something was written (here or by another
+//! process), and keeps the newest changes in a ring. Readers take what comes next from the ring; those that are further behind
 //! read pages from the store. Nothing is kept for a reader but its number, so that a slow one costs
 //! nothing; one that takes nothing for a while although much waits loses its place, and comes back
 //! with its number.
@@ -17,11 +17,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use serde_json::value::RawValue;
-use tokio::sync::{
-    Notify,
-    broadcast::{self, error::RecvError},
-    watch,
-};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
     access::{decide, require},
@@ -32,13 +28,13 @@ use vaxel_core::{
 };
 use vaxel_store::{Event as Row, Store};
 
-use crate::{config::FeedConfig, control::Control, event::Event};
+use crate::{config::FeedConfig, control::Control};
 
 /// Changes that a reader takes at once.
 const PAGE: u32 = 128;
 /// Changes that are read from the store at once.
 const STEP: u32 = 512;
-/// How often the outbox is looked at although nobody said that something was written.
+/// How often it is looked after readers that take nothing, and after a store that does not answer.
 const LOOK: Duration = Duration::from_secs(1);
 /// Between two signs of life to a reader for whom nothing happens.
 const ALIVE: Duration = Duration::from_secs(15);
@@ -106,7 +102,6 @@ pub struct FeedPage {
 #[derive(Debug)]
 pub(crate) struct Feed {
     config: FeedConfig,
-    bell: Notify,
     /// Consecutive numbers; the newest is that of `newest`.
     ring: RwLock<VecDeque<Arc<FeedEvent>>>,
     newest: watch::Sender<u64>,
@@ -134,16 +129,10 @@ impl Feed {
     pub(crate) fn new(config: FeedConfig) -> Self {
         Self {
             config,
-            bell: Notify::new(),
             ring: RwLock::default(),
             newest: watch::Sender::new(0),
             seats: Mutex::default(),
         }
-    }
-
-    /// Something was written.
-    pub(crate) fn ring(&self) {
-        self.bell.notify_one();
     }
 
     /// What was there before the start is not in the ring.
@@ -236,29 +225,43 @@ impl Seat {
     }
 }
 
-/// Follows the outbox until `stop`.
+/// Follows the outbox until `stop`. The store says when there is something: at once after a commit, its own
+/// or one that it hears of, and otherwise when it looks by itself.
 pub(crate) async fn follow(
     (store, clock): (Store, Clock),
-    (feed, mut events): (Arc<Feed>, broadcast::Receiver<Event>),
+    feed: Arc<Feed>,
     stop: CancellationToken,
 ) {
     let mut timer = tokio::time::interval(LOOK);
+    let mut is_lost = false;
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = feed.bell.notified() => {}
-            // Which one it is does not matter, nor that some were missed.
-            Ok(_) | Err(RecvError::Lagged(_)) = events.recv() => {}
-            _ = timer.tick() => feed.unseat(clock.now()),
-        }
-        loop {
-            let newest = *feed.newest.borrow();
-            match store.changes_after(newest, STEP).await {
-                Ok(rows) if rows.is_empty() => break,
-                Ok(rows) => feed.push(rows),
-                Err(error) => {
-                    tracing::warn!(%error, "the feed of changes could not be read");
-                    break;
+        let newest = *feed.newest.borrow();
+        let waiting = store.wait_for_events(newest);
+        let mut waiting = std::pin::pin!(waiting);
+        let woken = loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = timer.tick() => feed.unseat(clock.now()),
+                woken = &mut waiting => break woken,
+            }
+        };
+        let read = match woken {
+            Ok(_) => store.changes_after(newest, STEP).await,
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(rows) => {
+                feed.push(rows);
+                is_lost = false;
+            }
+            Err(error) => {
+                if !is_lost {
+                    tracing::warn!(%error, "the feed of changes cannot be read; it is tried again");
+                }
+                is_lost = true;
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = timer.tick() => feed.unseat(clock.now()),
                 }
             }
         }

@@ -232,10 +232,7 @@ impl Control {
         written: Result<(), StoreError>,
     ) -> Result<Outcome, Failure> {
         match written {
-            Ok(()) => {
-                self.inner.feed.ring();
-                Ok(Outcome::Service(Box::new(self.observe(resource).await)))
-            }
+            Ok(()) => Ok(Outcome::Service(Box::new(self.observe(resource).await))),
             Err(StoreError::Changed) => Err(self.changed_meanwhile(&resource).await?),
             Err(error) => Err(error.into()),
         }

@@ -28,7 +28,6 @@ use crate::{
     seal::Vault,
     sessions,
     status::Board,
-    traffic::TrafficBook,
     transitions,
 };
 
@@ -60,7 +59,6 @@ impl Control {
             leases: Leases::default(),
             starts: Arc::new(Semaphore::new(config.process.starts_at_once.max(1))),
             checks: Arc::new(Semaphore::new(config.health.checks_at_once.max(1))),
-            traffic: TrafficBook::default(),
             journal,
             clock,
             store,
@@ -151,20 +149,10 @@ impl Control {
         let (feed, clock) = (Arc::clone(&inner.feed), context.clock.clone());
         self.run("transitions", |stop| {
             let transitions = Arc::clone(&context.board.transitions);
-            transitions::write(
-                (store.clone(), clock.clone()),
-                (transitions, Arc::clone(&feed)),
-                stop,
-            )
+            transitions::write((store.clone(), clock.clone()), transitions, stop)
         });
         self.run("feed", |stop| {
-            {
-                feed::follow(
-                    (store.clone(), clock),
-                    (feed, inner.events.subscribe()),
-                    stop,
-                )
-            }
+            feed::follow((store.clone(), clock), feed, stop)
         });
         self.run("key uses", |stop| {
             recorder::note_key_uses(store.clone(), Arc::clone(&inner.callers), stop)
@@ -197,8 +185,7 @@ impl Control {
             sessions::save(store.clone(), gateway, clock, stop)
         });
         self.run("recorder", |stop| {
-            let desk = (stop, Arc::clone(&inner.records), Arc::clone(context));
-            recorder::record(store.clone(), records, desk)
+            recorder::record(store.clone(), records, (stop, Arc::clone(&inner.records)))
         });
     }
 

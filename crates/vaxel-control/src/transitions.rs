@@ -17,7 +17,7 @@ use vaxel_core::{
 };
 use vaxel_store::{Happening, Step, Store};
 
-use crate::{feed::Feed, status::Seen};
+use crate::status::Seen;
 
 /// How long differences are gathered.
 const GATHER: Duration = Duration::from_millis(50);
@@ -133,7 +133,7 @@ fn event(id: Id<Service>, pending: Pending, at: Timestamp) -> Option<Happening> 
 /// Writes what is noted, until `stop` and then what is left.
 pub(crate) async fn write(
     (store, clock): (Store, Clock),
-    (transitions, feed): (Arc<Transitions>, Arc<Feed>),
+    transitions: Arc<Transitions>,
     stop: CancellationToken,
 ) {
     let mut last = false;
@@ -148,7 +148,6 @@ pub(crate) async fn write(
             keep(&store, events, &stop).await;
             events = rest;
         }
-        feed.ring();
     }
 }
 

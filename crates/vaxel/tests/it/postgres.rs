@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -10,12 +11,15 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
-use crate::harness::{TestVaxel, free_port, text, wait_for};
+use crate::{
+    doors::Raw,
+    harness::{PATIENCE, TestVaxel, free_port, text, wait_for},
+};
 
 const PASSWORD: &str = "s3cret-of-the-test";
 
 /// A server; stopped when dropped.
-struct Cluster {
+pub(crate) struct Cluster {
     dir: tempfile::TempDir,
     programs: PathBuf,
     port: u16,
@@ -23,7 +27,7 @@ struct Cluster {
 
 impl Cluster {
     /// A running one. `None`, loudly, outside `./dev test`.
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         if std::env::var_os("VAXEL_TEST_POSTGRES").is_none() {
             println!("SKIPPED: VAXEL_TEST_POSTGRES is not set; `./dev test` sets it");
             return None;
@@ -152,7 +156,7 @@ impl Cluster {
     }
 
     /// A configuration file that names it.
-    fn configured(&self, folder: &Path) -> String {
+    pub(crate) fn configured(&self, folder: &Path) -> String {
         let url = format!(
             "postgres://vaxel:{PASSWORD}@localhost:{}/vaxel?sslmode=verify-full&sslrootcert={}",
             self.port,
@@ -334,6 +338,65 @@ fn a_backup_of_files_is_restored_to_an_empty_database_and_one_of_that_to_files()
         keys.contains("somebody") && keys.contains("another"),
         "{keys}"
     );
+}
+
+#[test]
+fn who_follows_the_feed_is_told_what_others_write_into_the_database() {
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let config = cluster.configured(folder.path());
+    let vaxel = TestVaxel::start_with(&["--config", &config]);
+    let sql = |text: &str| {
+        let dir = cluster.path("");
+        let port = cluster.port.to_string();
+        let done = cluster.run(
+            "psql",
+            &[
+                "-h", &dir, "-p", &port, "-U", "vaxel", "-Atc", text, "vaxel",
+            ],
+        );
+        let said = String::from_utf8(done.stdout).unwrap();
+        assert!(done.status.success(), "{said}");
+        said.trim().to_owned()
+    };
+    wait_for("Vaxel to listen", || {
+        sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'") == "1"
+    });
+    let stream = ("accept", "text/event-stream");
+    let path = "/api/v1/events?types=service.test";
+    let mut feed = BufReader::new(Raw::of(&vaxel).open("GET", path, &[stream], ""));
+    feed.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+    let write = |name: &str, after: &str| {
+        sql(&format!(
+            "INSERT INTO outbox (seq, at, action, target_kind, target_id, target_name, actor, detail) \
+             SELECT max(seq) + 1, 0, 'service.test', 'service', 'x', '{name}', 'other', '{{}}' \
+             FROM outbox; {after}"
+        ));
+    };
+    // The stream begins with what it is when it is there: then it misses nothing.
+    let mut line = String::new();
+    while !line.starts_with("HTTP/1.1 200") {
+        line.clear();
+        feed.read_line(&mut line).unwrap();
+    }
+    let mut next = || {
+        let mut line = String::new();
+        while !line.starts_with("data:") || !line.contains("service.test") {
+            line.clear();
+            assert!(feed.read_line(&mut line).unwrap() > 0, "the feed goes on");
+        }
+        line
+    };
+    // As a Vaxel would, and as something that tells nobody.
+    write(
+        "told",
+        "SELECT pg_notify('vaxel_' || hashtext(current_schema()), '')",
+    );
+    assert!(next().contains("told"));
+    write("untold", "");
+    assert!(next().contains("untold"));
 }
 
 #[test]
