@@ -30,7 +30,6 @@ mod reconcile;
 mod runner;
 mod status;
 mod definitions;
-mod traffic;
 mod journal;
 mod transitions;
 mod feed; // every change, for whoever follows

@@ -24,10 +24,7 @@ use vaxel_core::{
 use vaxel_gateway::Caller;
 use vaxel_store::{Store, UsageBatch};
 
-use crate::{
-    config::{FeedConfig, RecordsConfig},
-    runner::Context,
-};
+use crate::config::{FeedConfig, RecordsConfig};
 
 /// Most records in one transaction.
 const BATCH: usize = 512;
@@ -54,7 +51,7 @@ pub(crate) struct RecordCounts {
 pub(crate) async fn record(
     store: Store,
     mut records: mpsc::Receiver<CallRecord>,
-    (stop, counts, context): (CancellationToken, Arc<RecordCounts>, Arc<Context>),
+    (stop, counts): (CancellationToken, Arc<RecordCounts>),
 ) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut usage = UsageBatch::default();
@@ -80,7 +77,6 @@ pub(crate) async fn record(
                 }
             }
             let full = batch.len() == BATCH;
-            context.traffic.note(&batch);
             let next = Vec::with_capacity(if full { BATCH } else { batch.len() });
             counts
                 .queued

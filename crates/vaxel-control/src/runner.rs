@@ -36,7 +36,6 @@ use crate::{
     reconcile::about,
     seal::Vault,
     status::{Board, Seen},
-    traffic::TrafficBook,
 };
 
 mod attend;
@@ -83,7 +82,6 @@ pub(crate) struct Context {
     pub(crate) starts: Arc<Semaphore>,
     /// Bounds the checks that begin at once.
     pub(crate) checks: Arc<Semaphore>,
-    pub(crate) traffic: TrafficBook,
     pub(crate) journal: Journal,
 }
 
@@ -428,7 +426,8 @@ impl Runner {
     fn look_around(&mut self, must: bool) {
         let resource = &self.current.resource;
         let limits = &resource.spec.health.performance;
-        self.context.traffic.judge_by(resource.id, limits);
+        let window = limits.of_calls().then(|| limits.window());
+        self.context.gateway.judge(resource.id, window);
         let known = self.around.watched.take();
         self.around.task = JoinSet::new();
         if !must && known.is_none() && !surroundings::are_worth_it(resource) {
@@ -478,7 +477,7 @@ impl Runner {
         self.checks = JoinSet::new();
         self.around = Around::default();
         self.context.leases.remove(self.current.resource.id);
-        self.context.traffic.forget(self.current.resource.id);
+        self.context.gateway.judge(self.current.resource.id, None);
         self.crew.rouse();
         self.crew
             .move_to(Lifecycle::Deactivating, self.context.clock.now());

@@ -45,18 +45,13 @@ impl Breaker {
         Ok(())
     }
 
-    /// Takes note of how a call ended that was admitted; `reached` when it was sent to the service.
-    pub(crate) fn note(
-        &self,
-        outcome: Outcome,
-        reached: bool,
-        now: Timestamp,
-        rules: BreakerRules,
-    ) {
+    /// Takes note of how a call ended that was admitted; `tells` when it was sent to the service, and had
+    /// the time that the service has.
+    pub(crate) fn note(&self, outcome: Outcome, tells: bool, now: Timestamp, rules: BreakerRules) {
         match outcome {
             // An answer is an answer, whatever it says.
-            Outcome::Ok | Outcome::ToolError | Outcome::Error if reached => self.reset(),
-            Outcome::Timeout | Outcome::Unavailable if reached => self.failed(now, rules),
+            Outcome::Ok | Outcome::ToolError | Outcome::Error if tells => self.reset(),
+            Outcome::Timeout | Outcome::Unavailable if tells => self.failed(now, rules),
             _ => self.trying.store(false, Relaxed),
         }
     }

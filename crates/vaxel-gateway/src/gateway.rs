@@ -1,6 +1,7 @@
 //! The handle: what the control plane may ask of the data plane.
 
 use std::{
+    collections::HashMap,
     net::TcpListener,
     sync::{
         Arc,
@@ -26,13 +27,14 @@ use vaxel_core::{
     call::CallRecord,
     catalog::Catalog,
     failure::{Failure, Kind},
+    health::traffic::Figures,
     id::{Call, Id, Service},
     name::{ServiceName, ToolsetName},
     principal::Principal,
     service::{Limits, ToolFilter, Validate},
     session::SessionState,
     time::Clock,
-    toolset::Selected,
+    toolset::{Selected, ToolsetResource, View},
 };
 use vaxel_egress::Egress;
 use vaxel_mcp::{
@@ -57,7 +59,7 @@ use crate::{
     interactions::Interactions,
     interest::Interests,
     listener,
-    metrics::Metrics,
+    metrics::{Meter, Metrics},
     pipeline::{Fallback, FallbackBody},
     relay, replay,
     route::Route,
@@ -191,12 +193,46 @@ pub struct Load {
     pub errors: u64,
 }
 
+/// A set as it is served.
+#[derive(Debug, Clone)]
+pub struct ServedSet {
+    /// Stands in its address.
+    pub name: ToolsetName,
+    /// What is seen of its tools.
+    pub view: View,
+    /// What is in it.
+    pub services: Vec<Selected>,
+}
+
+impl From<ToolsetResource> for ServedSet {
+    fn from(resource: ToolsetResource) -> Self {
+        Self {
+            name: resource.name,
+            view: resource.view,
+            services: resource.services,
+        }
+    }
+}
+
+/// Everything of it is seen.
+impl From<(ToolsetName, Vec<Selected>)> for ServedSet {
+    fn from((name, services): (ToolsetName, Vec<Selected>)) -> Self {
+        Self {
+            name,
+            view: View::All,
+            services,
+        }
+    }
+}
+
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) tunables: ArcSwap<Tunables>,
     pub(crate) snapshot: ArcSwap<Snapshot>,
     /// Serializes changes of the snapshot; readers never take it.
     publishing: Mutex<()>,
+    /// Services that are judged by their calls, and by those of how long.
+    judged: Mutex<HashMap<Id<Service>, Duration>>,
     /// Ticks when the snapshot changed; streams to clients look then.
     pub(crate) changed: watch::Sender<()>,
     pub(crate) keys: ArcSwap<KeyRing<Arc<Caller>>>,
@@ -248,6 +284,7 @@ impl Gateway {
             tunables: ArcSwap::from_pointee(deps.tunables),
             snapshot: ArcSwap::default(),
             publishing: Mutex::default(),
+            judged: Mutex::default(),
             changed: watch::Sender::new(()),
             keys: ArcSwap::default(),
             unguarded: Principal::unguarded(),
@@ -315,11 +352,36 @@ impl Gateway {
         }
         let (id, name_max) = (parts.id, self.shared.config.name_max);
         self.shared
-            .change(|old| old.with(parts, name_max, |name| self.shared.metrics.meter(name)));
+            .change(|old| old.with(parts, name_max, |name| self.shared.meter(id, name)));
         // Whoever publishes a connection has had an answer over it.
         if is_there && let Some(shard) = self.shared.snapshot.load().shard(id) {
             shard.meter.breaker.reset();
         }
+    }
+
+    /// Remembers the calls of the last `window` of a service, which is judged by them; without one they
+    /// are forgotten.
+    pub fn judge(&self, id: Id<Service>, window: Option<Duration>) {
+        // Nobody makes a meter meanwhile.
+        let _serialized = self.shared.publishing.lock();
+        let mut judged = self.shared.judged.lock();
+        match window {
+            Some(window) => judged.insert(id, window),
+            None => judged.remove(&id),
+        };
+        if let Some(shard) = self.shared.snapshot.load().shard(id) {
+            shard.meter.judge(window);
+        }
+    }
+
+    /// What the remembered calls of a service come to (see [`Gateway::judge`]).
+    pub fn figures(&self, id: Id<Service>) -> Figures {
+        let snapshot = self.shared.snapshot.load();
+        let figures = snapshot.shard(id).map(|shard| {
+            let now = self.shared.clock.now();
+            shard.meter.figures(now)
+        });
+        figures.unwrap_or_default()
     }
 
     pub(crate) fn interests(&self) -> &Interests {
@@ -337,8 +399,9 @@ impl Gateway {
         self.shared.interests.forget(id);
     }
 
-    /// Serves these sets, each a name and what it shows, and no others; the next request sees it.
-    pub fn publish_sets(&self, sets: Vec<(ToolsetName, Vec<Selected>)>) {
+    /// Serves these sets and no others; the next request sees it.
+    pub fn publish_sets<S: Into<ServedSet>>(&self, sets: Vec<S>) {
+        let sets = sets.into_iter().map(Into::into).collect();
         self.shared.change(|old| old.with_sets(sets));
     }
 
@@ -559,6 +622,13 @@ pub(crate) fn upstream_error(service: &ServiceName, error: &RawValue) -> Failure
 }
 
 impl Shared {
+    /// The meter of a new service.
+    fn meter(&self, id: Id<Service>, name: &ServiceName) -> Arc<Meter> {
+        let meter = self.metrics.meter(name);
+        meter.judge(self.judged.lock().get(&id).copied());
+        meter
+    }
+
     fn change(&self, change: impl FnOnce(&Snapshot) -> Snapshot) {
         let _serialized = self.publishing.lock();
         let next = change(&self.snapshot.load());

@@ -48,7 +48,8 @@ pub use check::{CheckReply, ToolCheck};
 pub use config::{Config, Keep, Tunables};
 pub use connect::{ConnectTarget, Transport};
 pub use gateway::{
-    Deps, ExposedTool, Gateway, Load, ServiceEntry, ShownOf, ToolCall, ToolReply, Unavailable,
+    Deps, ExposedTool, Gateway, Load, ServedSet, ServiceEntry, ShownOf, ToolCall, ToolReply,
+    Unavailable,
 };
 pub use idle::Bell;
 pub use pipeline::{Fallback, FallbackBody, Identity, Peer, RequestId};

@@ -3,12 +3,13 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use crate::breaker::Breaker;
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -19,7 +20,12 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use vaxel_core::{call::Outcome, name::ServiceName};
+use vaxel_core::{
+    call::Outcome,
+    health::traffic::{Figures, Traffic},
+    name::ServiceName,
+    time::Timestamp,
+};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct CallLabels {
@@ -132,6 +138,8 @@ impl Metrics {
             }),
             duration: self.duration.get_or_create(&labels).clone(),
             gauge: self.in_flight.get_or_create(&labels).clone(),
+            is_judged: AtomicBool::new(false),
+            traffic: Mutex::default(),
         })
     }
 }
@@ -145,6 +153,10 @@ pub(crate) struct Meter {
     by_outcome: [Counter; Outcome::ALL.len()],
     duration: Histogram,
     gauge: Gauge,
+    /// Spares the calls of all other services the lock.
+    is_judged: AtomicBool,
+    /// The last calls, of a service that is judged by them.
+    traffic: Mutex<Option<Traffic>>,
 }
 
 impl Meter {
@@ -173,6 +185,32 @@ impl Meter {
         }
         self.by_outcome[outcome as usize].inc();
         self.duration.observe(duration.as_secs_f64());
+    }
+
+    /// From now on the calls of the last `window` are remembered; none are without one.
+    pub(crate) fn judge(&self, window: Option<Duration>) {
+        let mut traffic = self.traffic.lock();
+        let is_over = |window| traffic.as_ref().is_some_and(|known| known.is_over(window));
+        if !window.is_some_and(is_over) {
+            *traffic = window.map(Traffic::new);
+        }
+        self.is_judged.store(window.is_some(), Ordering::Relaxed);
+    }
+
+    /// Remembers how a call ended, where calls are remembered.
+    pub(crate) fn remember(&self, outcome: Outcome, duration: Duration, ended: Timestamp) {
+        if self.is_judged.load(Ordering::Relaxed)
+            && let Some(traffic) = &mut *self.traffic.lock()
+        {
+            traffic.note(outcome, duration, ended);
+        }
+    }
+
+    /// What the remembered calls come to.
+    pub(crate) fn figures(&self, now: Timestamp) -> Figures {
+        // A copy, so that no call waits for the sums.
+        let traffic = self.traffic.lock().clone();
+        traffic.map_or_else(Figures::default, |traffic| traffic.figures(now))
     }
 
     /// Calls in flight, calls since start, and how many of those did not end well.

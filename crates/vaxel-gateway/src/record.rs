@@ -25,6 +25,8 @@ pub(crate) struct Recording {
     shard: Arc<Shard>,
     started: Instant,
     record: Option<CallRecord>,
+    /// Its caller waits for less time than the service has.
+    is_hurried: bool,
 }
 
 /// What is known of a call when it arrives.
@@ -75,7 +77,14 @@ impl Recording {
             shard: Arc::clone(shard),
             started: shared.clock.instant(),
             record: Some(record),
+            is_hurried: false,
         }
+    }
+
+    /// The caller waits for less time than the service has: that it was not enough says nothing about
+    /// the service.
+    pub(crate) const fn hurried(&mut self) {
+        self.is_hurried = true;
     }
 
     /// The call's id.
@@ -142,7 +151,12 @@ impl Recording {
             meter.record(outcome, record.duration);
             let reached = !record.upstream_revision.is_empty();
             let now = record.at.plus(record.duration);
-            meter.breaker.note(outcome, reached, now, tunables.breaker);
+            let says_nothing = self.is_hurried && outcome == Outcome::Timeout;
+            if !says_nothing {
+                meter.remember(outcome, record.duration, now);
+            }
+            let tells = reached && !says_nothing;
+            meter.breaker.note(outcome, tells, now, tunables.breaker);
         }
         if tunables.records && self.shared.records.try_send(record).is_err() {
             self.shared.metrics.records_lost.inc();

@@ -429,9 +429,13 @@ pub(crate) async fn call_tool(
     let revision = reached.link.revision();
     recording.reached(revision.as_str());
     let nobody = shared.nobody.load();
-    let deadline = within.map_or(reached.deadline, |within| {
-        Instant::now_plus(within).min(reached.deadline)
-    });
+    let hurry = within
+        .map(Instant::now_plus)
+        .filter(|end| *end < reached.deadline);
+    if hurry.is_some() {
+        recording.hurried();
+    }
+    let deadline = hurry.unwrap_or(reached.deadline);
     let mirrored = route.mirrored.as_ref();
     let param_headers = mirrored.map_or_else(Vec::new, |one| one.mirror(request.arguments()));
     let mut out = Outbound {
@@ -449,7 +453,7 @@ pub(crate) async fn call_tool(
     };
     let answer = async {
         let exchanged = loop {
-            let mut exchanged = if within.is_some() {
+            let mut exchanged = if hurry.is_some() {
                 reached.link.exchange_hurriedly(&out).await
             } else {
                 reached.link.exchange(&out).await

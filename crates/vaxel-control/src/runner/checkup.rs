@@ -176,8 +176,8 @@ impl<'a> Checkup<'a> {
         let limits = self.spec.performance;
         let mut findings = Vec::new();
         if limits.of_calls() {
-            let traffic = &self.instance.context.traffic;
-            let figures = traffic.figures(self.instance.resource.id, begun);
+            let gateway = &self.instance.context.gateway;
+            let figures = gateway.figures(self.instance.resource.id);
             findings.push(figures.judge(&limits));
         }
         if limits.of_processes()

@@ -12,8 +12,10 @@ use std::{
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use vaxel_auth::web::WebRules;
-use vaxel_core::{call::Outcome, quantity::Span, service::Limits};
-use vaxel_gateway::{BreakerRules, Tunables};
+use vaxel_core::{
+    call::Outcome, failure::Kind, principal::Principal, quantity::Span, service::Limits,
+};
+use vaxel_gateway::{BreakerRules, ToolCall, Tunables};
 
 use crate::harness::{
     Plan, Reply, Rig, Seen, Terms, Upstream,
@@ -402,4 +404,57 @@ async fn a_service_that_does_not_answer_is_asked_again_after_a_pause() {
     rig.gateway.tune(tunables);
     let answer = client.call("up__echo", "{}").await;
     assert_eq!(answer["result"]["content"][0]["text"], "well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_without_patience_do_not_keep_others_from_a_service() {
+    let rig = Rig::start();
+    let is_well = Arc::new(AtomicBool::new(false));
+    let well = Arc::clone(&is_well);
+    let script = calls(move |seen| {
+        if well.load(Ordering::Relaxed) {
+            Reply::Json(200, seen.say("well"))
+        } else {
+            Reply::Never
+        }
+    });
+    let upstream = Upstream::modern(script).await;
+    rig.add_http_on("up", &upstream, soon()).await;
+    let (service, ..) = rig.gateway.tool("up__echo").unwrap();
+    rig.gateway.judge(service, Some(Duration::from_hours(1)));
+    let mut tunables = Tunables::new(WebRules::new(rig.address, &[]).unwrap());
+    tunables.breaker = BreakerRules {
+        failures: 2,
+        pause: Duration::from_mins(10),
+    };
+    rig.gateway.tune(tunables);
+    let call = |patience: Duration| {
+        rig.gateway.call(ToolCall {
+            principal: Principal::system(),
+            service,
+            tool: "echo".to_owned(),
+            arguments: "{}".into(),
+            timeout: Some(patience),
+        })
+    };
+    for _ in 0..5 {
+        let late = call(Duration::from_millis(5)).await.unwrap_err();
+        assert_eq!(late.kind, Kind::UpstreamTimeout, "{late}");
+    }
+    assert_eq!(rig.gateway.figures(service).calls, 0, "they say nothing");
+    // More patience than the service has time is none of its own: that counts.
+    let late = call(Duration::from_mins(1)).await.unwrap_err();
+    assert_eq!(late.kind, Kind::UpstreamTimeout, "{late}");
+    is_well.store(true, Ordering::Relaxed);
+    let answer = rig.modern().call("up__echo", "{}").await;
+    assert_eq!(answer["result"]["content"][0]["text"], "well");
+    let figures = rig.gateway.figures(service);
+    assert_eq!((figures.calls, figures.errors), (2, 1));
+    is_well.store(false, Ordering::Relaxed);
+    for _ in 0..2 {
+        let late = call(Duration::from_mins(1)).await.unwrap_err();
+        assert_eq!(late.kind, Kind::UpstreamTimeout, "{late}");
+    }
+    let refused = call(Duration::from_mins(1)).await.unwrap_err();
+    assert!(refused.detail.contains("last 2 calls"), "{refused}");
 }
