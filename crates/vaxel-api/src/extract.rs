@@ -54,6 +54,7 @@ fn again(failure: &Arc<Failure>) -> Failure {
     let mut copy = Failure::new(failure.kind, failure.detail.clone());
     copy.issues.clone_from(&failure.issues);
     copy.retry_after = failure.retry_after;
+    copy.version = failure.version;
     copy
 }
 

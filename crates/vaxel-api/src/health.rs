@@ -1,6 +1,6 @@
 //! The health of a service: what is seen, what was checked, how it was.
 
-use axum::{Json as Answer, extract::State, http::StatusCode, response::IntoResponse};
+use axum::{Json as Answer, extract::State, http::StatusCode, response::Response};
 use serde::Serialize;
 use vaxel_control::{Change, Checked, HealthHistory, HealthReport, ServiceRef};
 use vaxel_core::{
@@ -18,9 +18,9 @@ use vaxel_core::{
 
 use crate::{
     context::Context,
-    extract::{Caller, FromQuery, Path, Query},
+    extract::{Caller, FromQuery, On, Path, Query},
     problem::Refusal,
-    services::ServiceView,
+    services::{ServiceView, tagged},
 };
 
 /// How a service is.
@@ -262,9 +262,11 @@ pub(crate) async fn check(
 #[utoipa::path(
     post, path = "/api/v1/services/{service}/health/accept",
     operation_id = "accept_service_definitions", tag = "services",
-    params(("service" = String, Path, description = "Id or name")),
+    params(("service" = String, Path, description = "Id or name"), On),
     responses(
-        (status = 200, description = "Accepted", body = ServiceView),
+        (status = 200, description = "Accepted", body = ServiceView, headers(
+            ("ETag" = String, description = "Its version"),
+        )),
         (status = 409, description = "The service was never reached", body = crate::problem::Problem),
     ),
 )]
@@ -272,9 +274,9 @@ pub(crate) async fn accept(
     Caller(caller): Caller,
     State(context): State<Context>,
     Path(service): Path<String>,
-) -> Result<impl IntoResponse, Refusal> {
+    On(terms): On,
+) -> Result<Response, Refusal> {
     let change = Change::AcceptDefinitions(service.parse()?);
-    let outcome = context.control.submit(&caller, change).await?;
-    let service = ServiceView::from(outcome.into_service()?);
-    Ok((StatusCode::OK, Answer(service)))
+    let outcome = context.control.on(terms).submit(&caller, change).await?;
+    Ok(tagged(StatusCode::OK, outcome.into_service()?))
 }

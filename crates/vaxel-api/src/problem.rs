@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::Request,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -66,6 +66,9 @@ pub(crate) struct Problem {
     errors: Option<Vec<IssueView>>,
     /// After how many seconds a retry makes sense.
     retry_after: Option<u32>,
+    /// The version that there is, when the change was meant for another one; also the `ETag` of the answer.
+    #[schema(example = 7)]
+    version: Option<u64>,
 }
 
 /// One problem of an input.
@@ -137,7 +140,17 @@ fn document(failure: &Failure, id: &str, response: &mut Response) {
     if let Some(seconds) = failure.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if let Some(version) = failure.version {
+        tag(headers, version);
+    }
     *response.body_mut() = body.into();
+}
+
+/// Writes the version that an answer is about.
+pub(crate) fn tag(headers: &mut HeaderMap, version: u64) {
+    if let Ok(etag) = HeaderValue::from_str(&format!("\"{version}\"")) {
+        headers.insert(header::ETAG, etag);
+    }
 }
 
 fn status(kind: Kind) -> StatusCode {

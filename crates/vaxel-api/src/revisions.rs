@@ -1,13 +1,19 @@
 //! Revisions of services: the history, what differs, and the way back.
 
-use axum::{Json as Answer, extract::State, http::StatusCode, response::Response};
+use axum::{
+    Json as Answer,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use serde::Serialize;
 use serde_json::Value;
-use vaxel_control::{Change, Diff, List, Page, Revision, RevisionRef};
+use vaxel_control::{Change, Diff, List, Page, Revision, RevisionRef, Terms};
 use vaxel_core::{
     difference::Difference,
     failure::{Failure, Issue},
     fields::Fields,
+    principal::Principal,
     service::ServiceDraft,
     time::Timestamp,
 };
@@ -15,7 +21,7 @@ use vaxel_core::{
 use crate::{
     context::Context,
     extract::{Caller, FromQuery, Json, On, Path, Query, page},
-    problem::Refusal,
+    problem::{Refusal, tag},
     services::tagged,
 };
 
@@ -297,7 +303,9 @@ pub(crate) async fn rollback(
         On,
     ),
     request_body(content = LabelBody, example = json!({"revision": 3})),
-    responses((status = 204, description = "Labelled")),
+    responses((status = 204, description = "Labelled", headers(
+        ("ETag" = String, description = "Version of the service"),
+    ))),
 )]
 pub(crate) async fn label(
     Caller(caller): Caller,
@@ -305,7 +313,7 @@ pub(crate) async fn label(
     Path((service, label)): Path<(String, String)>,
     On(terms): On,
     Json(body): Json,
-) -> Result<StatusCode, Refusal> {
+) -> Result<Response, Refusal> {
     let service = service.parse()?;
     let revision = revision(&body, "revision")?;
     let change = Change::LabelRevision {
@@ -313,8 +321,7 @@ pub(crate) async fn label(
         label,
         revision,
     };
-    context.control.on(terms).submit(&caller, change).await?;
-    Ok(StatusCode::NO_CONTENT)
+    relabel(&context, &caller, (terms, change)).await
 }
 
 /// Take a label from its revision
@@ -326,18 +333,31 @@ pub(crate) async fn label(
         ("label" = String, Path, description = "The label"),
         On,
     ),
-    responses((status = 204, description = "No revision has it any more")),
+    responses((status = 204, description = "No revision has it any more", headers(
+        ("ETag" = String, description = "Version of the service"),
+    ))),
 )]
 pub(crate) async fn unlabel(
     Caller(caller): Caller,
     State(context): State<Context>,
     Path((service, label)): Path<(String, String)>,
     On(terms): On,
-) -> Result<StatusCode, Refusal> {
+) -> Result<Response, Refusal> {
     let service = service.parse()?;
     let change = Change::UnlabelRevision { service, label };
-    context.control.on(terms).submit(&caller, change).await?;
-    Ok(StatusCode::NO_CONTENT)
+    relabel(&context, &caller, (terms, change)).await
+}
+
+async fn relabel(
+    context: &Context,
+    caller: &Principal,
+    (terms, change): (Terms, Change),
+) -> Result<Response, Refusal> {
+    let done = context.control.on(terms).submit(caller, change).await?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let version = done.into_service()?.resource.version;
+    tag(response.headers_mut(), version);
+    Ok(response)
 }
 
 /// The revision that a body names under `key`: a number, or a text with a number or a label.

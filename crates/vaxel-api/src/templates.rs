@@ -20,7 +20,7 @@ use vaxel_core::{
 use crate::{
     context::Context,
     extract::{Caller, Json, On, Path},
-    problem::Refusal,
+    problem::{Refusal, tag},
 };
 
 /// A template.
@@ -283,10 +283,8 @@ fn template(body: &Value) -> Result<Template, Failure> {
 
 /// The template with its version as `ETag`.
 fn tagged(status: StatusCode, entry: TemplateEntry) -> Response {
-    let etag = format!("\"{}\"", entry.version);
+    let version = entry.version;
     let mut response = (status, Answer(TemplateView::from(entry))).into_response();
-    if let Ok(etag) = HeaderValue::from_str(&etag) {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
+    tag(response.headers_mut(), version);
     response
 }

@@ -160,6 +160,26 @@ impl Terms {
         }
         Ok(())
     }
+
+    /// A version that was asked for is compared with one, or the change is refused.
+    pub(crate) fn fit(&self, change: &Change) -> Result<(), Failure> {
+        let what = match change {
+            Change::CreateService(_)
+            | Change::CreateDerived(_)
+            | Change::CreateTemplate(_)
+            | Change::CreateToolset(_) => "What is made here is new",
+            Change::CreateKey(_) | Change::RevokeKey(_) => "Keys do not change",
+            Change::Shutdown => "A server does not change",
+            _ => return Ok(()),
+        };
+        match self.expected {
+            None => Ok(()),
+            Some(_) => Err(Failure::new(
+                Kind::VersionMismatch,
+                format!("{what} and has no version: leave out `If-Match`"),
+            )),
+        }
+    }
 }
 
 /// What [`crate::Control::submit`] answers.

@@ -113,6 +113,7 @@ impl Control {
     /// `StoreUnavailable`.
     pub async fn submit(&self, caller: &Principal, change: Change) -> Result<Outcome, Failure> {
         self.terms.check()?;
+        self.terms.fit(&change)?;
         let (control, caller) = (self.clone(), caller.clone());
         let working = self
             .inner

@@ -376,7 +376,7 @@ fn template_of(spec: &ServiceSpec) -> Option<&str> {
     extends.template().map(TemplateName::as_str)
 }
 
-fn compare(service: &ServiceResource, expected: Option<u64>) -> Result<(), Failure> {
+pub(crate) fn compare(service: &ServiceResource, expected: Option<u64>) -> Result<(), Failure> {
     match expected {
         Some(version) if version != service.version => Err(changed(service, version)),
         Some(_) | None => Ok(()),
@@ -391,6 +391,7 @@ pub(crate) fn changed(service: &ServiceResource, expected: u64) -> Failure {
             "`{name}` has version {version}, not {expected}: read it again and repeat the change"
         ),
     )
+    .at_version(version)
 }
 
 /// Every problem of a draft together; the secrets to store when there is none.

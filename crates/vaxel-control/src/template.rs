@@ -134,7 +134,10 @@ impl Control {
         let mut audit = self.audit_template(caller, "template.update", &template.name);
         audit.detail = facts(&template);
         let written = self.store().update_template(&template, old.version, audit);
-        let row = written.await.map_err(|error| overtaken(error, &old))?;
+        let row = match written.await {
+            Ok(row) => row,
+            Err(error) => return Err(self.overtaken(error, &old).await?),
+        };
         self.template_done(row, "template.update").await
     }
 
@@ -167,7 +170,9 @@ impl Control {
             .store()
             .delete_template(&name, old.version, audit)
             .await;
-        deleted.map_err(|error| overtaken(error, &old))?;
+        if let Err(error) = deleted {
+            return Err(self.overtaken(error, &old).await?);
+        }
         let action = "template.delete";
         self.announce(Event::Template { name, action });
         Ok(Outcome::Done)
@@ -230,6 +235,15 @@ impl Control {
     async fn stored(&self, name: &TemplateName) -> Result<TemplateRow, Failure> {
         let row = self.store().template(name).await?;
         row.ok_or_else(|| unknown(name.as_str()))
+    }
+
+    /// Somebody else wrote first: which version there is now, or that there is none.
+    async fn overtaken(&self, error: StoreError, old: &TemplateRow) -> Result<Failure, Failure> {
+        let StoreError::Changed = error else {
+            return Ok(error.into());
+        };
+        let current = self.stored(&old.template.name).await?;
+        Ok(changed(&current, old.version))
     }
 
     /// Every problem of a template together with those that it extends, and of those that extend it.
@@ -395,27 +409,21 @@ fn facts(template: &Template) -> serde_json::Value {
 
 fn compare(row: &TemplateRow, expected: Option<u64>) -> Result<(), Failure> {
     match expected {
-        Some(version) if version != row.version => Err(changed(row)),
+        Some(version) if version != row.version => Err(changed(row, version)),
         Some(_) | None => Ok(()),
     }
 }
 
-fn overtaken(error: StoreError, row: &TemplateRow) -> Failure {
-    match error {
-        StoreError::Changed => changed(row),
-        other => other.into(),
-    }
-}
-
-fn changed(row: &TemplateRow) -> Failure {
+fn changed(row: &TemplateRow, expected: u64) -> Failure {
     let (name, version) = (&row.template.name, row.version);
     Failure::new(
         Kind::VersionMismatch,
         format!(
-            "the template `{name}` was changed meanwhile (it had version {version}): read it again and \
-             repeat the change"
+            "The template `{name}` has version {version}, not {expected}: read it again and repeat the \
+             change"
         ),
     )
+    .at_version(version)
 }
 
 fn fixed(name: &TemplateName) -> Failure {

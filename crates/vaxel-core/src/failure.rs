@@ -19,6 +19,8 @@ pub struct Failure {
     pub issues: Vec<Issue>,
     /// After how many seconds a retry makes sense, when that is known.
     pub retry_after: Option<u32>,
+    /// Version of what was to be changed, when the change was meant for another one.
+    pub version: Option<u64>,
     /// For the log only.
     #[source]
     pub cause: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -32,6 +34,7 @@ impl Failure {
             detail: detail.into(),
             issues: Vec::new(),
             retry_after: None,
+            version: None,
             cause: None,
         }
     }
@@ -72,6 +75,12 @@ impl Failure {
     /// Adds when to try again.
     pub const fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Adds the version that there is.
+    pub const fn at_version(mut self, version: u64) -> Self {
+        self.version = Some(version);
         self
     }
 }

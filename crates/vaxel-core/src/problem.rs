@@ -15,6 +15,8 @@ struct Problem<'a> {
     errors: &'a [Issue],
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
 }
 
 /// The body. `type` is a relative reference to the page that this server has about the problem
@@ -29,6 +31,7 @@ pub fn render(failure: &Failure, request_id: &str) -> Vec<u8> {
         request_id,
         errors: &failure.issues,
         retry_after: failure.retry_after,
+        version: failure.version,
     };
     serde_json::to_vec(&problem).unwrap_or_default()
 }
@@ -51,5 +54,8 @@ mod tests {
                 .unwrap()
                 .contains(r#""retry_after":3"#)
         );
+        let stale = Failure::new(Kind::VersionMismatch, "changed").at_version(7);
+        let text = String::from_utf8(super::render(&stale, "r")).unwrap();
+        assert!(text.contains(r#""version":7"#), "{text}");
     }
 }

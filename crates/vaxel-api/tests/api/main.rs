@@ -15,3 +15,4 @@ mod pages;
 mod revisions;
 mod templates;
 mod toolsets;
+mod versions;
