@@ -12,13 +12,13 @@ use vaxel_core::{
     failure::Failure,
     id::{Id, Toolset},
     time::Timestamp,
-    toolset::{Selected, ToolsetDraft, ToolsetResource},
+    toolset::{Selected, ToolsetDraft, ToolsetResource, View},
 };
 
 use crate::{
     context::Context,
     extract::{Caller, Json, On, Path},
-    problem::Refusal,
+    problem::{Refusal, tag},
 };
 
 /// A set, and what is seen of its services.
@@ -35,6 +35,8 @@ pub(crate) struct ToolsetView {
     /// One sentence for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
+    /// What clients see of its tools.
+    view: View,
     /// Where MCP clients find it on this server.
     #[schema(example = "/mcp/sets/work")]
     path: String,
@@ -98,12 +100,13 @@ impl From<ObservedToolset> for ToolsetView {
             name,
             version,
             description,
+            view,
             services,
             created_at,
             updated_at,
         } = observed.resource;
         let seen = services.into_iter().zip(observed.services);
-        let view =
+        let service =
             |(selected, (exists, shown)): (Selected, (bool, Option<ShownOf>))| SelectedView {
                 selected,
                 exists,
@@ -115,7 +118,8 @@ impl From<ObservedToolset> for ToolsetView {
             name: name.to_string(),
             version,
             description,
-            services: seen.map(view).collect(),
+            view,
+            services: seen.map(service).collect(),
             created_at,
             updated_at,
         }
@@ -261,10 +265,8 @@ fn draft(body: &serde_json::Value) -> Result<ToolsetDraft, Failure> {
 
 /// The set with its version as `ETag`.
 fn tagged(status: StatusCode, toolset: ObservedToolset) -> Response {
-    let etag = format!("\"{}\"", toolset.resource.version);
+    let version = toolset.resource.version;
     let mut response = (status, Answer(ToolsetView::from(toolset))).into_response();
-    if let Ok(etag) = HeaderValue::from_str(&etag) {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
+    tag(response.headers_mut(), version);
     response
 }

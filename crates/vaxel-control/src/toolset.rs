@@ -11,7 +11,7 @@ use vaxel_core::{
     principal::{Permission, Principal},
     toolset::{Selected, ToolsetDraft, ToolsetResource},
 };
-use vaxel_gateway::ShownOf;
+use vaxel_gateway::{ServedSet, ShownOf};
 use vaxel_store::Error as StoreError;
 
 use crate::{
@@ -41,6 +41,7 @@ impl Control {
         let ToolsetDraft {
             name,
             description,
+            view,
             services,
         } = draft;
         let resource = ToolsetResource {
@@ -48,6 +49,7 @@ impl Control {
             name,
             version: 1,
             description,
+            view,
             services,
             created_at: now,
             updated_at: now,
@@ -73,12 +75,14 @@ impl Control {
         let ToolsetDraft {
             name,
             description,
+            view,
             services,
         } = draft;
         let next = ToolsetResource {
             name,
             version: old.version + 1,
             description,
+            view,
             services,
             updated_at: self.now(),
             ..old
@@ -138,7 +142,7 @@ impl Control {
     pub(crate) async fn publish_toolsets(&self) -> Result<(), Failure> {
         let _turn = self.inner.toolsets.lock().await;
         let all = self.store().all_toolsets().await?.into_iter();
-        let sets = all.map(|one| (one.name, one.services)).collect();
+        let sets: Vec<ServedSet> = all.map(Into::into).collect();
         self.inner.context.gateway.publish_sets(sets);
         Ok(())
     }
@@ -225,6 +229,7 @@ fn changed(toolset: &ToolsetResource, expected: u64) -> Failure {
              change"
         ),
     )
+    .at_version(version)
 }
 
 fn in_use(toolset: &ToolsetResource) -> Failure {

@@ -23,6 +23,44 @@ pub const PATTERN_MAX: usize = 2_048;
 /// Longest description, characters.
 const DESCRIPTION_MAX: usize = 1_000;
 
+/// What clients of a set see of its tools. They can call all of them either way.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum View {
+    /// Every tool.
+    #[default]
+    All,
+    /// Four tools that list, find, describe and call the others, as with `?view=meta`.
+    Meta,
+}
+
+impl View {
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Meta => "meta",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl std::str::FromStr for View {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = [Self::All, Self::Meta].into_iter();
+        let mut named = known.filter(|view| view.as_str() == text);
+        named.next().ok_or("must be `all` or `meta`")
+    }
+}
+
 /// A set as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolsetResource {
@@ -34,6 +72,8 @@ pub struct ToolsetResource {
     pub version: u64,
     /// One sentence for people.
     pub description: Option<String>,
+    /// What clients see of its tools.
+    pub view: View,
     /// What is in it, each service once.
     pub services: Vec<Selected>,
     /// First accepted.
@@ -51,6 +91,9 @@ pub struct ToolsetDraft {
     /// One sentence for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// What clients see of its tools: `all` of them, or with `meta` four that find and call them.
+    #[serde(default, skip_serializing_if = "View::is_default")]
+    pub view: View,
     /// What is in it, each service once: 1 to 1,000.
     pub services: Vec<Selected>,
 }
@@ -83,6 +126,7 @@ impl From<ToolsetResource> for ToolsetDraft {
             name,
             version: _,
             description,
+            view,
             services,
             created_at: _,
             updated_at: _,
@@ -90,6 +134,7 @@ impl From<ToolsetResource> for ToolsetDraft {
         Self {
             name,
             description,
+            view,
             services,
         }
     }
@@ -138,6 +183,7 @@ fn read(fields: &mut Fields<'_>) -> Option<ToolsetDraft> {
         let message = format!("must have at most {DESCRIPTION_MAX} characters");
         fields.issue("description", message);
     }
+    let view = fields.parsed("view").unwrap_or_default();
     if !fields.has("services") {
         fields.value("services");
         fields.issue("services", "is missing: name the services of the set");
@@ -160,6 +206,7 @@ fn read(fields: &mut Fields<'_>) -> Option<ToolsetDraft> {
     Some(ToolsetDraft {
         name: name?,
         description,
+        view,
         services,
     })
 }

@@ -1,6 +1,6 @@
 //! The meta view: four tools that list, find, describe and call all others, so that a model can use many
 //! servers without reading all their catalogs. They can be called on every endpoint of many services, and
-//! are all that is listed where the address says `?view=meta`.
+//! are all that is listed where the address says `?view=meta`, or a set is to be seen so.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -13,6 +13,7 @@ use serde_json::{
 use vaxel_core::{
     failure::{Failure, Kind},
     name::ServiceName,
+    toolset::View,
 };
 use vaxel_mcp::{definition, method::Method, request::Request, revision::Era};
 
@@ -22,6 +23,7 @@ use crate::{
     lists,
     pipeline::Context,
     respond::{self, Response},
+    route::Scope,
     snapshot::Offer,
 };
 
@@ -29,6 +31,9 @@ use crate::{
 const FOUND_MAX: usize = 50;
 /// Longest search that is looked at, in words.
 const WORDS_MAX: usize = 32;
+
+/// What an address says that wants it.
+pub(crate) const ASKED: &str = "view=meta";
 
 /// One of the four.
 #[derive(Clone, Copy)]
@@ -55,10 +60,19 @@ impl MetaTool {
     }
 }
 
-/// Whether the address asks for this view.
+/// Whether the address asks for this view, or the set is one of those that are seen so.
 pub(crate) fn is_asked_for(context: &Context) -> bool {
-    let query = context.head.uri.query().unwrap_or_default();
-    context.scope.is_federated() && query.split('&').any(|part| part == "view=meta")
+    match &context.scope {
+        Scope::Service(_) => false,
+        Scope::Set(set) if set.view == View::Meta => true,
+        Scope::All | Scope::Set(_) => is_in(context.head.uri.query()),
+    }
+}
+
+/// Whether the query of an address asks for it.
+pub(crate) fn is_in(query: Option<&str>) -> bool {
+    let mut parts = query.unwrap_or_default().split('&');
+    parts.any(|part| part == ASKED)
 }
 
 /// Definitions of the four, in the order of their lists.

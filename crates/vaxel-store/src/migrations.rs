@@ -125,6 +125,10 @@ CREATE TABLE templates (
     "
 CREATE INDEX audit_of_lifecycles ON audit (at) WHERE action = 'service.lifecycle';
 ",
+    // What clients see of the tools of a set.
+    "
+ALTER TABLE toolsets ADD COLUMN shown TEXT NOT NULL DEFAULT 'all';
+",
 ];
 
 /// Steps of `records.db`.

@@ -19,7 +19,8 @@ use crate::{
 macro_rules! columns {
     ($rest:literal) => {
         concat!(
-            "SELECT id, name, version, description, services, created_at, updated_at FROM toolsets ",
+            "SELECT id, name, version, description, services, created_at, updated_at, shown \
+             FROM toolsets ",
             $rest
         )
     };
@@ -29,12 +30,12 @@ static BY_ID: Stmt = Stmt::new(columns!("WHERE id = $1"));
 static BY_NAME: Stmt = Stmt::new(columns!("WHERE name = $1"));
 static ALL: Stmt = Stmt::new(columns!("ORDER BY name"));
 static INSERT: Stmt = Stmt::new(
-    "INSERT INTO toolsets (id, name, version, description, services, created_at, updated_at) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    "INSERT INTO toolsets (id, name, version, description, services, created_at, updated_at, shown) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
 );
 static UPDATE: Stmt = Stmt::new(
     "UPDATE toolsets SET name = $2, version = $3, description = $4, services = $5, \
-     updated_at = $6 WHERE id = $1 AND version = $7",
+     updated_at = $6, shown = $8 WHERE id = $1 AND version = $7",
 );
 static DELETE: Stmt = Stmt::new("DELETE FROM toolsets WHERE id = $1 AND version = $2");
 
@@ -58,6 +59,7 @@ impl Store {
                 to_json(&toolset.services)?,
                 toolset.created_at,
                 toolset.updated_at,
+                toolset.view.as_str(),
             ];
             tx.execute(&INSERT, &values)?;
             audit::append(tx, &audit)?;
@@ -87,6 +89,7 @@ impl Store {
                 to_json(&toolset.services)?,
                 toolset.updated_at,
                 expected,
+                toolset.view.as_str(),
             ];
             if tx.execute(&UPDATE, &values)? == 0 {
                 return Err(Error::Changed);
@@ -166,6 +169,10 @@ fn read(row: &Row<'_>) -> Result<ToolsetResource, Error> {
         services: from_json("services of a set", &row.text(4)?)?,
         created_at: row.time(5)?,
         updated_at: row.time(6)?,
+        view: row
+            .text(7)?
+            .parse()
+            .map_err(|error: &str| Error::unreadable("view of a set", error))?,
     })
 }
 

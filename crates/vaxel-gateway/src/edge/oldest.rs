@@ -21,6 +21,7 @@ use super::duplex::Duplex;
 use crate::{
     authorize, decode,
     gateway::{OpenStream, Shared},
+    meta,
     pipeline::{Carrier, Context},
     respond::{self, Response},
     route::Scope,
@@ -68,7 +69,7 @@ pub(crate) async fn serve(
     match (below(head.uri.path()), &head.method) {
         (Some(path), &Verb::GET) => {
             let path = Some(path).filter(|path| !path.is_empty());
-            open(shared, &principal, path)
+            open(shared, &principal, (path, head.uri.query()))
         }
         (None, &Verb::POST) => post(shared, principal, head, body).await,
         (Some(_), _) => Ok(respond::method_not_allowed("GET")),
@@ -79,14 +80,20 @@ pub(crate) async fn serve(
 fn open(
     shared: &Arc<Shared>,
     principal: &Principal,
-    path: Option<&str>,
+    (path, query): (Option<&str>, Option<&str>),
 ) -> Result<Response, Failure> {
     authorize::may_list(principal)?;
     Scope::find(&shared.snapshot.load(), path, principal)?;
     let place = shared.enter_stream()?;
     let (duplex, events) = Duplex::new(AT_ONCE);
     let id: Box<str> = vaxel_auth::random::token(ID).into();
-    let endpoint = format!("event: endpoint\ndata: /messages?session={id}\n\n");
+    // What is posted there is seen as the stream is.
+    let view = if meta::is_in(query) {
+        format!("&{}", meta::ASKED)
+    } else {
+        String::new()
+    };
+    let endpoint = format!("event: endpoint\ndata: /messages?session={id}{view}\n\n");
     // The channel is new and has room.
     let _ = duplex.sender().try_send(endpoint.into());
     let stream = Arc::new(Stream {

@@ -17,11 +17,11 @@ use vaxel_core::{
     id::{Id, Service},
     name::{ServiceName, ToolsetName},
     time::Timestamp,
-    toolset::{Selected, selects},
+    toolset::{Selected, View, selects},
 };
 use vaxel_mcp::{hello::Offered, method::Method};
 
-use crate::gateway::ShownOf;
+use crate::gateway::{ServedSet, ShownOf};
 
 use super::{Digests, Offer, Offers, Shard, Snapshot, digest, fits_template};
 
@@ -37,6 +37,7 @@ pub(super) struct Sets {
 #[derive(Clone)]
 pub(crate) struct Set {
     pub(crate) name: ToolsetName,
+    pub(crate) view: View,
     services: Arc<[Selected]>,
     /// Of the services that are there, in the order of lists.
     parts: OrdMap<ServiceName, Arc<Part>>,
@@ -63,18 +64,20 @@ enum Shown {
 
 impl Snapshot {
     /// The same with these sets and no others. Those that stay as they are cost a comparison.
-    pub(crate) fn with_sets(&self, sets: Vec<(ToolsetName, Vec<Selected>)>) -> Self {
+    pub(crate) fn with_sets(&self, sets: Vec<ServedSet>) -> Self {
         let mut next = self.clone();
         next.sets = Sets::default();
-        for (name, services) in sets {
-            for selected in &services {
+        for set in sets {
+            let name = set.name.clone();
+            for selected in &set.services {
                 let naming = next.sets.naming.entry(selected.service.clone());
                 naming.or_default().push(name.clone());
             }
             let old = self.set(name.as_str());
-            let set = match old.filter(|old| *old.services == *services) {
+            let is_same = |old: &&Arc<Set>| *old.services == *set.services && old.view == set.view;
+            let set = match old.filter(is_same) {
                 Some(old) => Arc::clone(old),
-                None => Arc::new(Set::new(name.clone(), services, self)),
+                None => Arc::new(Set::new(set, self)),
             };
             next.sets.by_name.insert(name, set);
         }
@@ -102,12 +105,17 @@ impl Snapshot {
 }
 
 impl Set {
-    fn new(name: ToolsetName, services: Vec<Selected>, snapshot: &Snapshot) -> Self {
+    fn new(served: ServedSet, snapshot: &Snapshot) -> Self {
         let mut set = Self {
-            name,
-            services: services.into(),
+            name: served.name,
+            view: served.view,
+            services: served.services.into(),
             parts: OrdMap::new(),
-            digests: Digests::default(),
+            // Another view is another list.
+            digests: Digests {
+                tools: u64::from(served.view == View::Meta),
+                ..Digests::default()
+            },
         };
         for Selected { service, .. } in &*Arc::clone(&set.services) {
             let shard = snapshot.shards.get(service);

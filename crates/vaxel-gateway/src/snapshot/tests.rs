@@ -5,7 +5,7 @@ use vaxel_core::{name::ToolsetName, time::Timestamp, toolset::Selected};
 use vaxel_mcp::method::Method;
 
 use super::*;
-use crate::metrics::Metrics;
+use crate::{gateway::ServedSet, metrics::Metrics};
 
 /// What one service is published with. Few values, so that services meet in all of them.
 #[derive(Debug, Clone)]
@@ -365,7 +365,7 @@ fn takes() -> impl Strategy<Value = Vec<Take>> {
     })
 }
 
-fn sets(sets: &[Vec<Take>]) -> Vec<(ToolsetName, Vec<Selected>)> {
+fn sets(sets: &[Vec<Take>]) -> Vec<ServedSet> {
     let patterns = |prefix: &str, numbers: &Option<Vec<u8>>| {
         let numbers = numbers.as_ref()?.iter();
         Some(numbers.map(|number| format!("{prefix}{number}")).collect())
@@ -377,8 +377,9 @@ fn sets(sets: &[Vec<Take>]) -> Vec<(ToolsetName, Vec<Selected>)> {
         resources: patterns("file:///r", &take.resources),
     };
     let named = sets.iter().enumerate().map(|(index, takes)| {
-        let name = format!("set{index}").parse().unwrap();
-        (name, takes.iter().map(selected).collect())
+        let name: ToolsetName = format!("set{index}").parse().unwrap();
+        let services: Vec<Selected> = takes.iter().map(selected).collect();
+        (name, services).into()
     });
     named.collect()
 }
@@ -451,8 +452,8 @@ proptest! {
 fn a_change_of_a_service_touches_the_sets_that_name_it_and_no_other() {
     let all_of = |name: &str| vec![Selected::all_of(name.parse().unwrap())];
     let wanted = vec![
-        ("one".parse().unwrap(), all_of("s0")),
-        ("two".parse().unwrap(), all_of("s1")),
+        ("one".parse().unwrap(), all_of("s0")).into(),
+        ("two".parse().unwrap(), all_of("s1")).into(),
     ];
     let before = with(&Snapshot::default(), parts(&put(0, 0))).with_sets(wanted);
     let same = |left: &Snapshot, right: &Snapshot, name: &str| {

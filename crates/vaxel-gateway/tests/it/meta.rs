@@ -1,10 +1,16 @@
 //! All tools through four: found, described and called, by every door.
 
 use serde_json::{Value, json};
+use vaxel_core::toolset::{Selected, View};
+use vaxel_gateway::ServedSet;
 
-use crate::harness::{
-    Reply, Rig, Seen, Upstream,
-    socket::{Socket, modern},
+use crate::{
+    harness::{
+        Reply, Rig, Seen, Upstream,
+        client::Message,
+        socket::{Socket, modern},
+    },
+    oldest_clients::Oldest,
 };
 
 /// A server whose tools say what they were called with.
@@ -138,6 +144,75 @@ async fn call_tool_takes_each_of_its_forms_everywhere_and_calls_as_any_other_cal
     socket.send(&call).await;
     let answer = socket.answer(&json!(7)).await;
     assert_eq!(answer["result"]["content"][0]["text"], expected, "{answer}");
+}
+
+const FOUR: [&str; 4] = [
+    "list_available_tools",
+    "search_tools",
+    "describe_tool",
+    "call_tool",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_view_is_there_for_clients_of_sse_and_websocket_too() {
+    let rig = Rig::start();
+    let _upstreams = world(&rig).await;
+    let listed = |answer: &Value| -> Vec<String> {
+        let tools = answer["result"]["tools"].as_array();
+        let tools = tools.unwrap_or_else(|| panic!("{answer}")).iter();
+        tools
+            .map(|tool| tool["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    for (address, seen) in [("/mcp?view=meta", true), ("/mcp", false)] {
+        let mut socket = Socket::open(rig.address, address, &rig.keys[0]).await;
+        socket.send(&modern(1, "tools/list", json!({}))).await;
+        let answer = socket.answer(&json!(1)).await;
+        assert_eq!(listed(&answer) == FOUR, seen, "{address}: {answer}");
+    }
+    for (address, seen) in [("/sse?view=meta", true), ("/sse", false)] {
+        let mut client = Oldest::connect(&rig, address, "{}").await;
+        let answer = client.say(&Message::new("tools/list", "")).await;
+        assert_eq!(listed(&answer) == FOUR, seen, "{address}: {answer}");
+        let call = r#"{"service":"mail","tool":"delete","arguments":{"query":"x"}}"#;
+        let answer = client.say(&Message::call("call_tool", call)).await;
+        let text = &answer["result"]["content"][0]["text"];
+        assert_eq!(
+            text, r#"mail "delete" {"query":"x"}"#,
+            "{address}: {answer}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_can_be_one_whose_clients_see_only_the_four() {
+    let rig = Rig::start();
+    let _upstreams = world(&rig).await;
+    let serve = |view: View| {
+        let services = vec![Selected::all_of("mail".parse().unwrap())];
+        let name = "work".parse().unwrap();
+        rig.gateway.publish_sets(vec![ServedSet {
+            name,
+            view,
+            services,
+        }]);
+    };
+    serve(View::Meta);
+    for client in [rig.modern(), rig.legacy().await] {
+        let set = client.at("/mcp/sets/work");
+        assert_eq!(set.tools().await, FOUR);
+        let all = told(&set.call("list_available_tools", "{}").await);
+        assert_eq!(named(&all), ["mail__semantic_search", "mail__delete"]);
+        let other = r#"{"name":"context7-mcp__delete"}"#;
+        let answer = set.call("call_tool", other).await;
+        assert!(
+            answer.get("error").is_some(),
+            "it is not in the set: {answer}"
+        );
+    }
+    serve(View::All);
+    let set = rig.modern().at("/mcp/sets/work");
+    assert_eq!(set.tools().await, ["mail__semantic_search", "mail__delete"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

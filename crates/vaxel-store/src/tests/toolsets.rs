@@ -6,7 +6,7 @@ use vaxel_core::{
     audit::AuditLine,
     id::Id,
     principal::Principal,
-    toolset::{Selected, ToolsetResource},
+    toolset::{Selected, ToolsetResource, View},
 };
 
 use super::contract::{contract, traces};
@@ -36,6 +36,7 @@ fn set(name: &str) -> ToolsetResource {
         version: 1,
         description: Some("For work".to_owned()),
         services: vec![some, Selected::all_of("time".parse().unwrap())],
+        view: View::All,
         created_at: NOW,
         updated_at: NOW,
     }
@@ -55,6 +56,7 @@ async fn a_set_is_read_as_it_was_written(store: &Store) {
         set("work"),
         ToolsetResource {
             description: None,
+            view: View::Meta,
             ..set("a")
         },
     );

@@ -19,7 +19,7 @@ const SETS: &str = "/api/v1/toolsets";
 pub(super) enum Command {
     /// Add a set
     #[command(
-        after_help = "In patterns `*` stands for any run of characters. Without a pattern of a kind, everything of that kind is in the set; `SERVICE=` with nothing after it takes nothing.\n\nExamples:\n  vaxel set add work github time\n  vaxel set add reading files --tool 'files=read_*' --tool files=stat --prompt files=\n  vaxel set add docs files --resource 'files=file:///docs/*'"
+        after_help = "In patterns `*` stands for any run of characters. Without a pattern of a kind, everything of that kind is in the set; `SERVICE=` with nothing after it takes nothing.\n\nExamples:\n  vaxel set add work github time\n  vaxel set add reading files --tool 'files=read_*' --tool files=stat --prompt files=\n  vaxel set add docs files --resource 'files=file:///docs/*'\n  vaxel set add many github jira --meta"
     )]
     Add(AddArgs),
     /// List sets
@@ -70,6 +70,9 @@ pub(super) struct AddArgs {
     /// One sentence for people
     #[arg(long)]
     description: Option<String>,
+    /// Clients see four tools that list, find, describe and call those of the set
+    #[arg(long)]
+    meta: bool,
     #[command(flatten)]
     why: Why,
     #[command(flatten)]
@@ -127,6 +130,9 @@ async fn add(args: &AddArgs, client: &Client, context: &Context) -> anyhow::Resu
     let mut draft = json!({"name": args.name, "services": services(args)?});
     if let Some(description) = &args.description {
         draft["description"] = description.as_str().into();
+    }
+    if args.meta {
+        draft["view"] = "meta".into();
     }
     let set: Value = client.post(&args.why.on(SETS.to_owned()), &draft).await?;
     if context.style.json {
@@ -259,6 +265,9 @@ fn editable(set: &Value) -> Value {
     if set["description"].is_string() {
         draft["description"] = set["description"].clone();
     }
+    if set["view"] == "meta" {
+        draft["view"] = set["view"].clone();
+    }
     draft
 }
 
@@ -275,6 +284,7 @@ mod tests {
             prompt: owned(prompt),
             resource: Vec::new(),
             description: None,
+            meta: false,
             why: Why::default(),
             format: super::super::Format::default(),
         }
