@@ -232,9 +232,7 @@ pub(crate) async fn apply(
     let notes = std::mem::take(&mut parts.notes);
     let read = |body: &Value| match Form::of(body) {
         Form::Canonical => WantedService::from_json(body),
-        Form::Stage6 => stage6::draft(body)
-            .map(|draft| WantedService::Plain(Box::new(draft)))
-            .map_err(|failure| failure.issues),
+        Form::Stage6 => stage6::wanted(body),
     };
     let bundle = Bundle::read(parts, read);
     let control = context.control.on(Terms {

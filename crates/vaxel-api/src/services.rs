@@ -13,7 +13,7 @@ use crate::{
     compat::stage6,
     context::Context,
     extract::{Caller, FromQuery, Json, On, Path, Query, page},
-    problem::Refusal,
+    problem::{Refusal, tag},
 };
 
 pub(crate) mod config;
@@ -172,7 +172,7 @@ pub(crate) async fn create(
 ) -> Result<Response, Refusal> {
     let change = match Form::of(&body) {
         Form::Canonical => Change::create(&body)?,
-        Form::Stage6 => Change::CreateService(Box::new(stage6::draft(&body)?)),
+        Form::Stage6 => stage6::create(&body)?,
     };
     let service = context
         .control
@@ -296,11 +296,7 @@ pub(crate) async fn update(
 ) -> Result<Response, Refusal> {
     let change = match Form::of(&body) {
         Form::Canonical => Change::update(service.parse()?, &body, terms.expected)?,
-        Form::Stage6 => Change::UpdateService {
-            service: service.parse()?,
-            draft: Box::new(stage6::draft(&body)?),
-            expected: terms.expected,
-        },
+        Form::Stage6 => stage6::update(service.parse()?, &body, terms.expected)?,
     };
     let service = context
         .control
@@ -490,10 +486,8 @@ pub(crate) async fn stats(
 
 /// The service with its version as `ETag`.
 pub(crate) fn tagged(status: StatusCode, service: Observed) -> Response {
-    let etag = format!("\"{}\"", service.resource.version);
+    let version = service.resource.version;
     let mut response = (status, Answer(ServiceView::from(service))).into_response();
-    if let Ok(etag) = HeaderValue::from_str(&etag) {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
+    tag(response.headers_mut(), version);
     response
 }

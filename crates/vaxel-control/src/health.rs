@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use vaxel_core::{
-    access::require,
+    access::{decide, require},
     failure::Failure,
     health::{
         availability::{Day, Moment, per_day},
@@ -25,6 +25,7 @@ use crate::{
     control::{Control, conflict},
     definitions,
     runner::Watched,
+    service::compare,
 };
 
 /// Changes of health in an answer.
@@ -115,6 +116,32 @@ impl Control {
         Ok(self.report(&resource))
     }
 
+    /// Has those of these services checked that the caller owns or may manage, all at once, and waits for
+    /// what comes of it, at most `within`. `mcp:read`.
+    pub async fn check_own(
+        &self,
+        caller: &Principal,
+        services: Vec<Id<Service>>,
+        within: Duration,
+    ) -> Result<(), Failure> {
+        require(caller, Permission::McpRead)?;
+        let until = Instant::now() + within;
+        let may_all = decide(caller, Permission::McpManage).allowed;
+        let mut orders = Vec::new();
+        for id in services {
+            let resource = self.store().service(id).await?;
+            let is_own = |one: &ServiceResource| may_all || *one.owner == *caller.name;
+            if resource.is_some_and(|one| one.enabled && is_own(&one)) {
+                orders.extend(self.order_checks(id));
+            }
+        }
+        for (watched, number) in orders {
+            // They are made beside each other; what takes longer is in a later answer.
+            let _ = timeout_at(until, watched.made(number)).await;
+        }
+        Ok(())
+    }
+
     /// Orders a check of everything that can be checked now.
     fn order_checks(&self, service: Id<Service>) -> Vec<(Watched, u64)> {
         let Some(seen) = self.inner.context.board.find(service) else {
@@ -177,6 +204,7 @@ impl Control {
     ) -> Result<Outcome, Failure> {
         require(caller, Permission::McpManage)?;
         let resource = self.find(service).await?;
+        compare(&resource, self.terms.expected)?;
         let seen = self.inner.context.board.find(resource.id);
         let catalog = seen.as_ref().and_then(|seen| seen.catalog.clone());
         let Some(catalog) = catalog else {

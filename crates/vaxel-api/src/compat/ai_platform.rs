@@ -20,8 +20,9 @@ use vaxel_core::{
     health::check,
     lifecycle::Lifecycle,
     principal::Principal,
-    service::{ServiceDraft, Source},
+    service::Source,
     status::Health,
+    template::DerivedDraft,
     time::Timestamp,
 };
 
@@ -34,6 +35,8 @@ use crate::{
 
 /// Longest wait for a server that was told to start.
 const START_WAIT: Duration = Duration::from_mins(1);
+/// Longest wait for the checks of a dashboard; what takes longer is shown as it was seen before.
+const CHECK_WAIT: Duration = Duration::from_secs(10);
 /// Names that are tried for a server whose own is taken.
 const NAMES_TRIED: u32 = 100;
 
@@ -201,12 +204,11 @@ async fn create(
 ) -> Result<Response, Told> {
     let title = body["name"].as_str().unwrap_or_default();
     let name = service_name(title)?;
-    let mut draft = json!({ "name": name, "spec": { "source": { "process": {} } } });
+    let mut draft = begun(&body);
+    draft["name"] = json!(name);
     write_over(&mut draft, &body);
     for number in 2..NAMES_TRIED {
-        let read = ServiceDraft::from_json(&draft)
-            .map_err(|issues| Failure::invalid("The server", issues))?;
-        let change = Change::CreateService(Box::new(read));
+        let change = Change::create(&draft)?;
         match context.control.submit(&caller, change).await {
             Ok(outcome) => {
                 let server = Server::new(&outcome.into_service()?, None);
@@ -222,6 +224,23 @@ async fn create(
     }
     let sentence = format!("Too many servers are called `{title}`");
     Err(Told::new(StatusCode::CONFLICT, sentence))
+}
+
+/// The draft of a server before its fields are in it. One that extends a template says of its process only
+/// what is to be different.
+fn begun(body: &Value) -> Value {
+    let own = ["command", "args", "env", "cwd"];
+    let is_process = own
+        .iter()
+        .any(|field| body.get(field).is_some_and(|one| !one.is_null()));
+    let mut draft = match body.get("extends").filter(|extends| !extends.is_null()) {
+        Some(extends) => json!({ "extends": extends, "spec": {} }),
+        None => json!({ "spec": { "source": { "process": {} } } }),
+    };
+    if is_process {
+        draft["spec"]["source"] = json!({ "process": {} });
+    }
+    draft
 }
 
 /// Puts the fields that a server has into the draft of a service; what is absent stays.
@@ -279,18 +298,17 @@ async fn update(
 ) -> Result<Answer<Value>, Told> {
     let service = find(&server)?;
     let old = context.control.service(&caller, &service).await?.resource;
-    let mut draft = json!({
-        "name": old.name, "enabled": old.enabled, "tags": old.tags,
-        "environment": old.environment, "spec": old.spec,
-    });
-    write_over(&mut draft, &body);
-    let draft =
-        ServiceDraft::from_json(&draft).map_err(|issues| Failure::invalid("The server", issues))?;
-    let change = Change::UpdateService {
-        service,
-        draft: Box::new(draft),
-        expected: Some(old.version),
+    let mut draft = if DerivedDraft::is_one(&body) {
+        begun(&body)
+    } else {
+        json!({ "spec": old.spec })
     };
+    draft["name"] = json!(old.name);
+    draft["enabled"] = json!(old.enabled);
+    draft["tags"] = json!(old.tags);
+    draft["environment"] = json!(old.environment);
+    write_over(&mut draft, &body);
+    let change = Change::update(service, &draft, Some(old.version))?;
     changed(&context, &caller, change).await
 }
 
@@ -476,12 +494,19 @@ async fn statistics(
     } })))
 }
 
-/// The health dashboard of the caller's servers.
+/// The health dashboard of the caller's servers, each checked for it.
 async fn dashboard(
     Caller(caller): Caller,
     State(context): State<Context>,
 ) -> Result<Answer<Value>, Told> {
-    let all = of(&context, &caller, Some(caller.name.to_string())).await?;
+    let own = Some(caller.name.to_string());
+    let ids = of(&context, &caller, own.clone())
+        .await?
+        .iter()
+        .map(|one| one.resource.id)
+        .collect();
+    context.control.check_own(&caller, ids, CHECK_WAIT).await?;
+    let all = of(&context, &caller, own).await?;
     let mut servers = Vec::with_capacity(all.len());
     for one in &all {
         let name = one.resource.spec.title.clone();

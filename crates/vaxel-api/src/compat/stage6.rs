@@ -2,13 +2,15 @@
 //! categories. It is read and answered at the same paths as the canonical one.
 
 use serde_json::{Map, Value, json};
-use vaxel_control::{Observed, OfferKind, ServiceRef};
+use vaxel_control::{Change, Observed, OfferKind, ServiceRef};
 use vaxel_core::{
+    bundle::WantedService,
     failure::{Failure, Issue},
     lifecycle::Lifecycle,
     name::ServiceName,
     principal::Principal,
-    service::{ServiceDraft, Source},
+    service::Source,
+    template::DerivedDraft,
 };
 
 use crate::context::Context;
@@ -55,6 +57,7 @@ const FIELDS: &[(&str, Option<&str>)] = &[
     ("tags", Some("/tags")),
     ("environment", Some("/environment")),
     ("description", Some("/spec/description")),
+    ("extends", Some("/extends")),
     ("id", None),
     ("type", None),
     ("hosting_mode", None),
@@ -73,11 +76,51 @@ pub(crate) fn is_one(body: &Value) -> bool {
     body.get("hosting_mode").is_some() && body.get("spec").is_none()
 }
 
-/// The draft in a body of this form.
+/// The change that makes the service in a body of this form.
 ///
 /// # Errors
 /// Every problem, at the place where this form has it.
-pub(crate) fn draft(body: &Value) -> Result<ServiceDraft, Failure> {
+pub(crate) fn create(body: &Value) -> Result<Change, Failure> {
+    let (draft, issues) = canonical(body);
+    let read = Change::create(&draft).map_err(|failure| failure.issues);
+    whole(read, issues).map_err(invalid)
+}
+
+/// The change that makes a service what a body of this form says.
+///
+/// # Errors
+/// Every problem, at the place where this form has it.
+pub(crate) fn update(
+    service: ServiceRef,
+    body: &Value,
+    expected: Option<u64>,
+) -> Result<Change, Failure> {
+    let (draft, issues) = canonical(body);
+    let read = Change::update(service, &draft, expected).map_err(|failure| failure.issues);
+    whole(read, issues).map_err(invalid)
+}
+
+/// The same service as one of many that are to be there.
+pub(crate) fn wanted(body: &Value) -> Result<WantedService, Vec<Issue>> {
+    let (draft, issues) = canonical(body);
+    whole(WantedService::from_json(&draft), issues)
+}
+
+fn whole<T>(read: Result<T, Vec<Issue>>, mut issues: Vec<Issue>) -> Result<T, Vec<Issue>> {
+    match read {
+        Ok(read) if issues.is_empty() => return Ok(read),
+        Ok(_) => {}
+        Err(found) => issues.extend(found.iter().map(at_its_place)),
+    }
+    Err(issues)
+}
+
+fn invalid(issues: Vec<Issue>) -> Failure {
+    Failure::invalid("The service", issues)
+}
+
+/// What a body says in the canonical form, and what of it has no place there.
+fn canonical(body: &Value) -> (Value, Vec<Issue>) {
     let mut issues = Vec::new();
     check_kind(body, &mut issues);
     let mut draft = json!({ "spec": { "source": {} } });
@@ -104,13 +147,29 @@ pub(crate) fn draft(body: &Value) -> Result<ServiceDraft, Failure> {
         put(&mut draft, "/spec/title", &body["name"]);
         put(&mut draft, "/name", &json!(name));
     }
-    let read = ServiceDraft::from_json(&draft);
-    if let Err(found) = &read {
-        issues.extend(found.iter().map(at_its_place));
+    extend(&mut draft);
+    (draft, issues)
+}
+
+/// A template stands beside the spec, wherever it was named; what Vaxel showed of a service that was made
+/// of one stands in it. The source of the template is not to be taken away by an empty one.
+fn extend(draft: &mut Value) {
+    let within = &draft["spec"]["extends"];
+    let is_wanted = within.is_string()
+        || within.as_object().is_some_and(|one| {
+            let known = ["template", "with"];
+            !one.is_empty() && one.keys().all(|key| known.contains(&key.as_str()))
+        });
+    if let Some(spec) = draft["spec"].as_object_mut().filter(|_| is_wanted)
+        && let Some(extends) = spec.remove("extends")
+    {
+        draft["extends"] = extends;
     }
-    match read {
-        Ok(draft) if issues.is_empty() => Ok(draft),
-        _ => Err(Failure::invalid("The service", issues)),
+    if DerivedDraft::is_one(draft)
+        && let Some(spec) = draft["spec"].as_object_mut()
+        && spec.get("source").is_some_and(is_empty)
+    {
+        spec.remove("source");
     }
 }
 
@@ -258,7 +317,7 @@ mod tests {
             }
             // Nothing takes a list of null, so that each is refused, at its place.
             body["config"][category][setting] = json!([null]);
-            let refused = draft(&body).unwrap_err();
+            let refused = create(&body).unwrap_err();
             let at = format!("config.{category}.{setting}");
             let named = refused.issues.iter().any(|one| one.path.starts_with(&at));
             assert!(named, "{place}: {:?}", refused.issues);
@@ -285,7 +344,7 @@ mod tests {
             "name": "x", "type": "function", "hosting_mode": "carrier pigeon", "colour": "red",
             "config": { "runtime": { "replicas": 0, "speed": 3 }, "taste": {} }
         });
-        let refused = draft(&body).unwrap_err();
+        let refused = create(&body).unwrap_err();
         let paths: Vec<&str> = refused.issues.iter().map(|one| one.path.as_str()).collect();
         for path in [
             "type",

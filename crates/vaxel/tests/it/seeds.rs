@@ -177,6 +177,14 @@ fn the_ai_platforms_dashboard_and_figures_count_what_is_there() {
         (&json!(true), &json!("HEALTHY"))
     );
     assert_eq!(well["name"], "File System Server");
+    // It is checked when it is asked for, not only every half minute.
+    let again = ok(&door, "GET", "/api/mcp/health/check", None);
+    let check = |dashboard: &Value| {
+        let servers = dashboard["servers"].as_array().unwrap();
+        let well = servers.iter().find(|one| one["id"] == id).unwrap();
+        well["lastCheck"].as_str().unwrap().to_owned()
+    };
+    assert!(check(&again) > check(&dashboard), "{dashboard} {again}");
     let all = ok(&door, "GET", "/api/mcp/admin/all", None);
     assert_eq!(all["servers"].as_array().unwrap().len(), 2);
     let figures = ok(&door, "GET", "/api/mcp/admin/statistics", None);
@@ -462,4 +470,89 @@ fn stage_6_registers_changes_and_removes_services_in_its_own_form() {
         answer["errors"].to_string().contains("`script`"),
         "{answer}"
     );
+}
+
+#[test]
+fn servers_and_services_of_earlier_systems_are_made_from_templates_too() {
+    let vaxel = TestVaxel::start();
+    let door = Door::of(&vaxel);
+    let template = json!({
+        "name": "echo", "approved": true,
+        "parameters": { "text": { "type": "string", "default": "nothing" } },
+        "spec": { "description": "Says ${text}", "source": { "process": {
+            "command": "python3", "args": [echo_server(vaxel.home.path())], "env": { "SAYS": "${text}" }
+        } } }
+    });
+    let (status, made) = told(&door, "POST", "/api/v1/templates", Some(&template));
+    assert_eq!(status, 201, "{made}");
+    let says = |path: String, text: &str| {
+        let said = ok(
+            &door,
+            "POST",
+            &path,
+            Some(&json!({ "tool": "env", "args": { "text": "SAYS" } })),
+        );
+        assert!(said.to_string().contains(text), "{said}");
+    };
+
+    let server =
+        json!({ "name": "One", "extends": { "template": "echo", "with": { "text": "a word" } } });
+    let (status, made) = told(&door, "POST", "/api/mcp", Some(&server));
+    assert_eq!(status, 201, "{made}");
+    assert_eq!(made["server"]["description"], "Says a word");
+    let id = made["server"]["id"].as_str().unwrap();
+    ok(&door, "POST", &format!("/api/mcp/{id}/start"), None);
+    says(format!("/api/mcp/{id}/execute"), "a word");
+    let other = json!({ "extends": { "template": "echo", "with": { "text": "more" } } });
+    ok(&door, "PUT", &format!("/api/mcp/{id}"), Some(&other));
+    ok(
+        &door,
+        "GET",
+        &format!("/api/v1/services/{id}/health?wait=30s"),
+        None,
+    );
+    says(format!("/api/mcp/{id}/execute"), "more");
+    let unknown = json!({ "name": "Two", "extends": "nothing-like-it" });
+    let (status, refused) = told(&door, "POST", "/api/mcp", Some(&unknown));
+    assert_eq!(status, 422, "{refused}");
+    assert!(refused.to_string().contains("nothing-like-it"), "{refused}");
+
+    for (name, place) in [
+        ("beside", "/extends"),
+        ("within", "/config/integration/extends"),
+    ] {
+        let mut service = json!({
+            "name": name, "type": "executable", "hosting_mode": "stdio",
+            "config": { "integration": {}, "monitoring": {} }
+        });
+        let extends = json!({ "template": "echo", "with": { "text": name } });
+        match place {
+            "/extends" => service["extends"] = extends,
+            _ => service["config"]["integration"]["extends"] = extends,
+        }
+        let (status, made) = told(&door, "POST", "/api/v1/services", Some(&service));
+        assert_eq!(status, 201, "{made}");
+        assert_eq!(made["config"]["runtime"]["command"], "python3");
+        ok(
+            &door,
+            "GET",
+            &format!("/api/v1/services/{name}/health?wait=30s"),
+            None,
+        );
+        says(format!("/api/services/{name}/call"), name);
+        // What is shown is understood, and leaves everything as it is.
+        let shown = ok(
+            &door,
+            "GET",
+            &format!("/api/v1/services/{name}?form=stage6"),
+            None,
+        );
+        let same = ok(
+            &door,
+            "PUT",
+            &format!("/api/v1/services/{name}"),
+            Some(&shown),
+        );
+        assert_eq!(same["config"], shown["config"]);
+    }
 }
