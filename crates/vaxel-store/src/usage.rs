@@ -171,8 +171,71 @@ impl UsageBatch {
     }
 }
 
+/// A time, and what is summed up of it: whole days by their own sums, and what is left of hours at both ends,
+/// so that a month of hours is no more to read than a month of days.
+struct Span<'a> {
+    id: &'a [u8],
+    head: (Timestamp, Timestamp),
+    days: (Timestamp, Timestamp),
+    tail: (Timestamp, Timestamp),
+}
+
+impl<'a> Span<'a> {
+    fn of(
+        tx: &mut Tx<'_>,
+        id: &'a [u8; 16],
+        (grain, from, to): (Grain, Timestamp, Timestamp),
+    ) -> Result<Self, Error> {
+        let days = match grain {
+            Grain::Day => (from, to),
+            Grain::Hour => {
+                let mut oldest = |grain: Grain| {
+                    let key = values![grain.of_services(), &id[..]];
+                    let oldest = tx.find(&OLDEST, &key, |row| row.maybe_time(0))?;
+                    Ok::<_, Error>(oldest.flatten().unwrap_or(to))
+                };
+                // Hours and days are kept for different times: where there are both they say the same.
+                let both = from.max(oldest(Grain::Hour)?);
+                let step = Grain::Day.millis();
+                let whole = both.as_millis().next_multiple_of(step);
+                let begin = Timestamp::from_millis(whole).max(oldest(Grain::Day)?);
+                let end = Grain::Day.begin(to);
+                if begin < end { (begin, end) } else { (to, to) }
+            }
+        };
+        Ok(Self {
+            id,
+            head: (from, days.0),
+            days,
+            tail: (days.1, to),
+        })
+    }
+
+    const fn parts(&self) -> [(Grain, (Timestamp, Timestamp)); 3] {
+        [
+            (Grain::Hour, self.head),
+            (Grain::Day, self.days),
+            (Grain::Hour, self.tail),
+        ]
+    }
+
+    /// For the statements over all three.
+    fn values(&self, code: impl Fn(Grain) -> i64) -> [Value<'a>; 9] {
+        let Self {
+            id,
+            head,
+            days,
+            tail,
+        } = *self;
+        let (hours, of_days) = (code(Grain::Hour), code(Grain::Day));
+        values![
+            hours, id, head.0, head.1, of_days, days.0, days.1, tail.0, tail.1
+        ]
+    }
+}
+
 /// Where a sum stands.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Place {
     grain: i64,
     service: [u8; 16],
@@ -180,14 +243,35 @@ struct Place {
     target: Box<str>,
 }
 
+/// A statement over the three parts of a time: hours, days, hours.
+macro_rules! parts {
+    ($before:literal, $part:literal, $after:literal) => {
+        concat!(
+            $before,
+            $part,
+            " AND grain = $1 AND at >= $3 AND at < $4 UNION ",
+            $part,
+            " AND grain = $5 AND at >= $6 AND at < $7 UNION ",
+            $part,
+            " AND grain = $1 AND at >= $8 AND at < $9",
+            $after
+        )
+    };
+}
+
 static TIMES: Stmt = Stmt::new(
     "SELECT times FROM usage WHERE grain = $1 AND service = $2 AND at = $3 AND target = $4",
 );
+// From here to the commit the row is ours, whoever else adds to it: that comes before its times are read.
 static ADD: Stmt = Stmt::new(
     "INSERT INTO usage (grain, service, at, target, calls, errors, total_us, times) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (grain, service, at, target) DO UPDATE SET \
      calls = usage.calls + excluded.calls, errors = usage.errors + excluded.errors, \
-     total_us = usage.total_us + excluded.total_us, times = excluded.times",
+     total_us = usage.total_us + excluded.total_us",
+);
+static PUT_TIMES: Stmt = Stmt::new(
+    "UPDATE usage SET times = $5 \
+     WHERE grain = $1 AND service = $2 AND at = $3 AND target = $4",
 );
 static ADD_CALLER: Stmt = Stmt::new(
     "INSERT INTO usage_callers (grain, service, at, target, caller) VALUES ($1, $2, $3, $4, $5) \
@@ -201,26 +285,31 @@ static SERIES_CALLERS: Stmt = Stmt::new(
     "SELECT at, count(*) FROM usage_callers \
      WHERE grain = $1 AND service = $2 AND at >= $3 AND at < $4 GROUP BY at",
 );
-static CALLERS: Stmt = Stmt::new(
-    "SELECT count(DISTINCT caller) FROM usage_callers \
-     WHERE grain = $1 AND service = $2 AND at >= $3 AND at < $4",
-);
+static OLDEST: Stmt = Stmt::new("SELECT min(at) FROM usage WHERE grain = $1 AND service = $2");
+// Whoever called in several of the parts of a time (see `Span`) is one caller.
+static CALLERS: Stmt = Stmt::new(parts!(
+    "SELECT count(*) FROM (",
+    "SELECT caller FROM usage_callers WHERE service = $2",
+    ") AS parts"
+));
 static TOOLS: Stmt = Stmt::new(
     "SELECT target, calls, errors, total_us, times FROM usage \
      WHERE grain = $1 AND service = $2 AND at >= $3 AND at < $4",
 );
-static TOOLS_CALLERS: Stmt = Stmt::new(
-    "SELECT target, count(DISTINCT caller) FROM usage_callers \
-     WHERE grain = $1 AND service = $2 AND at >= $3 AND at < $4 GROUP BY target",
-);
+static TOOLS_CALLERS: Stmt = Stmt::new(parts!(
+    "SELECT target, count(*) FROM (",
+    "SELECT target, caller FROM usage_callers WHERE service = $2",
+    ") AS parts GROUP BY target"
+));
 static SERVICES: Stmt = Stmt::new(
     "SELECT service, calls, errors, total_us, times FROM usage \
      WHERE grain = $1 AND service <> $2 AND at >= $3 AND at < $4",
 );
-static SERVICES_CALLERS: Stmt = Stmt::new(
-    "SELECT service, count(DISTINCT caller) FROM usage_callers \
-     WHERE grain = $1 AND service <> $2 AND at >= $3 AND at < $4 GROUP BY service",
-);
+static SERVICES_CALLERS: Stmt = Stmt::new(parts!(
+    "SELECT service, count(*) FROM (",
+    "SELECT service, caller FROM usage_callers WHERE service <> $2",
+    ") AS parts GROUP BY service"
+));
 // An hour or a day at a time, so that writers wait little.
 static SWEEP: Stmt = Stmt::new(
     "DELETE FROM usage WHERE grain = $1 AND at = (SELECT at FROM usage \
@@ -234,7 +323,9 @@ static SWEEP_CALLERS: Stmt = Stmt::new(
 impl Store {
     /// Adds a batch to the sums, in one transaction.
     pub async fn add_usage(&self, batch: UsageBatch) -> Result<(), Error> {
-        let rows = batch.rows();
+        // In the same order by all who write, so that none waits for one who waits for it.
+        let mut rows: Vec<(Place, Gathered)> = batch.rows().into_iter().collect();
+        rows.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         self.records()
             .write("add_usage", move |tx| {
                 rows.iter().try_for_each(|(place, row)| add(tx, place, row))
@@ -253,19 +344,22 @@ impl Store {
         self.records()
             .read("usage", move |tx| {
                 let id = service.map_or(ALL, |id| *id.as_bytes());
-                let of = |grain: i64| values![grain, &id[..], from, to];
-                let services = of(grain.of_services());
-                let mut rows = series(tx, &services)?;
+                let span = Span::of(tx, &id, (grain, from, to))?;
+                let services = |grain: Grain| grain.of_services();
+                let mut rows = series(tx, &values![services(grain), &id[..], from, to])?;
+                let all = tx.find(&CALLERS, &span.values(services), |row| row.count(0))?;
+                rows.total.callers = all.unwrap_or(0);
                 if service.is_some() {
-                    let of_tools = of(grain.of_tools());
+                    let of = (&span, |grain: Grain| grain.of_tools());
                     let text = |row: &Row<'_>| row.text(0);
-                    rows.tools = grouped(tx, (&TOOLS, &TOOLS_CALLERS), &of_tools, text)?;
+                    rows.tools = grouped(tx, (&TOOLS, &TOOLS_CALLERS), of, text)?;
                 } else {
+                    let of = (&span, services);
                     let id = |row: &Row<'_>| {
                         let read = Id::from_slice(&row.blob(0)?);
                         read.ok_or_else(|| Error::unreadable("id", "it has not 16 bytes"))
                     };
-                    rows.services = grouped(tx, (&SERVICES, &SERVICES_CALLERS), &services, id)?;
+                    rows.services = grouped(tx, (&SERVICES, &SERVICES_CALLERS), of, id)?;
                     rows.services.truncate(limit as usize);
                 }
                 Ok(rows)
@@ -300,6 +394,8 @@ fn add(tx: &mut Tx<'_>, place: &Place, row: &Gathered) -> Result<(), Error> {
         target,
     } = place;
     let key = values![*grain, &service[..], *at, &**target];
+    let sum = values![row.sum.calls, row.sum.errors, row.sum.total_us, &[][..]];
+    tx.put(&ADD, &[key.as_slice(), sum.as_slice()].concat())?;
     let kept = tx.find(&TIMES, &key, |row| row.blob(0))?;
     // What cannot be read is begun anew: the counts stay right.
     let mut times = kept
@@ -307,8 +403,7 @@ fn add(tx: &mut Tx<'_>, place: &Place, row: &Gathered) -> Result<(), Error> {
         .unwrap_or_default();
     times.merge(&row.sum.times);
     let times = times.to_bytes();
-    let sum = values![row.sum.calls, row.sum.errors, row.sum.total_us, &times[..]];
-    tx.put(&ADD, &[key.as_slice(), sum.as_slice()].concat())?;
+    tx.put(&PUT_TIMES, &[key.as_slice(), &values![&times[..]]].concat())?;
     for caller in &row.callers {
         let caller = Value::from(&caller[..]);
         tx.put(&ADD_CALLER, &[key.as_slice(), &[caller]].concat())?;
@@ -329,8 +424,6 @@ fn series(tx: &mut Tx<'_>, values: &[Value<'_>]) -> Result<UsageRows, Error> {
         sum.callers = callers.get(at).copied().unwrap_or(0);
         rows.total.merge(sum);
     }
-    let all = tx.find(&CALLERS, values, |row| row.count(0))?;
-    rows.total.callers = all.unwrap_or(0);
     Ok(rows)
 }
 
@@ -338,14 +431,18 @@ fn series(tx: &mut Tx<'_>, values: &[Value<'_>]) -> Result<UsageRows, Error> {
 fn grouped<K: Clone + Ord + std::hash::Hash>(
     tx: &mut Tx<'_>,
     (sums, callers): (&Stmt, &Stmt),
-    values: &[Value<'_>],
+    (span, code): (&Span<'_>, impl Fn(Grain) -> i64),
     key: impl Fn(&Row<'_>) -> Result<K, Error>,
 ) -> Result<Vec<(K, UsageSum)>, Error> {
     let mut groups: HashMap<K, UsageSum> = HashMap::new();
-    for (key, sum) in tx.query(sums, values, |row| Ok((key(row)?, sum(row)?)))? {
-        groups.entry(key).or_default().merge(&sum);
+    for (grain, (from, to)) in span.parts() {
+        let values = values![code(grain), span.id, from, to];
+        for (key, sum) in tx.query(sums, &values, |row| Ok((key(row)?, sum(row)?)))? {
+            groups.entry(key).or_default().merge(&sum);
+        }
     }
-    for (key, count) in tx.query(callers, values, |row| Ok((key(row)?, row.count(1)?)))? {
+    let values = span.values(code);
+    for (key, count) in tx.query(callers, &values, |row| Ok((key(row)?, row.count(1)?)))? {
         groups.entry(key).or_default().callers = count;
     }
     let mut groups: Vec<(K, UsageSum)> = groups.into_iter().collect();
@@ -367,9 +464,11 @@ fn sum(row: &Row<'_>) -> Result<UsageSum, Error> {
 pub(crate) static STATEMENTS: &[&Stmt] = &[
     &TIMES,
     &ADD,
+    &PUT_TIMES,
     &ADD_CALLER,
     &SERIES,
     &SERIES_CALLERS,
+    &OLDEST,
     &CALLERS,
     &TOOLS,
     &TOOLS_CALLERS,

@@ -8,7 +8,9 @@ use vaxel_core::{
     time::Timestamp,
 };
 
-use super::contract::contract;
+use tokio::task::JoinSet;
+
+use super::{contract::contract, postgres::Schema};
 use crate::{
     store::Store,
     usage::{Grain, UsageBatch},
@@ -17,6 +19,7 @@ use crate::{
 contract!(
     calls_are_summed_up_by_hour_day_tool_and_service,
     what_is_added_later_is_merged_and_what_is_old_is_swept,
+    hours_over_days_come_to_the_same_as_hours_one_by_one,
 );
 
 /// The beginning of a day.
@@ -142,4 +145,146 @@ async fn what_is_added_later_is_merged_and_what_is_old_is_swept(store: &Store) {
     let days = (Grain::Day, DAY, DAY.plus(24 * HOUR));
     let found = store.usage(Some(files), days, 10).await.unwrap();
     assert_eq!((found.total.calls, found.tools.len()), (3, 1));
+}
+
+/// A month of a busy service: every hour some tools, by some callers.
+async fn fill(store: &Store, service: Id<Service>, (hours, tools, callers): (u32, u32, u32)) {
+    for hour in 0..hours {
+        let mut batch = UsageBatch::default();
+        for number in 0..tools * callers {
+            let (tool, caller) = (number % tools, number / tools);
+            let at = DAY.plus(hour * HOUR);
+            let (tool, caller) = (
+                format!("tool{tool}"),
+                format!("caller{}", caller + hour % 3),
+            );
+            let ms = u64::from((number * 7 + hour) % 90);
+            batch.note(&call(service, at, (&tool, &caller, ms)));
+        }
+        store.add_usage(batch).await.unwrap();
+    }
+}
+
+async fn hours_over_days_come_to_the_same_as_hours_one_by_one(store: &Store) {
+    let (files, other) = (Id::new(DAY), Id::new(DAY));
+    fill(store, files, (60, 2, 2)).await;
+    add(
+        store,
+        &[call(other, DAY.plus(30 * HOUR), ("log", "eve", 5))],
+    )
+    .await;
+    for (from, to) in [
+        (0, 60),
+        (5, 55),
+        (24, 48),
+        (23, 49),
+        (1, 3),
+        (30, 31),
+        (47, 60),
+    ] {
+        let one_by_one = |service: Option<Id<Service>>| async move {
+            let mut calls = 0;
+            for hour in from..to {
+                let time = (DAY.plus(hour * HOUR), DAY.plus((hour + 1) * HOUR));
+                let found = store
+                    .usage(service, (Grain::Hour, time.0, time.1), 10)
+                    .await;
+                calls += found.unwrap().total.calls;
+            }
+            calls
+        };
+        let time = (DAY.plus(from * HOUR), DAY.plus(to * HOUR));
+        let found = store
+            .usage(Some(files), (Grain::Hour, time.0, time.1), 10)
+            .await
+            .unwrap();
+        assert_eq!(found.series.len(), (to - from) as usize);
+        assert_eq!(
+            found.total.calls,
+            one_by_one(Some(files)).await,
+            "{from} to {to}"
+        );
+        let of_tools: u64 = found.tools.iter().map(|(_, sum)| sum.calls).sum();
+        let times: u64 = found.tools.iter().map(|(_, sum)| sum.times.count()).sum();
+        assert_eq!((of_tools, times), (found.total.calls, found.total.calls));
+        let callers = 2 + u64::from((to - from).min(3) - 1);
+        assert_eq!(found.total.callers, callers, "{from} to {to}");
+        assert!(found.tools.iter().all(|(_, sum)| sum.callers == callers));
+        let all = store
+            .usage(None, (Grain::Hour, time.0, time.1), 10)
+            .await
+            .unwrap();
+        let of_services: u64 = all.services.iter().map(|(_, sum)| sum.calls).sum();
+        assert_eq!(of_services, one_by_one(None).await, "{from} to {to}");
+        assert_eq!(of_services, all.total.calls);
+    }
+    // Where hours are gone their days say nothing either.
+    while store.sweep_usage(DAY.plus(30 * HOUR), DAY).await.unwrap() > 0 {}
+    let time = (Grain::Hour, DAY, DAY.plus(60 * HOUR));
+    let found = store.usage(Some(files), time, 10).await.unwrap();
+    let of_tools: u64 = found.tools.iter().map(|(_, sum)| sum.calls).sum();
+    assert_eq!((found.total.calls, of_tools), (30 * 4, 30 * 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_add_at_once_lose_no_call() {
+    let Some(schema) = Schema::fresh() else {
+        return;
+    };
+    let service = Id::new(DAY);
+    let mut adding = JoinSet::new();
+    for node in 0..4_u8 {
+        let store = schema.open_another(node.into());
+        adding.spawn(async move {
+            for ms in 0..25 {
+                add(&store, &[call(service, DAY, ("read", "ann", ms))]).await;
+            }
+            store
+        });
+    }
+    let stores = adding.join_all().await;
+    let time = (Grain::Hour, DAY, DAY.plus(HOUR));
+    let found = stores[0].usage(Some(service), time, 10).await.unwrap();
+    assert_eq!((found.total.calls, found.total.times.count()), (100, 100));
+}
+
+/// Nothing is read that is not asked for.
+#[tokio::test]
+async fn no_question_about_usage_reads_a_whole_table() {
+    let (dir, store) = super::fresh();
+    store.close().await;
+    let database = rusqlite::Connection::open(dir.path().join("records.db")).unwrap();
+    for statement in crate::usage::STATEMENTS {
+        let text = statement.for_sqlite();
+        if !text.starts_with("SELECT") {
+            continue;
+        }
+        let mut plan = database
+            .prepare(&format!("EXPLAIN QUERY PLAN {text}"))
+            .unwrap();
+        let mut steps = plan.raw_query();
+        let mut searches = 0;
+        while let Some(step) = steps.next().unwrap() {
+            let step: String = step.get(3).unwrap();
+            assert!(!step.starts_with("SCAN usage"), "{text}: {step}");
+            searches += usize::from(step.starts_with("SEARCH usage"));
+        }
+        assert!(searches > 0, "{text}");
+    }
+}
+
+/// By hand: how long a month of a busy service takes.
+#[tokio::test]
+#[ignore = "takes a minute, and asserts nothing"]
+async fn a_month_by_hour_is_measured() {
+    let (_dir, store) = super::fresh();
+    let files = Id::new(DAY);
+    fill(&store, files, (720, 10, 20)).await;
+    let clock = vaxel_core::time::Clock::system();
+    for service in [Some(files), None, Some(files), None] {
+        let begun = clock.instant();
+        let time = (Grain::Hour, DAY, DAY.plus(720 * HOUR));
+        let found = store.usage(service, time, 10).await.unwrap();
+        println!("{:?} for {} calls", begun.elapsed(), found.total.calls);
+    }
 }
