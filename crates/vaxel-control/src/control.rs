@@ -1,11 +1,12 @@
 //! The handle: what every door may ask or change.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
     sync::{broadcast, mpsc},
     task::JoinHandle,
+    time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vaxel_auth::seal::Sealer;
@@ -31,6 +32,10 @@ use crate::{
     runner::Context,
     service::Made,
 };
+
+/// What the end takes beside the grace of requests and the time of programs: the store's, and that of what is
+/// still written.
+pub const STOP_REST: Duration = Duration::from_secs(10);
 
 /// The control plane. Cheap to clone; [`Control::stop`] ends it for every clone.
 #[derive(Clone)]
@@ -93,6 +98,20 @@ pub(crate) struct Task {
     pub(crate) name: &'static str,
     pub(crate) stop: CancellationToken,
     pub(crate) handle: JoinHandle<()>,
+}
+
+impl Task {
+    /// Has it end by then, and breaks it off when it does not.
+    async fn end(mut self, by: Instant) {
+        self.stop.cancel();
+        if timeout_at(by, &mut self.handle).await.is_err() {
+            tracing::warn!(
+                task = self.name,
+                "a task did not end in time and is broken off"
+            );
+            self.handle.abort();
+        }
+    }
 }
 
 impl Control {
@@ -214,33 +233,50 @@ impl Control {
         self.inner.shutdown.cancel();
     }
 
-    /// Ends everything: changes in flight are finished, services are drained and stopped, records are
-    /// written, the store is closed. Takes at most the configured grace for each of these.
+    /// Ends everything as [`Control::stop_by`] does, within the configured grace and a while for programs and
+    /// the store.
     pub async fn stop(&self) {
         let grace = self.inner.context.config.grace;
+        self.stop_by(Instant::now() + grace + STOP_REST).await;
+    }
+
+    /// Ends everything: changes in flight are finished, services are drained and stopped, records are
+    /// written, the store is closed. Each takes at most the configured grace, and all of it is over at
+    /// `until`; what did not end by then is broken off, and the log says what that was.
+    pub async fn stop_by(&self, until: Instant) {
+        let grace = self.inner.context.config.grace;
+        let begun = Instant::now();
+        let within = until.saturating_duration_since(begun);
+        let by = |end: Instant| end.min(Instant::now() + grace);
         self.inner.shutdown.cancel();
         self.inner.changes.close();
-        if tokio::time::timeout(grace, self.inner.changes.wait())
-            .await
-            .is_err()
-        {
+        let changes = timeout_at(by(begun + within / 4), self.inner.changes.wait());
+        if changes.await.is_err() {
             tracing::warn!("changes were still being made when the server ended");
         }
-        let tasks = std::mem::take(&mut *self.inner.tasks.lock());
-        for Task {
-            name,
-            stop,
-            mut handle,
-        } in tasks
-        {
-            stop.cancel();
-            if tokio::time::timeout(grace, &mut handle).await.is_err() {
-                tracing::warn!(task = name, "a task did not end in time and is broken off");
-                handle.abort();
-            }
+        let mut tasks = std::mem::take(&mut *self.inner.tasks.lock()).into_iter();
+        // The first one is the reconciler: it needs the others, and nothing runs after it.
+        if let Some(reconciler) = tasks.next() {
+            reconciler.end(by(begun + within / 2)).await;
         }
-        self.inner.context.supervisor.shutdown().await;
-        self.inner.context.store.close().await;
+        let Context {
+            supervisor, store, ..
+        } = &*self.inner.context;
+        // Programs need no store to end, and a store that hangs must not take their time.
+        let programs = async {
+            if timeout_at(until, supervisor.shutdown()).await.is_err() {
+                tracing::warn!("programs did not end in time; their shims end them");
+            }
+        };
+        let writing = async {
+            for task in tasks {
+                task.end(by(until)).await;
+            }
+            if timeout_at(until, store.close()).await.is_err() {
+                tracing::warn!("the store did not close in time; it is left as it is");
+            }
+        };
+        tokio::join!(programs, writing);
     }
 
     /// The changes from now on. A reader that is too slow is told so and misses the oldest ones.

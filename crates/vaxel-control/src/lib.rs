@@ -45,7 +45,7 @@ pub use backup::{Backup, BackupContents, BackupFile, BackupHead, DataFile, KeptS
 pub use bundle::{Plan, Step};
 pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef, Terms, ToolsetRef};
 pub use config::{Config, FeedConfig, HealthConfig, ProcessConfig, RecordsConfig, ServerFacts};
-pub use control::{Control, Deps, Started};
+pub use control::{Control, Deps, STOP_REST, Started};
 pub use dependency::DependencyMap;
 pub use event::Event;
 pub use feed::{FeedEvent, FeedItem, FeedPage, FeedQuery, FeedReader};

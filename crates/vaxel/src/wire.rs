@@ -4,16 +4,22 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
-use tokio::{runtime::Runtime, sync::mpsc, task::JoinHandle};
+use tokio::{
+    runtime::Runtime,
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 use vaxel_api::Api;
 use vaxel_auth::seal::RootKeys;
 use vaxel_client::ADMIN_KEY;
-use vaxel_control::{Control, ProcessConfig, RecordsConfig, ServerFacts};
+use vaxel_control::{Control, ProcessConfig, RecordsConfig, STOP_REST, ServerFacts};
 use vaxel_core::time::Clock;
 use vaxel_egress::Egress;
 use vaxel_gateway::Gateway;
@@ -36,6 +42,8 @@ pub(crate) struct Running {
     pub(crate) services: usize,
     serving: JoinHandle<std::io::Result<()>>,
     stop: CancellationToken,
+    /// Longest time that the whole of the end takes.
+    stop_within: Duration,
     data_plane: Runtime,
 }
 
@@ -116,6 +124,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
         services: started.services,
         serving,
         stop,
+        stop_within: stop_within(config),
         data_plane,
     })
 }
@@ -130,16 +139,26 @@ impl Running {
         }
     }
 
-    /// Ends everything in order: no new requests, then services, then the store.
+    /// Ends everything in order: no new requests, then services, then the store. All of it has one
+    /// deadline; what did not end by then is said in the log.
     pub(crate) async fn stop(self) {
+        let until = Instant::now() + self.stop_within;
         self.control.announce_end();
         self.stop.cancel();
-        if let Err(error) = self.serving.await {
-            tracing::error!(%error, "the listener broke off");
+        match timeout_at(until, self.serving).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the listener broke off"),
+            Err(_) => tracing::warn!("the listener did not end in time"),
         }
-        self.control.stop().await;
+        self.control.stop_by(until).await;
         self.data_plane.shutdown_background();
     }
+}
+
+/// The grace of requests, what the most stubborn programs are given, and a rest for the store.
+fn stop_within(config: &Config) -> Duration {
+    let programs = config.process.stop_grace.mul_f32(1.25);
+    config.gateway.shutdown_grace + programs + STOP_REST
 }
 
 /// Where a program on this machine reaches a listener.

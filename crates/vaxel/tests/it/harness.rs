@@ -224,9 +224,14 @@ impl Door {
 }
 
 /// Waits until `done`, and fails when it never is.
-pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, done: impl FnMut() -> bool) {
+    wait_at_most(PATIENCE, what, done);
+}
+
+/// The same for what is promised within a time.
+pub(crate) fn wait_at_most(patience: Duration, what: &str, mut done: impl FnMut() -> bool) {
     #[expect(clippy::disallowed_methods, reason = "a test waits in real time")]
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience;
     while !done() {
         #[expect(clippy::disallowed_methods, reason = "a test waits in real time")]
         let now = Instant::now();

@@ -6,6 +6,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     doors::Raw,
-    harness::{PATIENCE, TestVaxel, free_port, text, wait_for},
+    harness::{PATIENCE, TestVaxel, free_port, lives, text, wait_at_most, wait_for},
 };
 
 const PASSWORD: &str = "s3cret-of-the-test";
@@ -119,6 +120,15 @@ impl Cluster {
             "pg_ctl",
             &["-D", &self.path("data"), "-m", "fast", "-w", "stop"],
         );
+    }
+
+    /// Sends a signal to every process of the server.
+    fn signal_all(&self, signal: &str) {
+        let pid = fs::read_to_string(self.path("data/postmaster.pid")).unwrap();
+        let pid = pid.lines().next().unwrap();
+        let script = format!("kill -{signal} {pid} $(pgrep -P {pid})");
+        let sent = Command::new("sh").args(["-c", &script]).status();
+        assert!(sent.unwrap().success());
     }
 
     fn run(&self, program: &str, args: &[&str]) -> Output {
@@ -325,8 +335,21 @@ fn a_backup_of_files_is_restored_to_an_empty_database_and_one_of_that_to_files()
     vaxel.ok(&["key", "create", "another"]);
     backup(&vaxel, &second);
     vaxel.ok(&["down"]);
-    let refused = restore(&vaxel, &[&second, "--config", &config, "--force"]);
-    assert!(refused.contains("is not empty"), "{refused}");
+    let refused = restore(&vaxel, &[&second, "--config", &config]);
+    assert!(!refused.contains("Restored"), "{refused}");
+    // The first one again, over what is there; then the second one.
+    for (file, has_another) in [(&first, false), (&second, true)] {
+        let said = restore(&vaxel, &[file, "--config", &config, "--force"]);
+        assert!(
+            said.contains("Restored") && said.contains("is gone"),
+            "{said}"
+        );
+        vaxel.launch();
+        let keys = vaxel.ok(&["key", "ls"]);
+        assert_eq!(keys.contains("another"), has_another, "{keys}");
+        echo(&vaxel, "over what was there");
+        vaxel.ok(&["down"]);
+    }
     let said = restore(&vaxel, &[&second, "--force"]);
     assert!(said.contains("Restored"), "{said}");
     vaxel.set_args(&[]);
@@ -397,6 +420,35 @@ fn who_follows_the_feed_is_told_what_others_write_into_the_database() {
     assert!(next().contains("told"));
     write("untold", "");
     assert!(next().contains("untold"));
+}
+
+#[test]
+fn a_database_that_hangs_does_not_keep_vaxel_from_ending() {
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = cluster.configured(folder.path());
+    let mut text = fs::read_to_string(&file).unwrap();
+    text.push_str("write_timeout = \"30s\"\n[server]\nshutdown_grace = \"2s\"\n[process]\nstop_grace = \"1s\"\n");
+    fs::write(&file, text).unwrap();
+    let vaxel = TestVaxel::start_with(&["--config", &file, "--demo"]);
+    let pid = u32::try_from(vaxel.run_file().unwrap()["pid"].as_u64().unwrap()).unwrap();
+    cluster.signal_all("STOP");
+    // Its record waits to be written from now on.
+    echo(&vaxel, "without an answer of the database");
+    let told = Command::new("kill")
+        .args(["-TERM", &pid.to_string()])
+        .status();
+    assert!(told.unwrap().success());
+    // Half of what one write alone would take to be given up.
+    wait_at_most(Duration::from_secs(20), "Vaxel to end", || !lives(pid));
+    cluster.signal_all("CONT");
+    let log = vaxel.log();
+    assert!(
+        log.contains("did not end in time") || log.contains("did not close in time"),
+        "{log}"
+    );
 }
 
 #[test]

@@ -23,8 +23,8 @@ const POOLS: [usize; 2] = [3, 150];
 
 /// How long they write. `VAXEL_TEST_WRITERS` says otherwise, in seconds.
 fn span(usual: u64) -> Duration {
-    let said = std::env::var("VAXEL_TEST_WRITERS").ok();
-    Duration::from_secs(said.map_or(usual, |text| text.parse().unwrap()))
+    let said = std::env::var_os("VAXEL_TEST_WRITERS");
+    Duration::from_secs(said.map_or(usual, |text| text.to_str().unwrap().parse().unwrap()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test lasts in real time")]
