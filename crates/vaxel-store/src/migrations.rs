@@ -202,6 +202,28 @@ pub(crate) fn for_postgres(step: &str) -> String {
         .replace(" TEXT", " TEXT COLLATE \"C\"")
 }
 
+/// Takes every table of ours away, also those of an older schema. Whoever calls this holds the lock of the
+/// database.
+///
+/// # Errors
+/// [`Error::Newer`] when a later version made it, whose tables are not known here.
+pub(crate) fn empty_postgres(session: &mut Session, server: &Server) -> Result<(), Error> {
+    for part in [("resources", RESOURCES), ("records", RECORDS)] {
+        steps_done(session, server, part)?;
+    }
+    // Also those that a later step took away: an older schema may still have them.
+    let every_step = RESOURCES.iter().chain(RECORDS);
+    let mut tables: Vec<String> = every_step
+        .flat_map(|step| crate::transfer::tables_of(&[step]))
+        .collect();
+    tables.push("schema_steps".to_owned());
+    let drops = tables
+        .iter()
+        .map(|table| format!("DROP TABLE IF EXISTS {table};"));
+    let drops: String = drops.collect();
+    session.run(&format!("BEGIN; {drops} COMMIT;"))
+}
+
 /// The same as [`apply`] in a schema of PostgreSQL, where a table holds the numbers of steps. Whoever
 /// calls this holds the lock of the database.
 pub(crate) fn apply_to_postgres(
@@ -209,6 +231,24 @@ pub(crate) fn apply_to_postgres(
     server: &Server,
     (part, steps): (&str, &[&str]),
 ) -> Result<(), Error> {
+    let done = steps_done(session, server, (part, steps))?;
+    for (index, step) in steps.iter().enumerate().skip(done) {
+        let version = index + 1;
+        let step = for_postgres(step);
+        session.run(&format!(
+            "BEGIN; {step}; INSERT INTO schema_steps VALUES ('{part}', {version}) \
+             ON CONFLICT (part) DO UPDATE SET steps = {version}; COMMIT;"
+        ))?;
+    }
+    Ok(())
+}
+
+/// How many steps of a part were applied.
+fn steps_done(
+    session: &mut Session,
+    server: &Server,
+    (part, steps): (&str, &[&str]),
+) -> Result<usize, Error> {
     session.run(
         "CREATE TABLE IF NOT EXISTS schema_steps (part TEXT PRIMARY KEY, steps BIGINT NOT NULL);",
     )?;
@@ -227,14 +267,5 @@ pub(crate) fn apply_to_postgres(
         let file = format!("{} ({part})", server.name()).into();
         return Err(Error::Newer { file, found, known });
     }
-    let done = usize::try_from(found).unwrap_or(0);
-    for (index, step) in steps.iter().enumerate().skip(done) {
-        let version = index + 1;
-        let step = for_postgres(step);
-        session.run(&format!(
-            "BEGIN; {step}; INSERT INTO schema_steps VALUES ('{part}', {version}) \
-             ON CONFLICT (part) DO UPDATE SET steps = {version}; COMMIT;"
-        ))?;
-    }
-    Ok(())
+    Ok(usize::try_from(found).unwrap_or(0))
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use vaxel_core::secret::Secret;
 
 use crate::{
@@ -41,7 +42,8 @@ pub struct Restoring {
 pub type Lines = Box<dyn Iterator<Item = Result<Vec<u8>, Error>> + Send>;
 
 /// Makes a store at `to` of what `lines` say. Nothing is seen of it before all of it is written, and what
-/// was there is moved aside then.
+/// was there is moved aside then. A database on a server has no aside: with [`Restoring::aside`] it is emptied
+/// first, and stays empty when the restore fails.
 ///
 /// # Errors
 /// [`Error::InUse`], [`Error::Occupied`] and [`Error::NotEmpty`] before anything is written;
@@ -50,6 +52,7 @@ pub async fn restore(to: &Config, what: Restoring, lines: Lines) -> Result<Vec<M
     what.schema.require_known(Path::new("the backup"))?;
     make_private_dir(&to.dir)?;
     let _lock = DirLock::take(&to.dir)?;
+    finish(&to.dir)?;
     let names = names(to, &what.files);
     if what.aside.is_none()
         && let Some(path) = names
@@ -73,7 +76,7 @@ pub async fn restore(to: &Config, what: Restoring, lines: Lines) -> Result<Vec<M
     for (name, bytes) in &what.files {
         write_file(&staging.0.join(name), bytes.expose())?;
     }
-    swap(&staging.0, &to.dir, (&names, what.aside.as_deref()))?;
+    swap(&to.dir, (&names, what.aside.as_deref()))?;
     Ok(moved)
 }
 
@@ -85,12 +88,17 @@ fn names(to: &Config, files: &[(String, Secret<Vec<u8>>)]) -> Vec<String> {
     files.chain(databases.map(ToString::to_string)).collect()
 }
 
+/// Where everything is made before it is put in its place, below the data directory.
+const STAGING: &str = "restore.new";
+/// What says which renames are to be done, as long as not all are.
+const MOVES: &str = "restore.moves";
+
 /// A directory that goes away with what is left in it.
 struct Staging(PathBuf);
 
 impl Staging {
     fn new(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join("restore.new");
+        let path = dir.join(STAGING);
         let unusable = |error| Error::unusable(&path, error);
         if path.exists() {
             // Of one that was killed: the directory is locked by us.
@@ -110,7 +118,11 @@ impl Drop for Staging {
 }
 
 async fn fill(place: &Config, what: &Restoring, lines: Lines) -> Result<Vec<Moved>, Error> {
-    let store = Store::open_unlocked_at(place, what.schema)?;
+    let store = if what.aside.is_some() && place.url.is_some() {
+        Store::open_emptied_at(place, what.schema)?
+    } else {
+        Store::open_unlocked_at(place, what.schema)?
+    };
     let steps = [what.schema.resource_steps(), what.schema.record_steps()];
     let databases = [store.resources(), store.records()];
     for (database, steps) in databases.into_iter().zip(steps) {
@@ -232,33 +244,195 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     written.map_err(|error| Error::unusable(path, error))
 }
 
-/// Puts files in the place of those that are there, which get another name; all of them or none.
-fn swap(from: &Path, to: &Path, (names, aside): (&[String], Option<&str>)) -> Result<(), Error> {
-    let mut moves = Vec::new();
-    for name in names {
-        // A log that was not written back belongs to its database, under whatever name.
-        for tail in ["", "-wal", "-shm"] {
-            let old = to.join(format!("{name}{tail}"));
-            if let Some(aside) = aside
-                && old.exists()
-            {
-                moves.push((old, to.join(format!("{name}.{aside}{tail}"))));
-            }
-        }
-    }
-    for name in names {
-        moves.push((from.join(name), to.join(name)));
-    }
-    for (done, (old, new)) in moves.iter().enumerate() {
-        if let Err(error) = fs::rename(old, new) {
-            for (old, new) in moves[..done].iter().rev() {
-                if let Err(error) = fs::rename(new, old) {
-                    tracing::error!(%error, "{} could not be named {} again", new.display(), old.display());
+/// Renames of a restore, which are done all or not at all: written down before the first one, so that the
+/// next start carries on where a killed one stopped.
+#[derive(Debug, Serialize, Deserialize)]
+struct Moves(Vec<(PathBuf, PathBuf)>);
+
+impl Moves {
+    /// Files are put in the place of those that are there, which get another name.
+    fn plan((names, aside): (&[String], Option<&str>), to: &Path) -> Self {
+        let mut moves = Vec::new();
+        for name in names {
+            // A log that was not written back belongs to its database, under whatever name.
+            for tail in ["", "-wal", "-shm"] {
+                let old = format!("{name}{tail}");
+                if let Some(aside) = aside
+                    && to.join(&old).exists()
+                {
+                    moves.push((old.into(), format!("{name}.{aside}{tail}").into()));
                 }
             }
-            return Err(Error::unusable(old, error));
+        }
+        for name in names {
+            moves.push((Path::new(STAGING).join(name), name.into()));
+        }
+        Self(moves)
+    }
+
+    /// What the last restore in `dir` did not come to.
+    fn left(dir: &Path) -> Result<Option<Self>, Error> {
+        let file = dir.join(MOVES);
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::unusable(&file, error)),
+        };
+        let read = serde_json::from_slice(&text);
+        read.map(Some)
+            .map_err(|error| Error::unusable(&file, error.into()))
+    }
+
+    fn write_down(&self, dir: &Path) -> Result<(), Error> {
+        let text = serde_json::to_vec(self).map_err(|error| Error::Engine(error.to_string()))?;
+        let draft = dir.join(STAGING).join(MOVES);
+        write_file(&draft, &text)?;
+        let file = dir.join(MOVES);
+        fs::rename(&draft, &file).map_err(|error| Error::unusable(&file, error))?;
+        sync(dir)
+    }
+
+    /// Does what is not done yet. New names of old files are of one restore only, and the staging holds what
+    /// is still to come: so each can tell for itself.
+    fn carry_out(&self, dir: &Path) -> Result<(), Error> {
+        for (old, new) in &self.0 {
+            let (old, new) = (dir.join(old), dir.join(new));
+            if old.exists() && !new.exists() {
+                fs::rename(&old, &new).map_err(|error| Error::unusable(&old, error))?;
+            }
+        }
+        sync(dir)
+    }
+
+    /// Takes back what is done, the last one first.
+    fn take_back(&self, dir: &Path) {
+        for (old, new) in self.0.iter().rev() {
+            let (old, new) = (dir.join(old), dir.join(new));
+            if new.exists()
+                && !old.exists()
+                && let Err(error) = fs::rename(&new, &old)
+            {
+                tracing::error!(%error, "{} could not be named {} again", new.display(), old.display());
+            }
         }
     }
-    let synced = fs::File::open(to).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| Error::unusable(to, error))
+
+    fn forget(dir: &Path) -> Result<(), Error> {
+        let file = dir.join(MOVES);
+        fs::remove_file(&file).map_err(|error| Error::unusable(&file, error))
+    }
+}
+
+/// Ends what a restore in `dir` was killed in: from its first rename on, it is carried out. For who has
+/// locked the directory, before anything in it is read.
+pub(crate) fn finish(dir: &Path) -> Result<(), Error> {
+    let Some(moves) = Moves::left(dir)? else {
+        return Ok(());
+    };
+    moves.carry_out(dir)?;
+    Moves::forget(dir)?;
+    tracing::warn!("a restore was broken off between its last steps; it was carried out");
+    // What is left of it has nothing in it.
+    drop(Staging(dir.join(STAGING)));
+    Ok(())
+}
+
+/// All of the renames, or none.
+fn swap(dir: &Path, what: (&[String], Option<&str>)) -> Result<(), Error> {
+    let moves = Moves::plan(what, dir);
+    moves.write_down(dir)?;
+    let done = moves.carry_out(dir);
+    if done.is_err() {
+        moves.take_back(dir);
+    }
+    Moves::forget(dir)?;
+    done
+}
+
+fn sync(dir: &Path) -> Result<(), Error> {
+    let synced = fs::File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|error| Error::unusable(dir, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [&str; 3] = ["root.key", "records.db", "vaxel.db"];
+
+    /// A directory with old files, and new ones that are ready.
+    fn prepared() -> (tempfile::TempDir, Moves) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(STAGING)).unwrap();
+        for name in NAMES {
+            fs::write(dir.path().join(name), "old").unwrap();
+            fs::write(dir.path().join(STAGING).join(name), "new").unwrap();
+        }
+        fs::write(dir.path().join("vaxel.db-wal"), "old").unwrap();
+        let names = NAMES.map(str::to_owned);
+        let moves = Moves::plan((&names, Some("before")), dir.path());
+        (dir, moves)
+    }
+
+    fn state(dir: &Path) -> Vec<String> {
+        let mut all: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| {
+                let path = entry.unwrap().path();
+                let text = fs::read_to_string(&path).unwrap_or_default();
+                format!("{} {text}", path.file_name().unwrap().to_string_lossy())
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn a_restore_that_was_killed_between_two_renames_is_carried_out_at_the_next_start() {
+        let whole = [
+            "records.db new",
+            "records.db.before old",
+            "root.key new",
+            "root.key.before old",
+            "vaxel.db new",
+            "vaxel.db.before old",
+            "vaxel.db.before-wal old",
+        ];
+        let (_dir, moves) = prepared();
+        for done in 0..=moves.0.len() {
+            let (dir, moves) = prepared();
+            moves.write_down(dir.path()).unwrap();
+            for (old, new) in &moves.0[..done] {
+                fs::rename(dir.path().join(old), dir.path().join(new)).unwrap();
+            }
+            finish(dir.path()).unwrap();
+            assert_eq!(state(dir.path()), whole, "after {done} renames");
+            finish(dir.path()).unwrap();
+            assert_eq!(state(dir.path()), whole, "there is nothing more to do");
+        }
+    }
+
+    #[test]
+    fn a_restore_that_was_killed_before_its_first_rename_never_was() {
+        let (dir, _moves) = prepared();
+        let before = state(dir.path());
+        finish(dir.path()).unwrap();
+        assert_eq!(state(dir.path()), before);
+    }
+
+    #[test]
+    fn renames_that_fail_are_taken_back() {
+        let (dir, _moves) = prepared();
+        let names = [
+            NAMES.map(str::to_owned).to_vec(),
+            vec!["missing/x".to_owned()],
+        ]
+        .concat();
+        fs::create_dir(dir.path().join(STAGING).join("missing")).unwrap();
+        fs::write(dir.path().join(STAGING).join("missing/x"), "new").unwrap();
+        let before = state(dir.path());
+        let failed = swap(dir.path(), (&names, Some("before")));
+        assert!(failed.is_err(), "its folder is not there");
+        assert_eq!(state(dir.path()), before);
+    }
 }

@@ -20,6 +20,7 @@ use crate::{
     lock::DirLock,
     migrations,
     postgres::{DatabaseUrl, Ear, Role, Server, Session},
+    restore,
     sqlite::{self, Durability},
     stmt::Stmt,
     tx::Tx,
@@ -78,6 +79,26 @@ pub(crate) enum Engine {
     Postgres(Arc<Server>),
 }
 
+/// How a store is opened.
+#[derive(Clone, Copy)]
+struct How {
+    /// Others may write to the same database.
+    is_shared: bool,
+    schema: Schema,
+    /// Everything in it goes away first; a server's only.
+    is_emptied: bool,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self {
+            is_shared: false,
+            schema: Schema::NEWEST,
+            is_emptied: false,
+        }
+    }
+}
+
 /// Both databases of an engine.
 type Opened = (Database, Database, Engine);
 
@@ -117,7 +138,12 @@ impl Store {
     pub(crate) fn open_as(config: &Config, is_shared: bool) -> Result<Self, Error> {
         make_private_dir(&config.dir)?;
         let lock = DirLock::take(&config.dir)?;
-        Self::open_with(config, Some(lock), (is_shared, Schema::NEWEST))
+        restore::finish(&config.dir)?;
+        let how = How {
+            is_shared,
+            ..How::default()
+        };
+        Self::open_with(config, Some(lock), how)
     }
 
     /// For who has locked the directory.
@@ -127,17 +153,27 @@ impl Store {
 
     /// The same with an earlier schema.
     pub(crate) fn open_unlocked_at(config: &Config, schema: Schema) -> Result<Self, Error> {
-        Self::open_with(config, None, (false, schema))
+        let how = How {
+            schema,
+            ..How::default()
+        };
+        Self::open_with(config, None, how)
     }
 
-    fn open_with(
-        config: &Config,
-        lock: Option<DirLock>,
-        (is_shared, schema): (bool, Schema),
-    ) -> Result<Self, Error> {
+    /// The same on a server, with nothing in it: whatever was there is gone.
+    pub(crate) fn open_emptied_at(config: &Config, schema: Schema) -> Result<Self, Error> {
+        let how = How {
+            schema,
+            is_emptied: true,
+            ..How::default()
+        };
+        Self::open_with(config, None, how)
+    }
+
+    fn open_with(config: &Config, lock: Option<DirLock>, how: How) -> Result<Self, Error> {
         let (resources, records, engine) = match &config.url {
-            None => open_files(config, schema)?,
-            Some(url) => open_server(config, url, (is_shared, schema))?,
+            None => open_files(config, how.schema)?,
+            Some(url) => open_server(config, url, how)?,
         };
         Ok(Self {
             inner: Arc::new(Inner {
@@ -307,12 +343,9 @@ fn open_files(config: &Config, schema: Schema) -> Result<Opened, Error> {
     ))
 }
 
-fn open_server(
-    config: &Config,
-    url: &DatabaseUrl,
-    (is_shared, schema): (bool, Schema),
-) -> Result<Opened, Error> {
-    let server = Arc::new(Server::new(url, config.write_timeout, is_shared)?);
+fn open_server(config: &Config, url: &DatabaseUrl, how: How) -> Result<Opened, Error> {
+    let schema = how.schema;
+    let server = Arc::new(Server::new(url, config.write_timeout, how.is_shared)?);
     let session = |role| Session::new(Arc::clone(&server), role);
     let mut writer = session(Role::Resources)?;
     // Sessions block, and whoever opens a store may be where nothing may.
@@ -324,6 +357,9 @@ fn open_server(
                     ("resources", schema.resource_steps()),
                     ("records", schema.record_steps()),
                 ];
+                if how.is_emptied {
+                    migrations::empty_postgres(&mut writer, &server)?;
+                }
                 for part in parts {
                     migrations::apply_to_postgres(&mut writer, &server, part)?;
                 }

@@ -43,7 +43,8 @@ pub(super) struct RestoreArgs {
     /// Only this service, into the running Vaxel; may be given more than once
     #[arg(long, value_name = "NAME")]
     service: Vec<String>,
-    /// Even when there is something already: files are moved aside, services updated
+    /// Even when there is something already: files are moved aside, services updated, a PostgreSQL
+    /// database emptied
     #[arg(long)]
     force: bool,
     /// Check the backup and say what is in it, nothing more
@@ -212,6 +213,9 @@ async fn whole(
     let restored = vaxel_store::restore(&to, what, file.lines()?).await?;
     let rows: u64 = restored.iter().map(|table| table.rows).sum();
     output::note(format!("Restored {rows} rows, and checked them"));
+    if to.url.is_some() && aside.is_some() {
+        output::note("What was in the database before is gone (--force)");
+    }
     if let Some(aside) = aside {
         output::note(format!(
             "What was there before ends with .{aside}, in {}",
