@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde::Serialize;
 use serde_json::{Value, json};
 use vaxel_core::{
-    access::require,
+    access::{require, require_anywhere},
     bundle::{Bundle, Entry, StepAction, StepResource, WantedService, below},
     dependencies::Dependencies,
     difference::{Difference, differences},
@@ -71,8 +71,8 @@ impl Control {
         bundle: Bundle,
         prune: Option<&str>,
     ) -> Result<Plan, Failure> {
-        require(caller, Permission::McpRead)?;
-        require(caller, Permission::McpWrite)?;
+        require_anywhere(caller, Permission::McpRead)?;
+        require_anywhere(caller, Permission::McpWrite)?;
         let Bundle {
             services,
             toolsets,
@@ -104,7 +104,7 @@ impl Control {
         }
         // Who needs goes before what it needs.
         for service in pruned.into_iter().rev() {
-            require(caller, Permission::McpManage)?;
+            self.may(caller, Permission::McpManage, &service)?;
             steps.push(removal(&service));
         }
         if issues.is_empty() {
@@ -269,12 +269,11 @@ impl Control {
         let action = action(stored.is_some(), &differences);
         if action != StepAction::Unchanged {
             may_write(caller, &draft.spec, made)?;
+            let old = stored.as_ref();
+            old.map_or(Ok(()), |old| self.may(caller, Permission::McpWrite, old))?;
         }
-        if stored
-            .as_ref()
-            .is_some_and(|old| old.enabled != draft.enabled)
-        {
-            require(caller, Permission::McpManage)?;
+        if let Some(old) = stored.as_ref().filter(|old| old.enabled != draft.enabled) {
+            self.may(caller, Permission::McpManage, old)?;
         }
         let (name, needs) = (draft.name.to_string(), draft.spec.depends_on.clone());
         let change = match (action, stored, wanted) {

@@ -24,10 +24,13 @@ impl Control {
         service: Option<&ServiceRef>,
         (filter, page): (&CallFilter, &Page),
     ) -> Result<List<CallRow>, Failure> {
-        require(caller, Permission::CallsRead)?;
+        let calls = Permission::CallsRead;
         let service = match service {
-            Some(service) => Some(self.find_any(service).await?.id),
-            None => None,
+            Some(service) => Some(self.find_any_for(caller, calls, service).await?.id),
+            None => {
+                require(caller, calls)?;
+                None
+            }
         };
         let CallFilter {
             target,
@@ -53,8 +56,7 @@ impl Control {
 
     /// Figures of a service's calls. `mcp:read`.
     pub async fn stats(&self, caller: &Principal, service: &ServiceRef) -> Result<Stats, Failure> {
-        require(caller, Permission::McpRead)?;
-        let resource = self.find(service).await?;
+        let resource = self.find_for(caller, Permission::McpRead, service).await?;
         Ok(self.stats_of(resource.id).await)
     }
 

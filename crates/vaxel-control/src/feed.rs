@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
-    access::{decide, require},
+    access::{decide, require_anywhere},
     failure::{Failure, Kind},
     principal::{Permission, Principal},
     service::matches,
@@ -356,7 +356,7 @@ impl FeedReader {
                 items.extend(self.end("Your key was revoked"));
                 break;
             }
-            if is_for(&self.caller, &self.types, &event) {
+            if self.control.is_for(&self.caller, &self.types, &event) {
                 items.push(FeedItem::Change(event));
             }
         }
@@ -385,7 +385,7 @@ impl Control {
         caller: &Principal,
         query: FeedQuery,
     ) -> Result<(FeedReader, Option<FeedItem>), Failure> {
-        require(caller, Permission::McpRead)?;
+        require_anywhere(caller, Permission::McpRead)?;
         let feed = &self.inner.feed;
         let newest = feed.newest.subscribe();
         // What the ring has may be a moment behind.
@@ -423,7 +423,7 @@ impl Control {
         query: &FeedQuery,
         limit: u32,
     ) -> Result<FeedPage, Failure> {
-        require(caller, Permission::McpRead)?;
+        require_anywhere(caller, Permission::McpRead)?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let newest = self.store().last_change().await?;
         match query.after {
@@ -464,7 +464,7 @@ impl Control {
             for row in rows {
                 page.next_after = row.seq;
                 let event = FeedEvent::from(row);
-                if is_for(caller, &query.types, &event) {
+                if self.is_for(caller, &query.types, &event) {
                     page.items.push(Arc::new(event));
                 }
                 if page.items.len() == limit {
@@ -492,7 +492,7 @@ impl Control {
             before = oldest;
             for row in rows {
                 let event = FeedEvent::from(row);
-                if items.len() < limit && is_for(caller, &query.types, &event) {
+                if items.len() < limit && self.is_for(caller, &query.types, &event) {
                     items.push_front(Arc::new(event));
                 }
             }
@@ -506,10 +506,22 @@ impl Control {
     }
 }
 
-/// Whether the caller asked for it and may see it.
-fn is_for(caller: &Principal, types: &[String], event: &FeedEvent) -> bool {
-    let wanted = || types.is_empty() || types.iter().any(|one| matches(one, &event.action));
-    decide(caller, needed(&event.kind)).allowed && wanted()
+impl Control {
+    /// Whether the caller asked for it and may see it.
+    fn is_for(&self, caller: &Principal, types: &[String], event: &FeedEvent) -> bool {
+        let is_wanted = types.is_empty() || types.iter().any(|one| matches(one, &event.action));
+        is_wanted && self.is_seen(caller, event)
+    }
+
+    fn is_seen(&self, caller: &Principal, event: &FeedEvent) -> bool {
+        let service = (event.kind == "service")
+            .then(|| event.id.parse())
+            .and_then(Result::ok);
+        match service {
+            Some(service) => self.inner.context.gateway.may_know(caller, service),
+            None => decide(caller, needed(&event.kind)).allowed,
+        }
+    }
 }
 
 /// The permission that one needs to see what happens to things of this kind.

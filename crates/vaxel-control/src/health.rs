@@ -78,8 +78,7 @@ impl Control {
         caller: &Principal,
         service: &ServiceRef,
     ) -> Result<HealthHistory, Failure> {
-        require(caller, Permission::McpRead)?;
-        let resource = self.find(service).await?;
+        let resource = self.find_for(caller, Permission::McpRead, service).await?;
         let now = self.now();
         let since = now.as_millis().saturating_sub((DAYS - 1) * millis(DAY));
         let since = Timestamp::from_millis(since - since % millis(DAY));
@@ -99,8 +98,9 @@ impl Control {
         caller: &Principal,
         service: &ServiceRef,
     ) -> Result<HealthReport, Failure> {
-        require(caller, Permission::McpManage)?;
-        let resource = self.find(service).await?;
+        let resource = self
+            .find_for(caller, Permission::McpManage, service)
+            .await?;
         if !resource.enabled {
             let name = &resource.name;
             return Err(conflict(format!(
@@ -202,8 +202,9 @@ impl Control {
         caller: &Principal,
         service: &ServiceRef,
     ) -> Result<Outcome, Failure> {
-        require(caller, Permission::McpManage)?;
-        let resource = self.find(service).await?;
+        let resource = self
+            .find_for(caller, Permission::McpManage, service)
+            .await?;
         compare(&resource, self.terms.expected)?;
         let seen = self.inner.context.board.find(resource.id);
         let catalog = seen.as_ref().and_then(|seen| seen.catalog.clone());

@@ -14,7 +14,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
-    access::require,
     failure::Failure,
     id::{Id, Service},
     principal::{Permission, Principal},
@@ -166,8 +165,7 @@ impl Control {
         caller: &Principal,
         service: &ServiceRef,
     ) -> Result<Heartbeat, Failure> {
-        require(caller, Permission::McpWrite)?;
-        let found = self.find(service).await?;
+        let found = self.find_for(caller, Permission::McpWrite, service).await?;
         let Some(length) = found.spec.lease else {
             let name = &found.name;
             return Err(conflict(format!(

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 use vaxel_core::{
-    access::require,
     difference::{Difference, differences},
     failure::{Failure, Issue, Kind},
     principal::{Permission, Principal},
@@ -82,8 +81,8 @@ impl Control {
         service: &ServiceRef,
         page: &Page,
     ) -> Result<List<Revision>, Failure> {
-        require(caller, Permission::McpRead)?;
-        let resource = self.find_any(service).await?;
+        let read = Permission::McpRead;
+        let resource = self.find_any_for(caller, read, service).await?;
         let before = match &page.cursor {
             Some(text) => Some(text.parse().map_err(|_| StoreError::Cursor(text.clone()))?),
             None => None,
@@ -115,8 +114,8 @@ impl Control {
         service: &ServiceRef,
         revision: &RevisionRef,
     ) -> Result<Revision, Failure> {
-        require(caller, Permission::McpRead)?;
-        let resource = self.find_any(service).await?;
+        let read = Permission::McpRead;
+        let resource = self.find_any_for(caller, read, service).await?;
         let row = self.find_revision(&resource, revision).await?;
         let labels = self.store().labels(resource.id).await?;
         shown(row, &resource, &labels)
@@ -130,8 +129,8 @@ impl Control {
         service: &ServiceRef,
         (from, to): (Option<&RevisionRef>, Option<&RevisionRef>),
     ) -> Result<Diff, Failure> {
-        require(caller, Permission::McpRead)?;
-        let resource = self.find_any(service).await?;
+        let read = Permission::McpRead;
+        let resource = self.find_any_for(caller, read, service).await?;
         let new = self
             .find_revision(&resource, to.unwrap_or(&RevisionRef::Current))
             .await?;
@@ -153,8 +152,7 @@ impl Control {
         service: &ServiceRef,
         to: &RevisionRef,
     ) -> Result<Outcome, Failure> {
-        require(caller, Permission::McpWrite)?;
-        let resource = self.find(service).await?;
+        let resource = self.find_for(caller, Permission::McpWrite, service).await?;
         let row = self.find_revision(&resource, to).await?;
         let draft = ServiceDraft::from_json(&draft(&row)?);
         let mut draft = draft.map_err(|issues| {
@@ -191,9 +189,9 @@ impl Control {
         service: &ServiceRef,
         (label, revision): (String, &RevisionRef),
     ) -> Result<Outcome, Failure> {
-        require(caller, Permission::McpWrite)?;
         check_label(&label)?;
-        let resource = self.find(service).await?;
+        let write = Permission::McpWrite;
+        let resource = self.find_for(caller, write, service).await?;
         let row = self.find_revision(&resource, revision).await?;
         let mut audit = self.audit(caller, "service.label", &resource);
         audit.detail = json!({ "label": label, "revision": row.revision });
@@ -213,8 +211,7 @@ impl Control {
         service: &ServiceRef,
         label: String,
     ) -> Result<Outcome, Failure> {
-        require(caller, Permission::McpWrite)?;
-        let resource = self.find(service).await?;
+        let resource = self.find_for(caller, Permission::McpWrite, service).await?;
         let mut audit = self.audit(caller, "service.unlabel", &resource);
         audit.detail = json!({ "label": label });
         let unknown = unknown(&resource, &RevisionRef::Label(label.clone()));

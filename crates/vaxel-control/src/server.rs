@@ -67,8 +67,9 @@ impl Control {
 
     /// The log of a service. `calls:read`.
     pub async fn logs(&self, caller: &Principal, service: &ServiceRef) -> Result<Logs, Failure> {
-        require(caller, Permission::CallsRead)?;
-        let resource = self.find(service).await?;
+        let resource = self
+            .find_for(caller, Permission::CallsRead, service)
+            .await?;
         Ok(self.inner.context.supervisor.logs(resource.name.as_str()))
     }
 

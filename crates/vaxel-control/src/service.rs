@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::json;
 use vaxel_core::{
-    access::require,
+    access::{require, require_anywhere},
     audit::AuditLine,
     failure::{Failure, Issue, Kind},
     id::{Id, SecretValue},
@@ -23,7 +23,7 @@ use crate::{
 
 mod derived;
 mod listing;
-mod query;
+pub(crate) mod query;
 
 /// Action of [`crate::Change::RestartService`] in the audit.
 const RESTART: &str = "service.restart";
@@ -66,6 +66,7 @@ impl Control {
             activated_at: enabled.then_some(now),
             deleted_at: None,
         };
+        self.may_become(caller, &resource)?;
         let mut audit = self.audit(caller, "service.create", &resource);
         audit.detail["source"] = resource.spec.source.kind().into();
         audit.detail["template"] = template_of(&resource.spec).into();
@@ -85,7 +86,7 @@ impl Control {
         made: Made,
     ) -> Result<Outcome, Failure> {
         may_write(caller, &draft.spec, made)?;
-        let old = self.find(service).await?;
+        let old = self.find_for(caller, Permission::McpWrite, service).await?;
         compare(&old, expected)?;
         if made == Made::Manually {
             draft.spec.follow(&old.spec);
@@ -109,7 +110,7 @@ impl Control {
         let named = self.store().service_by_name(&draft.name).await?;
         let taken = named.is_some_and(|other| other.id != old.id);
         if draft.enabled != old.enabled {
-            require(caller, Permission::McpManage)?;
+            self.may(caller, Permission::McpManage, &old)?;
         }
         let sealed = self
             .inner
@@ -135,6 +136,7 @@ impl Control {
             activated_at: old.activated_at.or(enabled.then_some(now)),
             ..old.clone()
         };
+        self.may_become(caller, &next)?;
         let next = revised(&old, next);
         let action = match rolled_back_to {
             Some(_) => "service.rollback",
@@ -152,14 +154,32 @@ impl Control {
         self.done(next, action).await
     }
 
+    /// Whether a caller may make a service what it is to be: a policy may be about its new name, environment
+    /// or tags.
+    fn may_become(&self, caller: &Principal, next: &ServiceResource) -> Result<(), Failure> {
+        let denied = |failure: Failure| match failure.kind {
+            Kind::UnknownService => Failure::new(
+                Kind::NotPermitted,
+                format!(
+                    "`{}` may not have a service such as this would be",
+                    caller.name
+                ),
+            ),
+            _ => failure,
+        };
+        let may = self.may(caller, Permission::McpWrite, next);
+        may.map_err(denied)
+    }
+
     pub(crate) async fn delete_service(
         &self,
         caller: &Principal,
         service: &ServiceRef,
         expected: Option<u64>,
     ) -> Result<Outcome, Failure> {
-        require(caller, Permission::McpManage)?;
-        let old = self.find(service).await?;
+        let old = self
+            .find_for(caller, Permission::McpManage, service)
+            .await?;
         compare(&old, expected)?;
         let now = self.now();
         let next = ServiceResource {
@@ -174,8 +194,9 @@ impl Control {
         caller: &Principal,
         service: &ServiceRef,
     ) -> Result<Outcome, Failure> {
-        require(caller, Permission::McpManage)?;
-        let old = self.find_deleted(service).await?;
+        let old = self
+            .find_deleted_for(caller, Permission::McpManage, service)
+            .await?;
         compare(&old, self.terms.expected)?;
         if self.store().service_by_name(&old.name).await?.is_some() {
             return Err(conflict(format!(
@@ -196,8 +217,9 @@ impl Control {
         service: &ServiceRef,
         enabled: bool,
     ) -> Result<Outcome, Failure> {
-        require(caller, Permission::McpManage)?;
-        let old = self.find(service).await?;
+        let old = self
+            .find_for(caller, Permission::McpManage, service)
+            .await?;
         compare(&old, self.terms.expected)?;
         if old.enabled == enabled {
             return Ok(Outcome::Service(Box::new(self.observe(old).await)));
@@ -222,8 +244,9 @@ impl Control {
         caller: &Principal,
         service: &ServiceRef,
     ) -> Result<Outcome, Failure> {
-        require(caller, Permission::McpManage)?;
-        let old = self.find(service).await?;
+        let old = self
+            .find_for(caller, Permission::McpManage, service)
+            .await?;
         compare(&old, self.terms.expected)?;
         if !old.enabled {
             return Err(conflict(format!(
@@ -240,8 +263,9 @@ impl Control {
         caller: &Principal,
         service: &ServiceRef,
     ) -> Result<Outcome, Failure> {
-        require(caller, Permission::McpManage)?;
-        let old = self.find_deleted(service).await?;
+        let old = self
+            .find_deleted_for(caller, Permission::McpManage, service)
+            .await?;
         compare(&old, self.terms.expected)?;
         let audit = self.audit(caller, "service.purge", &old);
         match self.store().purge_service(old.id, audit).await {
@@ -363,7 +387,7 @@ pub(crate) enum Made {
 }
 
 pub(crate) fn may_write(caller: &Principal, spec: &ServiceSpec, made: Made) -> Result<(), Failure> {
-    require(caller, Permission::McpWrite)?;
+    require_anywhere(caller, Permission::McpWrite)?;
     if spec.runs_on_host() && made != Made::FromApproved {
         require(caller, Permission::HostExecute)?;
     }

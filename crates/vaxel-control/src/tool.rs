@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use vaxel_core::{
-    access::require,
+    access::require_anywhere,
     catalog::{Catalog, Item},
     failure::{Failure, Issue, Kind},
     principal::{Permission, Principal},
@@ -29,8 +29,7 @@ impl Control {
         service: &ServiceRef,
         kind: OfferKind,
     ) -> Result<Offers, Failure> {
-        require(caller, Permission::McpRead)?;
-        let resource = self.find(service).await?;
+        let resource = self.find_for(caller, Permission::McpRead, service).await?;
         let seen = self.inner.context.board.find(resource.id);
         let stale = seen
             .as_ref()
@@ -62,12 +61,17 @@ impl Control {
         query: &ToolQuery,
         page: &Page,
     ) -> Result<List<Offer>, Failure> {
-        require(caller, Permission::McpRead)?;
+        require_anywhere(caller, Permission::McpRead)?;
         let service = match &query.service {
-            Some(service) => Some(self.find(service).await?.id),
+            Some(service) => Some(
+                self.find_for(caller, Permission::McpRead, service)
+                    .await?
+                    .id,
+            ),
             None => None,
         };
-        let mut tools = self.inner.context.gateway.exposed_tools(service);
+        let gateway = &self.inner.context.gateway;
+        let mut tools = gateway.exposed_tools(caller, service);
         tools.sort_by(|left, right| left.name.cmp(&right.name));
         let text = query.text.as_deref().map(str::to_lowercase);
         let after =
@@ -89,14 +93,18 @@ impl Control {
 
     /// One tool, by its exposed name. `mcp:read`.
     pub fn tool(&self, caller: &Principal, name: &str) -> Result<Offer, Failure> {
-        require(caller, Permission::McpRead)?;
+        require_anywhere(caller, Permission::McpRead)?;
         let (service, _, _) = self
             .inner
             .context
             .gateway
             .tool(name)
             .ok_or_else(|| unknown(name))?;
-        let tools = self.inner.context.gateway.exposed_tools(Some(service));
+        let tools = self
+            .inner
+            .context
+            .gateway
+            .exposed_tools(caller, Some(service));
         let found = tools.into_iter().find(|tool| *tool.name == *name);
         found.map(exposed).ok_or_else(|| unknown(name))
     }
@@ -108,14 +116,20 @@ impl Control {
         target: &ToolTarget,
         input: ToolInput,
     ) -> Result<ToolReply, Failure> {
-        require(caller, Permission::McpExecute)?;
+        require_anywhere(caller, Permission::McpExecute)?;
         let (service, tool) = match target {
             ToolTarget::Exposed(name) => {
                 let found = self.inner.context.gateway.tool(name);
                 let (id, _, own) = found.ok_or_else(|| unknown(name))?;
                 (id, own.to_string())
             }
-            ToolTarget::Of { service, tool } => (self.find(service).await?.id, tool.clone()),
+            ToolTarget::Of { service, tool } => {
+                let id = self.find(service).await?.id;
+                if !self.inner.context.gateway.may_know(caller, id) {
+                    return Err(service.unknown());
+                }
+                (id, tool.clone())
+            }
         };
         let ToolInput { arguments, timeout } = input;
         let arguments = match arguments {

@@ -53,10 +53,13 @@ impl Control {
         service: Option<&ServiceRef>,
         query: UsageQuery,
     ) -> Result<Usage, Failure> {
-        require(caller, Permission::CallsRead)?;
+        let calls = Permission::CallsRead;
         let service = match service {
-            Some(service) => Some(self.find_any(service).await?.id),
-            None => None,
+            Some(service) => Some(self.find_any_for(caller, calls, service).await?.id),
+            None => {
+                require(caller, calls)?;
+                None
+            }
         };
         let (from, to) = bounds(query, self.now())?;
         let UsageRows {

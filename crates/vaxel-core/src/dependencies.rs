@@ -38,6 +38,13 @@ impl Dependencies {
         self.needs.iter()
     }
 
+    /// The same of some services only; what they need stays.
+    #[must_use]
+    pub fn only(mut self, is_wanted: impl Fn(&ServiceName) -> bool) -> Self {
+        self.needs.retain(|name, _| is_wanted(name));
+        self
+    }
+
     /// The circle that `name` would close by needing `needs`: it begins and ends with `name`. `None`
     /// when there is none.
     pub fn cycle(&self, name: &ServiceName, needs: &[ServiceName]) -> Option<Vec<ServiceName>> {

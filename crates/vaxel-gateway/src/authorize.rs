@@ -49,15 +49,15 @@ pub(crate) fn check(
     route: Route,
     (arguments, now): (Option<&str>, Timestamp),
 ) -> Result<Authorized<Route>, Denied> {
-    let view = View::of(principal);
-    if view.is_whole() {
+    let sight = Sight::of(principal);
+    if sight.is_whole() {
         let permitted = access::require(principal, Permission::McpExecute);
         return permitted
             .map(|()| Authorized(route))
             .map_err(Denied::Refused);
     }
     let (shard, tool) = (&*route.shard, route.tool.as_deref());
-    let reach = shard.reaches.of(&view, principal, shard);
+    let reach = shard.reaches.of(&sight, principal, shard);
     let raw = arguments.map(serde_json::from_str::<&RawValue>);
     let asked = Asked {
         who: principal,
@@ -84,15 +84,15 @@ pub(crate) fn check_begun(
     principal: &Principal,
     route: Route,
 ) -> Result<Authorized<Route>, Denied> {
-    let view = View::of(principal);
-    if view.is_whole() {
+    let sight = Sight::of(principal);
+    if sight.is_whole() {
         let permitted = access::require(principal, Permission::McpExecute);
         return permitted
             .map(|()| Authorized(route))
             .map_err(Denied::Refused);
     }
     let (shard, tool) = (&*route.shard, route.tool.as_deref());
-    let reach = shard.reaches.of(&view, principal, shard);
+    let reach = shard.reaches.of(&sight, principal, shard);
     let local = reach.local(shard, tool);
     let may = local.is_possible(principal, Permission::McpExecute, tool);
     if may {
@@ -109,9 +109,9 @@ pub(crate) fn may_list(principal: &Principal) -> Result<(), Failure> {
 
 /// Whether `principal` may know of a service: it may read or call something there.
 pub(crate) fn may_know(principal: &Principal, shard: &Shard) -> bool {
-    let view = View::of(principal);
-    view.is_whole() || {
-        let reach = shard.reaches.of(&view, principal, shard);
+    let sight = Sight::of(principal);
+    sight.is_whole() || {
+        let reach = shard.reaches.of(&sight, principal, shard);
         let is_possible = |permission| reach.whole.is_possible(principal, permission, None);
         is_possible(Permission::McpRead)
             || is_possible(Permission::McpExecute)
@@ -122,9 +122,9 @@ pub(crate) fn may_know(principal: &Principal, shard: &Shard) -> bool {
 
 /// With whose eyes something is looked at: the same for all who see the same.
 #[derive(Clone)]
-pub(crate) struct View(Option<(Arc<Rights>, Option<Arc<Limits>>)>);
+pub(crate) struct Sight(Option<(Arc<Rights>, Option<Arc<Limits>>)>);
 
-impl View {
+impl Sight {
     pub(crate) fn of(principal: &Principal) -> Self {
         let (rights, limits) = (&principal.rights, &principal.limits);
         let narrows =
@@ -152,7 +152,7 @@ impl View {
     }
 }
 
-impl PartialEq for View {
+impl PartialEq for Sight {
     fn eq(&self, other: &Self) -> bool {
         let same = |one: &Option<Arc<Limits>>, other: &Option<Arc<Limits>>| match (one, other) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
@@ -168,8 +168,8 @@ impl PartialEq for View {
         }
     }
 }
-impl Eq for View {}
-impl Hash for View {
+impl Eq for Sight {}
+impl Hash for Sight {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let parts = self
             .0
@@ -183,12 +183,12 @@ impl Hash for View {
 #[derive(Default)]
 pub(crate) struct Reaches(OnceLock<Box<Known>>);
 
-type Known = Mutex<HashMap<View, Arc<Reach>>>;
+type Known = Mutex<HashMap<Sight, Arc<Reach>>>;
 
 impl Reaches {
-    fn of(&self, view: &View, principal: &Principal, shard: &Shard) -> Arc<Reach> {
+    fn of(&self, sight: &Sight, principal: &Principal, shard: &Shard) -> Arc<Reach> {
         let mut known = self.0.get_or_init(Box::default).lock();
-        if let Some(reach) = known.get(view) {
+        if let Some(reach) = known.get(sight) {
             return Arc::clone(reach);
         }
         let whole = Local::of(principal, &shard.target());
@@ -202,7 +202,7 @@ impl Reaches {
         if known.len() >= REACHES {
             known.clear();
         }
-        known.insert(view.clone(), Arc::clone(&reach));
+        known.insert(sight.clone(), Arc::clone(&reach));
         reach
     }
 }

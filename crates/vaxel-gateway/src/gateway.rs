@@ -49,7 +49,7 @@ use vaxel_mcp::{
 use crate::{
     answer,
     authenticate::Caller,
-    authorize,
+    authorize::{self, Sight},
     check::{CheckReply, ToolCheck},
     config::{Config, Tunables},
     connect::{self, ConnectTarget},
@@ -64,7 +64,7 @@ use crate::{
     relay, replay,
     route::Route,
     session::Sessions,
-    snapshot::{About, Parts, Snapshot},
+    snapshot::{About, Offer, Parts, Snapshot},
     tasks::Tasks,
     upstream::{self, Link},
 };
@@ -484,14 +484,21 @@ impl Gateway {
         Some((shard.id, shard.name.clone(), Arc::clone(&offer.own)))
     }
 
-    /// The tools that clients see, of all services or of one, in the order of lists.
-    pub fn exposed_tools(&self, service: Option<Id<Service>>) -> Vec<ExposedTool> {
+    /// The tools that a client sees, of all services or of one, in the order of lists.
+    pub fn exposed_tools(
+        &self,
+        principal: &Principal,
+        service: Option<Id<Service>>,
+    ) -> Vec<ExposedTool> {
         let snapshot = self.shared.snapshot.load();
+        let sight = Sight::of(principal);
         let wanted = |id: Id<Service>| service.is_none_or(|service| service == id);
         let shards = snapshot.shards.values().filter(|shard| wanted(shard.id));
         shards
             .flat_map(|shard| {
-                shard.offers.tools.iter().map(|offer| ExposedTool {
+                let shows = |offer: &&Offer| sight.shows(principal, shard, Some(&offer.own));
+                let shown = shard.offers.tools.iter().filter(shows);
+                shown.map(|offer| ExposedTool {
                     name: Arc::clone(&offer.exposed),
                     service: shard.name.clone(),
                     tool: Arc::clone(&offer.own),
@@ -499,6 +506,15 @@ impl Gateway {
                 })
             })
             .collect()
+    }
+
+    /// Whether a principal may know of a service; of one that is not served only who may know of all.
+    pub fn may_know(&self, principal: &Principal, service: Id<Service>) -> bool {
+        let snapshot = self.shared.snapshot.load();
+        match snapshot.shard(service) {
+            Some(shard) => authorize::may_know(principal, shard),
+            None => Sight::of(principal).is_whole(),
+        }
     }
 
     /// Call records that were dropped since the start because their queue was full.

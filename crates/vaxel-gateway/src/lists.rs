@@ -24,7 +24,7 @@ use vaxel_mcp::{
 
 use crate::{
     addresses,
-    authorize::{self, View},
+    authorize::{self, Sight},
     edge::Exchange,
     meta,
     pipeline::Context,
@@ -55,7 +55,7 @@ struct PageKey {
     offset: usize,
     cache: CacheHint,
     /// Whose eyes it is for.
-    view: View,
+    sight: Sight,
 }
 
 /// `tools/list`, `prompts/list`, `resources/list`, `resources/templates/list`.
@@ -73,7 +73,7 @@ pub(crate) fn page(context: &Context, exchange: &Exchange) -> Result<Response, F
         revision: exchange.client.revision(),
         offset: offset(context, exchange)?,
         cache: cache_hint(context),
-        view: View::of(&context.principal),
+        sight: Sight::of(&context.principal),
     };
     let pages = &context.snapshot.pages;
     let known = pages.0.lock().get(&key).cloned();
@@ -252,10 +252,10 @@ fn all(context: &Context, method: Method) -> Vec<Entry<'_>> {
         app_of: None,
     };
     let snapshot = &context.snapshot;
-    let (view, principal) = (View::of(&context.principal), &context.principal);
+    let (sight, principal) = (Sight::of(&context.principal), &context.principal);
     let is_shown = |shard: &Shard, offer: &Offer| {
         let tool = (method == Method::ToolsList).then_some(&*offer.own);
-        view.is_whole() || view.shows(principal, shard, tool)
+        sight.is_whole() || sight.shows(principal, shard, tool)
     };
     if let Scope::Service(shard) = &context.scope {
         let offers = of(&shard.offers, method).iter();

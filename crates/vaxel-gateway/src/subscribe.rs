@@ -25,7 +25,7 @@ mod tasks; // those that a stream tells of
 
 use self::tasks::{Missed, WatchedTasks};
 use crate::{
-    authorize::View,
+    authorize::Sight,
     dispatch,
     edge::{Client, Exchange, legacy},
     gateway::{OpenStream, Shared},
@@ -166,7 +166,7 @@ fn too_many(what: &str) -> Failure {
 
 fn watch(context: &Context, uri: &str) -> Result<Watched, Failure> {
     let route = resource(&context.snapshot, &context.scope, uri)?;
-    if !View::of(&context.principal).shows(&context.principal, &route.shard, None) {
+    if !Sight::of(&context.principal).shows(&context.principal, &route.shard, None) {
         return Err(route::unknown(Method::ResourcesRead, &context.scope, uri));
     }
     if !route.shard.tells_of_resources() {

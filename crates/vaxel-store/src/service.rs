@@ -65,6 +65,10 @@ pub struct ServiceEntry {
     pub name: String,
     /// Its tags.
     pub tags: Vec<String>,
+    /// Where it belongs.
+    pub environment: String,
+    /// Whose it is.
+    pub owner: String,
 }
 
 macro_rules! columns {
@@ -117,7 +121,7 @@ static CREATED_DOWN: Stmt = Stmt::new(page!("created_at", "<", " DESC"));
 static UPDATED_UP: Stmt = Stmt::new(page!("updated_at", ">", ""));
 static UPDATED_DOWN: Stmt = Stmt::new(page!("updated_at", "<", " DESC"));
 static ENTRIES: Stmt = Stmt::new(concat!(
-    "SELECT id, name, tags FROM services WHERE ",
+    "SELECT id, name, tags, environment, owner FROM services WHERE ",
     matching!()
 ));
 static NAME: Stmt = Stmt::new("SELECT name FROM services WHERE id = $1");
@@ -318,6 +322,8 @@ impl Store {
                     id: row.id(0)?,
                     name: row.text(1)?,
                     tags: from_json("tags", &row.text(2)?)?,
+                    environment: row.text(3)?,
+                    owner: row.text(4)?,
                 })
             })
         })

@@ -38,8 +38,7 @@ impl Control {
         service: &ServiceRef,
         (derived, expected): (DerivedDraft, Option<u64>),
     ) -> Result<Outcome, Failure> {
-        require(caller, Permission::McpWrite)?;
-        let old = self.find(service).await?;
+        let old = self.find_for(caller, Permission::McpWrite, service).await?;
         compare(&old, expected)?;
         let (draft, made) = self.rendered(caller, derived, Some(&old)).await?;
         let draft = (draft, Some(old.version));
@@ -54,8 +53,7 @@ impl Control {
         service: &ServiceRef,
         expected: Option<u64>,
     ) -> Result<Outcome, Failure> {
-        require(caller, Permission::McpWrite)?;
-        let old = self.find(service).await?;
+        let old = self.find_for(caller, Permission::McpWrite, service).await?;
         compare(&old, expected)?;
         let Some(derived) = again(&old)? else {
             return Err(conflict(format!(
@@ -78,8 +76,8 @@ impl Control {
         caller: &Principal,
         service: &ServiceRef,
     ) -> Result<Vec<Setting>, Failure> {
-        require(caller, Permission::McpRead)?;
-        Ok(settings(&self.find(service).await?.spec))
+        let service = self.find_for(caller, Permission::McpRead, service).await?;
+        Ok(settings(&service.spec))
     }
 
     /// The draft that comes of a template, and who answers for the program in it. Sealed parameters of

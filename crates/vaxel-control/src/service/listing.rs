@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use vaxel_core::{
-    access::require,
+    access::{Target, require, require_anywhere},
     failure::{Failure, Kind},
     id::{Id, Service},
     lifecycle::Lifecycle,
@@ -15,11 +15,12 @@ use vaxel_core::{
     service::{ServiceResource, matches},
     status::Health,
 };
-use vaxel_store::{ServiceEntry, ServiceOrder, ServicePosition, ServiceQuery};
+use vaxel_store::{ServiceOrder, ServicePosition, ServiceQuery};
 
 use crate::{
     control::Control,
     query::{List, Observed, Page, ServiceFilter, ServiceSort, SortKey},
+    service::query::{is_seen, target, target_of},
 };
 
 /// Services that are read at once when not all of them will be shown.
@@ -28,6 +29,7 @@ const CHUNK: u32 = 500;
 /// What the store cannot tell, found out once for a page.
 struct Seen<'a> {
     control: &'a Control,
+    caller: &'a Principal,
     filter: &'a ServiceFilter,
     /// Names of the services that offer the tool, when one is asked for.
     offering: Option<HashSet<String>>,
@@ -41,7 +43,7 @@ impl Control {
         filter: &ServiceFilter,
         page: &Page,
     ) -> Result<List<Observed>, Failure> {
-        require(caller, Permission::McpRead)?;
+        require_anywhere(caller, Permission::McpRead)?;
         let after = page
             .cursor
             .as_deref()
@@ -49,8 +51,11 @@ impl Control {
             .transpose()?;
         let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
         let (mut items, mut keys) = match stored_order(filter.sort.by) {
-            Some(order) => self.in_stored_order(filter, order, (after, limit)).await?,
-            None => self.in_seen_order(filter, (after, limit)).await?,
+            Some(order) => {
+                self.in_stored_order((caller, filter), order, (after, limit))
+                    .await?
+            }
+            None => self.in_seen_order((caller, filter), (after, limit)).await?,
         };
         // One more than fits was looked for, to know whether there is more.
         let more = items.len() > limit;
@@ -66,11 +71,11 @@ impl Control {
 
     async fn in_stored_order(
         &self,
-        filter: &ServiceFilter,
+        (caller, filter): (&Principal, &ServiceFilter),
         order: ServiceOrder,
         (mut after, limit): (Option<ServicePosition>, usize),
     ) -> Result<(Vec<ServiceResource>, Vec<ServicePosition>), Failure> {
-        let seen = self.seen(filter);
+        let seen = self.seen(caller, filter);
         let chunk = if seen.is_needed() {
             CHUNK
         } else {
@@ -86,8 +91,7 @@ impl Control {
             let is_last = rows.len() < chunk as usize;
             after = rows.last().map(|row| place(row, order));
             for row in rows {
-                let entry = (row.id, row.name.as_str(), &row.tags[..]);
-                if seen.admits(entry, !row.enabled) {
+                if seen.admits(&target(&row), !row.enabled) {
                     keys.push(place(&row, order));
                     items.push(row);
                 }
@@ -102,18 +106,19 @@ impl Control {
     /// In an order that the store does not know: every service that fits is looked at.
     async fn in_seen_order(
         &self,
-        filter: &ServiceFilter,
+        (caller, filter): (&Principal, &ServiceFilter),
         (after, limit): (Option<ServicePosition>, usize),
     ) -> Result<(Vec<ServiceResource>, Vec<ServicePosition>), Failure> {
-        let seen = self.seen(filter);
+        let seen = self.seen(caller, filter);
         let counts = match filter.sort.by {
             SortKey::Calls => self.store().call_counts().await?,
             SortKey::Name | SortKey::Created | SortKey::Updated | SortKey::Health => [].into(),
         };
         let entries = self.store().service_entries(stored(filter)).await?;
         let mut keys: Vec<(u64, Id<Service>)> = Vec::new();
-        for ServiceEntry { id, name, tags } in entries {
-            if seen.admits((id, &name, &tags), false) {
+        for entry in entries {
+            let id = entry.id;
+            if seen.admits(&target_of(&entry), false) {
                 let key = match filter.sort.by {
                     SortKey::Calls => counts.get(&id).copied().unwrap_or(0),
                     _ => rank(seen.state(id, false).1),
@@ -150,15 +155,21 @@ impl Control {
         Ok((items, keys.collect()))
     }
 
-    fn seen<'a>(&'a self, filter: &'a ServiceFilter) -> Seen<'a> {
+    fn seen<'a>(&'a self, caller: &'a Principal, filter: &'a ServiceFilter) -> Seen<'a> {
         let offering = filter.tool.as_deref().map(|pattern| {
-            let tools = self.inner.context.gateway.exposed_tools(None).into_iter();
+            let tools = self
+                .inner
+                .context
+                .gateway
+                .exposed_tools(caller, None)
+                .into_iter();
             let fitting =
                 tools.filter(|tool| matches(pattern, &tool.tool) || matches(pattern, &tool.name));
             fitting.map(|tool| tool.service.to_string()).collect()
         });
         Seen {
             control: self,
+            caller,
             filter,
             offering,
         }
@@ -174,19 +185,27 @@ impl Seen<'_> {
             tags,
             ..
         } = self.filter;
-        state.is_some() || health.is_some() || tags.len() > 1 || self.offering.is_some()
+        state.is_some()
+            || health.is_some()
+            || tags.len() > 1
+            || self.offering.is_some()
+            || require(self.caller, Permission::McpRead).is_err()
     }
 
-    fn admits(&self, (id, name, tags): (Id<Service>, &str, &[String]), asleep: bool) -> bool {
+    fn admits(&self, service: &Target<'_>, asleep: bool) -> bool {
         let filter = self.filter;
-        let offers = self.offering.as_ref().is_none_or(|all| all.contains(name));
-        if !offers || !filter.tags.iter().all(|tag| tags.contains(tag)) {
+        let mut offering = self.offering.iter();
+        let offers = offering.all(|all| all.contains(service.name));
+        if !offers || !filter.tags.iter().all(|tag| service.tags.contains(tag)) {
+            return false;
+        }
+        if !is_seen(self.caller, service) {
             return false;
         }
         if filter.state.is_none() && filter.health.is_none() {
             return true;
         }
-        let (state, health) = self.state(id, asleep || filter.deleted);
+        let (state, health) = self.state(service.id, asleep || filter.deleted);
         filter.state.is_none_or(|wanted| wanted == state)
             && filter.health.is_none_or(|wanted| wanted == health)
     }

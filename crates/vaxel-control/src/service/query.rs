@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use vaxel_core::{
-    access::require,
-    failure::Failure,
+    access::{Asked, Local, Target, require_anywhere, require_on},
+    failure::{Failure, Kind},
     lifecycle::Lifecycle,
     principal::{Permission, Principal},
     service::ServiceResource,
     status::{Health, ServiceStatus},
 };
+use vaxel_store::ServiceEntry;
 
 use crate::{
     change::ServiceRef,
@@ -19,6 +20,33 @@ use crate::{
     reconcile::resting,
     template::is_behind,
 };
+
+/// What questions of access to a service are about.
+pub(crate) fn target(service: &ServiceResource) -> Target<'_> {
+    Target {
+        id: service.id,
+        name: service.name.as_str(),
+        owner: &service.owner,
+        environment: &service.environment,
+        tags: &service.tags,
+    }
+}
+
+/// The same of one that is in a list.
+pub(crate) fn target_of(entry: &ServiceEntry) -> Target<'_> {
+    Target {
+        id: entry.id,
+        name: &entry.name,
+        owner: &entry.owner,
+        environment: &entry.environment,
+        tags: &entry.tags,
+    }
+}
+
+/// Whether a caller may see a service.
+pub(crate) fn is_seen(caller: &Principal, target: &Target<'_>) -> bool {
+    Local::of(caller, target).is_possible(caller, Permission::McpRead, None)
+}
 
 /// Longest wait of [`Control::health`].
 const HEALTH_WAIT_MAX: Duration = Duration::from_mins(5);
@@ -30,8 +58,7 @@ impl Control {
         caller: &Principal,
         service: &ServiceRef,
     ) -> Result<Observed, Failure> {
-        require(caller, Permission::McpRead)?;
-        let resource = self.find(service).await?;
+        let resource = self.find_for(caller, Permission::McpRead, service).await?;
         Ok(self.observe(resource).await)
     }
 
@@ -43,8 +70,7 @@ impl Control {
         service: &ServiceRef,
         wait: Option<Duration>,
     ) -> Result<HealthReport, Failure> {
-        require(caller, Permission::McpRead)?;
-        let resource = self.find(service).await?;
+        let resource = self.find_for(caller, Permission::McpRead, service).await?;
         let mut changes = self.inner.context.board.watch();
         let settled =
             async { while !self.is_settled(&resource) && changes.changed().await.is_ok() {} };
@@ -65,6 +91,81 @@ impl Control {
                 state,
                 Lifecycle::Active | Lifecycle::Error | Lifecycle::Inactive | Lifecycle::Draft
             )
+    }
+
+    /// The service, for a caller who may do this with it.
+    ///
+    /// # Errors
+    /// `NotPermitted`; `UnknownService`, also for one that the caller may not see.
+    pub(crate) async fn find_for(
+        &self,
+        caller: &Principal,
+        permission: Permission,
+        service: &ServiceRef,
+    ) -> Result<ServiceResource, Failure> {
+        require_anywhere(caller, permission)?;
+        let found = self.find(service).await?;
+        self.allowed(caller, permission, (service, found))
+    }
+
+    /// The same for one in the archive.
+    pub(crate) async fn find_deleted_for(
+        &self,
+        caller: &Principal,
+        permission: Permission,
+        service: &ServiceRef,
+    ) -> Result<ServiceResource, Failure> {
+        require_anywhere(caller, permission)?;
+        let found = self.find_deleted(service).await?;
+        self.allowed(caller, permission, (service, found))
+    }
+
+    /// The same for one that may be deleted.
+    pub(crate) async fn find_any_for(
+        &self,
+        caller: &Principal,
+        permission: Permission,
+        service: &ServiceRef,
+    ) -> Result<ServiceResource, Failure> {
+        require_anywhere(caller, permission)?;
+        let found = match self.find(service).await {
+            Ok(found) => found,
+            Err(unknown) => self.find_deleted(service).await.map_err(|_| unknown)?,
+        };
+        self.allowed(caller, permission, (service, found))
+    }
+
+    fn allowed(
+        &self,
+        caller: &Principal,
+        permission: Permission,
+        (asked, found): (&ServiceRef, ServiceResource),
+    ) -> Result<ServiceResource, Failure> {
+        match self.may(caller, permission, &found) {
+            Ok(()) => Ok(found),
+            Err(failure) if failure.kind == Kind::UnknownService => Err(asked.unknown()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Whether a caller may do this with a service.
+    ///
+    /// # Errors
+    /// `NotPermitted`; `UnknownService` when the caller may not see it.
+    pub(crate) fn may(
+        &self,
+        caller: &Principal,
+        permission: Permission,
+        service: &ServiceResource,
+    ) -> Result<(), Failure> {
+        require_on(&Asked {
+            who: caller,
+            permission,
+            on: &target(service),
+            tool: None,
+            arguments: None,
+            now: self.now(),
+        })
     }
 
     /// The service, unless it is deleted.
@@ -91,14 +192,6 @@ impl Control {
             Some(one) if one.deleted_at.is_some() => Ok(one),
             Some(one) => Err(conflict(format!("`{}` is not deleted", one.name))),
             None => Err(service.unknown()),
-        }
-    }
-
-    /// The service, also when it is deleted.
-    pub(crate) async fn find_any(&self, service: &ServiceRef) -> Result<ServiceResource, Failure> {
-        match self.find(service).await {
-            Ok(found) => Ok(found),
-            Err(unknown) => self.find_deleted(service).await.map_err(|_| unknown),
         }
     }
 

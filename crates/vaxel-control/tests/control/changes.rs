@@ -81,7 +81,7 @@ async fn a_catalog_that_is_known_is_served_before_the_service_is_reached_again()
     // It cannot be started in this run: what is listed is what is remembered.
     std::fs::remove_file(&script).unwrap();
     let home = open(folder.path()).await;
-    let tools = home.gateway.exposed_tools(None);
+    let tools = home.gateway.exposed_tools(&home.admin, None);
     assert!(
         tools.iter().any(|tool| &*tool.name == "files__greet"),
         "{tools:?}"

@@ -55,7 +55,7 @@ async fn processes_that_nobody_calls_are_stopped_and_started_by_the_next_call() 
     );
     assert_eq!((status.instances.len(), status.stale), (0, false));
     assert_eq!(status.tools, 3);
-    assert_eq!(home.gateway.exposed_tools(None).len(), 3);
+    assert_eq!(home.gateway.exposed_tools(&home.admin, None).len(), 3);
     let pid: u32 = first.parse().unwrap();
     let is_gone = || !std::path::Path::new(&format!("/proc/{pid}")).exists();
     home.wait("files", |_| is_gone()).await;

@@ -17,6 +17,7 @@ mod keys;
 mod lifecycle;
 mod lists;
 mod many;
+mod ownership;
 mod proof;
 mod revisions;
 mod running;
