@@ -20,13 +20,15 @@ use tokio_tungstenite::{
 };
 use vaxel_core::{
     balance::Balance,
+    principal::{Permission, Permissions, Principal, Proof},
+    rights::Rights,
     service::{Limits, ToolFilter, Validate},
     toolset::ToolsetDraft,
 };
 use vaxel_gateway::{Link, ServiceEntry};
 
 use crate::harness::{
-    Client, Reply, Rig, Script, Seen, Served, Upstream, about,
+    Client, Plan, Reply, Rig, Script, Seen, Served, Upstream, about,
     client::{Message, Stream},
     socket::{self, Socket},
     wait_for,
@@ -282,7 +284,7 @@ async fn only_who_may_see_a_task_and_where_it_is_seen_hears_of_it() {
     let (_, other) = Teller::default().start().await;
     rig.add_http("up", &server).await;
     rig.add_http("other", &other).await;
-    serve_set(&rig, "echo");
+    serve_sets(&rig, "echo");
     let client = rig.modern().able(TASKS);
     let id = begin(&client, "up__echo", "one").await;
     let stranger = Client::modern(rig.address, &rig.keys[1]).able(TASKS);
@@ -300,30 +302,48 @@ async fn only_who_may_see_a_task_and_where_it_is_seen_hears_of_it() {
     }
     assert!(listened(&server).is_empty() && listened(&other).is_empty());
     // What leaves a set while it is watched ends the stream.
-    serve_set(&rig, "other");
     let in_set = client.clone().at("/mcp/sets/more");
     let (stream, agreed) = listen(&in_set, &[&id]).await;
     assert_eq!(agreed, [&*id]);
-    serve_set(&rig, "nothing");
+    serve_sets(&rig, "other");
     assert_eq!(teller.say("one", "working"), 1);
     ends(stream).await;
 }
 
-/// The set `more` shows what starts with `e` or is `tool`, and `less` what is `other`.
-fn serve_set(rig: &Rig, tool: &str) {
-    let set = |name: &str, tools: &[&str]| {
-        let services = json!([{"service": "up", "tools": tools}]);
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_call_any_more_hears_nothing_of_what_calls_came_to() {
+    let plan = Plan::default();
+    let rig = Rig::start_with(&plan);
+    let (_, server) = Teller::default().start().await;
+    rig.add_http("up", &server).await;
+    let who = (Proof::Key(plan.callers[0].1), "ada".into());
+    let who = Principal::of_user(who, Rights::unlimited(), None);
+    let as_one = |who: &Principal| {
+        let key = rig.admit(&plan, who.clone());
+        Client::modern(rig.address, &key).able(TASKS)
+    };
+    let client = as_one(&who);
+    let id = begin(&client, "up__echo", "one").await;
+    let reads = Principal {
+        permissions: Permissions::of(&[Permission::McpRead]),
+        ..who.clone()
+    };
+    let (_, agreed) = listen(&as_one(&reads), &[&id]).await;
+    assert!(agreed.is_empty() && listened(&server).is_empty());
+    let (_, agreed) = listen(&as_one(&who), &[&id]).await;
+    assert_eq!(agreed, [id]);
+}
+
+/// The set `more` shows this tool of `up`, and `less` the tool `other`.
+fn serve_sets(rig: &Rig, more: &str) {
+    let set = |name: &str, tool: &str| {
+        let services = json!([{"service": "up", "tools": [tool]}]);
         let draft = json!({"name": name, "services": services});
         let draft = ToolsetDraft::from_json(&draft).unwrap();
         (draft.name, draft.services)
     };
-    let more: &[&str] = if tool == "nothing" {
-        &["other"]
-    } else {
-        &["echo"]
-    };
     rig.gateway
-        .publish_sets(vec![set("more", more), set("less", &["other"])]);
+        .publish_sets(vec![set("more", more), set("less", "other")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
