@@ -118,13 +118,16 @@ mod tests {
     #[test]
     fn nobody_is_in_while_it_is_closed_whatever_the_order() {
         let (gate, away) = (Gate::default(), AtomicBool::new(false));
+        let was_closed = AtomicBool::new(false);
         let (mut entered, mut closed) = (0, 0);
         std::thread::scope(|threads| {
             let callers: Vec<_> = (0..4)
                 .map(|_| {
                     threads.spawn(|| {
                         let mut entered = 0_u32;
-                        for _ in 0..20_000 {
+                        let mut tries = 0;
+                        while tries < 20_000 || entered == 0 || !was_closed.load(Ordering::SeqCst) {
+                            tries += 1;
                             if gate.enter() {
                                 // What it stands for is there.
                                 assert!(!away.load(Ordering::SeqCst));
@@ -143,8 +146,11 @@ mod tests {
                     std::thread::yield_now();
                     away.store(false, Ordering::SeqCst);
                     gate.reopen();
+                    was_closed.store(true, Ordering::SeqCst);
                     closed += 1;
                 }
+                // Where there is one processor, it would be closed whenever a caller looks.
+                std::thread::yield_now();
             }
             entered = callers.into_iter().map(|one| one.join().unwrap()).sum();
         });
