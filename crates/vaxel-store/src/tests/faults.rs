@@ -316,5 +316,8 @@ async fn what_somebody_else_keeps_locked_is_not_waited_for_forever() {
     assert!(is_told, "{refused:?}");
     client.batch_execute("ROLLBACK").await.unwrap();
     store.write("put", |tx| put(tx, "b", "")).await.unwrap();
-    assert_eq!(store.demo_notes().await.unwrap(), ["b"]);
+    // Of what was called late nobody knows whether it came to be.
+    let mut notes = store.demo_notes().await.unwrap();
+    notes.retain(|note| note != "a" || !matches!(refused, Err(Error::Late)));
+    assert_eq!(notes, ["b"]);
 }
