@@ -1,6 +1,6 @@
 //! A new generation serves once its functional check has passed, and not before.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use vaxel_control::{CallFilter, Change, Page};
@@ -11,7 +11,7 @@ use vaxel_core::{
     status::{Health, ServiceStatus},
 };
 
-use crate::home::{Home, folder, open, open_with, reference, scripted};
+use crate::home::{Home, folder, open, open_with, reference, scripted, until};
 
 /// A server whose tool `greet` lies while `mark` is there, expected to say `expected`.
 fn greeter(mark: &Path, expected: &str) -> Value {
@@ -111,16 +111,12 @@ async fn a_first_revision_that_does_not_do_what_it_should_is_in_error_until_it_d
             .control
             .calls(&home.admin, None, (&filter, &Page::FIRST));
         let rows = listed.await.unwrap().items;
-        rows.iter()
-            .any(|row| row.door == "health" && row.target == "greet")
+        let is_one = rows
+            .iter()
+            .any(|row| row.door == "health" && row.target == "greet");
+        is_one.then_some(())
     };
-    for _ in 0..500 {
-        if of_checks().await {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert!(of_checks().await);
+    until("the record of a check", of_checks).await;
 
     std::fs::remove_file(&mark).unwrap();
     let status = home.wait("greeter", is_well).await;
@@ -148,12 +144,12 @@ async fn a_check_that_expects_something_else_leads_out_at_once() {
     update(&home, &greeter(&mark, "good morning")).await;
     let noticed = |seen: &ServiceStatus| seen.health == Health::Unhealthy;
     let service = reference("greeter");
-    for _ in 0..10 {
+    // The first ones may still be by what was expected before.
+    until("the fault to be noticed", async || {
         let checked = home.control.check_health(&home.admin, &service).await;
-        if noticed(&checked.unwrap().status) {
-            break;
-        }
-    }
+        noticed(&checked.unwrap().status).then_some(())
+    })
+    .await;
     let status = home.wait("greeter", noticed).await;
     assert_eq!(status.lifecycle, Lifecycle::Active);
     assert_eq!(home.call("greeter__pid", json!({})).await.unwrap(), first);
