@@ -419,7 +419,7 @@ async fn callers_without_patience_do_not_keep_others_from_a_service() {
         }
     });
     let upstream = Upstream::modern(script).await;
-    rig.add_http_on("up", &upstream, soon()).await;
+    let served = rig.add_http_on("up", &upstream, soon()).await;
     let (service, ..) = rig.gateway.tool("up__echo").unwrap();
     rig.gateway.judge(service, Some(Duration::from_hours(1)));
     let mut tunables = Tunables::new(WebRules::new(rig.address, &[]).unwrap());
@@ -446,8 +446,10 @@ async fn callers_without_patience_do_not_keep_others_from_a_service() {
     let late = call(Duration::from_mins(1)).await.unwrap_err();
     assert_eq!(late.kind, Kind::UpstreamTimeout, "{late}");
     is_well.store(true, Ordering::Relaxed);
+    rig.limit("up", &served, Limits::default());
     let answer = rig.modern().call("up__echo", "{}").await;
     assert_eq!(answer["result"]["content"][0]["text"], "well");
+    rig.limit("up", &served, soon().limits);
     let figures = rig.gateway.figures(service);
     assert_eq!((figures.calls, figures.errors), (2, 1));
     is_well.store(false, Ordering::Relaxed);
