@@ -9,7 +9,7 @@ use vaxel_core::{
     difference::Difference,
     failure::{Failure, Issue},
     fields::Fields,
-    service::ServiceDraft,
+    service::{ServiceDraft, stored::FORMAT},
     template::Template,
     toolset::ToolsetDraft,
 };
@@ -28,6 +28,9 @@ pub(crate) struct BundleView {
     /// The form of the document.
     #[schema(example = 1)]
     vaxel: u64,
+    /// The format of the specs in it.
+    #[schema(example = 1)]
+    format: usize,
     /// In the order of their names. Sealed values stand as `secret:` references.
     #[schema(value_type = Vec<ServiceDraft>)]
     services: Vec<Value>,
@@ -112,6 +115,7 @@ pub(crate) async fn export(
     }
     let mut bundle = BundleView {
         vaxel: FORM,
+        format: FORMAT,
         services,
         toolsets: None,
         templates: None,

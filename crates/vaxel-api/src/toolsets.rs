@@ -9,7 +9,7 @@ use axum::{
 use serde::Serialize;
 use vaxel_control::{Change, ObservedToolset, ShownOf};
 use vaxel_core::{
-    failure::Failure,
+    failure::{Failure, Issue},
     id::{Id, Toolset},
     time::Timestamp,
     toolset::{Selected, ToolsetDraft, ToolsetResource, View},
@@ -42,6 +42,9 @@ pub(crate) struct ToolsetView {
     path: String,
     /// What is in it.
     services: Vec<SelectedView>,
+    /// What is wrong with what is stored of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    issues: Vec<Issue>,
     /// First accepted.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -95,6 +98,7 @@ impl From<ShownOf> for ShownView {
 
 impl From<ObservedToolset> for ToolsetView {
     fn from(observed: ObservedToolset) -> Self {
+        let issues = observed.resource.problems();
         let ToolsetResource {
             id,
             name,
@@ -104,6 +108,7 @@ impl From<ObservedToolset> for ToolsetView {
             services,
             created_at,
             updated_at,
+            issues: _,
         } = observed.resource;
         let seen = services.into_iter().zip(observed.services);
         let service =
@@ -120,6 +125,7 @@ impl From<ObservedToolset> for ToolsetView {
             description,
             view,
             services: seen.map(service).collect(),
+            issues,
             created_at,
             updated_at,
         }

@@ -177,6 +177,14 @@ impl Control {
             }
             page.cursor = list.next_cursor;
         }
+        let unread = all.iter().find(|one| one.resource.defect.is_some());
+        if let Some(Observed { resource, .. }) = unread {
+            let issues = resource.problems();
+            return Err(Failure::invalid(
+                &format!("The service `{}`", resource.name),
+                issues,
+            ));
+        }
         let key = |one: &Observed| (one.resource.name.clone(), one.resource.id);
         all.sort_by_key(key);
         all.dedup_by_key(|one| one.resource.id);
@@ -262,7 +270,9 @@ impl Control {
         if let (Some(old), Made::Manually) = (&stored, made) {
             draft.spec.follow(&old.spec);
         }
-        let differences = match stored.clone().map(ServiceDraft::from) {
+        // What cannot be read is replaced, whatever is left of it.
+        let sound = stored.clone().filter(|old| old.defect.is_none());
+        let differences = match sound.map(ServiceDraft::from) {
             Some(old) => differing(Some(&old), &shown(&draft)?)?,
             None => new_settings(&draft)?,
         };

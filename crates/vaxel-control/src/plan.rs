@@ -69,6 +69,7 @@ mod tests {
             updated_at: at,
             activated_at: None,
             deleted_at: None,
+            defect: None,
         }
     }
 

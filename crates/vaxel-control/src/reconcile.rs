@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
     catalog::Catalog,
-    failure::Failure,
+    failure::{Failure, Issue},
     id::{Id, Service},
     lifecycle::Lifecycle,
     service::ServiceResource,
@@ -119,7 +119,7 @@ impl Reconciler {
         for Known { resource, catalog } in known {
             self.seen.insert(resource.id, resource.version);
             match plan(Some(&resource), None) {
-                Action::Start => self.start(resource, catalog),
+                Action::Start => self.start_if_sound(resource, catalog),
                 Action::Rest | Action::Stop | Action::Replace | Action::Retune => {
                     self.rest(&resource);
                 }
@@ -185,8 +185,10 @@ impl Reconciler {
         match (action, stored) {
             (Action::Start, Some(resource)) => {
                 let catalog = self.context.store.catalog(id).await?.map(Arc::new);
-                self.start(resource, catalog);
+                self.start_if_sound(resource, catalog);
             }
+            // What runs goes on.
+            (Action::Replace | Action::Retune, Some(resource)) if resource.defect.is_some() => {}
             (Action::Stop, stored) => self.end(id, stored),
             (Action::Replace | Action::Retune, Some(resource)) => self.tell(id, resource, restart),
             (Action::Rest, Some(resource)) if current.is_none() => self.rest(&resource),
@@ -217,6 +219,33 @@ impl Reconciler {
         }
     }
 
+    /// Starts it, unless what is stored of it is not what it should be: that is said, and waits for somebody
+    /// who writes it anew.
+    fn start_if_sound(&mut self, resource: Arc<ServiceResource>, catalog: Option<Arc<Catalog>>) {
+        let problems = resource.problems();
+        if problems.is_empty() {
+            return self.start(resource, catalog);
+        }
+        let status = self.of_problems(&resource, (Lifecycle::Error, Health::Error), problems);
+        let reason = status.reason.clone().unwrap_or_default();
+        tracing::error!(service.name = %resource.name, service.id = %resource.id, "a service cannot be started: {reason}");
+        let because = format!("it does not work: {reason}");
+        self.show(&resource, status, because);
+    }
+
+    fn of_problems(
+        &self,
+        resource: &ServiceResource,
+        (state, health): (Lifecycle, Health),
+        problems: Vec<Issue>,
+    ) -> ServiceStatus {
+        let mut status = ServiceStatus::new(state, self.context.clock.now());
+        status.health = health;
+        status.reason = stored_badly(resource, &problems);
+        status.issues = problems;
+        status
+    }
+
     fn start(&mut self, resource: Arc<ServiceResource>, catalog: Option<Arc<Catalog>>) {
         let id = resource.id;
         let (wanted, latest) = watch::channel(Wanted {
@@ -235,6 +264,13 @@ impl Reconciler {
         if resource.deleted_at.is_some() {
             return self.forget(resource.id);
         }
+        let seen_as = (resting(resource), Health::Stopped);
+        let status = self.of_problems(resource, seen_as, resource.problems());
+        self.show(resource, status, stopped(&resource.name));
+    }
+
+    /// Shows a service of which nothing runs, to callers and to people.
+    fn show(&self, resource: &ServiceResource, status: ServiceStatus, because: String) {
         self.context.gateway.publish(ServiceEntry {
             id: resource.id,
             name: resource.name.clone(),
@@ -245,10 +281,9 @@ impl Reconciler {
             links: Vec::new(),
             balance: resource.spec.balance,
             about: about(resource),
-            unavailable: Some(Unavailable::Because(stopped(&resource.name))),
+            unavailable: Some(Unavailable::Because(because)),
         });
-        let mut status = ServiceStatus::new(resting(resource), self.context.clock.now());
-        status.health = Health::Stopped;
+        let (health, reason) = (status.health, status.reason.clone());
         let seen = Seen {
             name: resource.name.clone(),
             version: resource.version,
@@ -262,7 +297,7 @@ impl Reconciler {
         let (whose, now) = ((resource.id, &resource.name), self.context.clock.now());
         self.context
             .journal
-            .note(whose, (Health::Stopped, None), now);
+            .note(whose, (health, reason.as_deref()), now);
     }
 
     fn forget(&mut self, id: Id<Service>) {
@@ -303,6 +338,18 @@ impl Reconciler {
             }
         });
     }
+}
+
+/// Why a service cannot be started as it is stored.
+pub(crate) fn stored_badly(resource: &ServiceResource, problems: &[Issue]) -> Option<String> {
+    let sentences: Vec<String> = problems.iter().map(Issue::to_string).collect();
+    (!sentences.is_empty()).then(|| {
+        format!(
+            "what is stored of it is not what it should be: {}; `vaxel service edit {}` writes it anew",
+            sentences.join("; "),
+            resource.name
+        )
+    })
 }
 
 /// The state of a service that should not run.

@@ -5,7 +5,7 @@ use vaxel_core::{
     difference::{Difference, differences},
     failure::{Failure, Issue, Kind},
     principal::{Permission, Principal},
-    service::{SecretRef, ServiceDraft, ServiceResource},
+    service::{SecretRef, ServiceDraft, ServiceResource, stored},
     time::Timestamp,
 };
 use vaxel_store::{Error as StoreError, LabelRow, RevisionRow};
@@ -97,12 +97,9 @@ impl Control {
             .last()
             .filter(|_| more)
             .map(|row| row.revision.to_string());
-        let items: Result<_, Failure> = rows
-            .into_iter()
-            .map(|row| shown(row, &resource, &labels))
-            .collect();
+        let shown = |row| shown(row, &resource, &labels);
         Ok(List {
-            items: items?,
+            items: rows.into_iter().map(shown).collect(),
             next_cursor: next,
         })
     }
@@ -118,7 +115,7 @@ impl Control {
         let resource = self.find_any_for(caller, read, service).await?;
         let row = self.find_revision(&resource, revision).await?;
         let labels = self.store().labels(resource.id).await?;
-        shown(row, &resource, &labels)
+        Ok(shown(row, &resource, &labels))
     }
 
     /// What differs between two revisions; without the second the current one, without the first the
@@ -141,7 +138,7 @@ impl Control {
         Ok(Diff {
             from: old.revision,
             to: new.revision,
-            differences: differences(&draft(&old)?, &draft(&new)?),
+            differences: differences(&draft(&old), &draft(&new)),
         })
     }
 
@@ -154,7 +151,7 @@ impl Control {
     ) -> Result<Outcome, Failure> {
         let resource = self.find_for(caller, Permission::McpWrite, service).await?;
         let row = self.find_revision(&resource, to).await?;
-        let draft = ServiceDraft::from_json(&draft(&row)?);
+        let draft = ServiceDraft::from_json(&draft(&row));
         let mut draft = draft.map_err(|issues| {
             Failure::invalid(
                 &format!("Revision {} of `{}`", row.revision, row.name),
@@ -300,14 +297,10 @@ fn check_label(label: &str) -> Result<(), Failure> {
     ))
 }
 
-fn shown(
-    row: RevisionRow,
-    resource: &ServiceResource,
-    labels: &[LabelRow],
-) -> Result<Revision, Failure> {
-    let draft = draft(&row)?;
+fn shown(row: RevisionRow, resource: &ServiceResource, labels: &[LabelRow]) -> Revision {
+    let draft = draft(&row);
     let own = labels.iter().filter(|label| label.revision == row.revision);
-    Ok(Revision {
+    Revision {
         number: row.revision,
         labels: own.map(|label| label.label.clone()).collect(),
         is_current: row.revision == resource.revision,
@@ -316,14 +309,15 @@ fn shown(
         message: row.message,
         created_at: row.created_at,
         draft,
-    })
+    }
 }
 
 /// What was wanted, as someone would send it.
-fn draft(row: &RevisionRow) -> Result<Value, Failure> {
-    let spec: Value = serde_json::from_str(&row.spec).map_err(Failure::internal)?;
-    Ok(json!({
+fn draft(row: &RevisionRow) -> Value {
+    // What cannot be read is shown as it stands, and accepted by nobody.
+    let spec = stored::value(&row.spec).unwrap_or_else(|_| row.spec.as_str().into());
+    json!({
         "name": row.name, "enabled": row.enabled, "tags": row.tags,
         "environment": row.environment, "spec": spec,
-    }))
+    })
 }

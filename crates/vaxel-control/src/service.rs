@@ -65,6 +65,7 @@ impl Control {
             updated_at: now,
             activated_at: enabled.then_some(now),
             deleted_at: None,
+            defect: None,
         };
         self.may_become(caller, &resource)?;
         let mut audit = self.audit(caller, "service.create", &resource);
@@ -134,6 +135,7 @@ impl Control {
             spec,
             updated_at: now,
             activated_at: old.activated_at.or(enabled.then_some(now)),
+            defect: None,
             ..old.clone()
         };
         self.may_become(caller, &next)?;
@@ -370,7 +372,8 @@ impl Control {
 
 /// `next` with a revision of its own, when it says something else than `old`.
 fn revised(old: &ServiceResource, mut next: ServiceResource) -> ServiceResource {
-    let differs = !differences(old, &next).is_empty() || old.spec != next.spec;
+    let is_mended = old.defect.is_some() && next.defect.is_none();
+    let differs = is_mended || !differences(old, &next).is_empty() || old.spec != next.spec;
     next.revision = old.revision + u64::from(differs);
     next
 }

@@ -99,6 +99,7 @@ impl Control {
         control.publish_toolsets().await?;
         let newest = control.store().last_change().await?;
         control.inner.feed.begin(newest);
+        control.renew_specs().await;
         let known = control.load().await?;
         let services = known.len();
         control.begin(known, (records, changes));
@@ -123,6 +124,16 @@ impl Control {
         };
         let key = self.make_key(&Principal::system(), draft).await?;
         Ok(Some(key.text))
+    }
+
+    /// Brings what earlier versions wrote into the form of this one. What cannot be rewritten now can be read
+    /// all the same.
+    async fn renew_specs(&self) {
+        match self.store().renew_specs().await {
+            Ok(0) => {}
+            Ok(renewed) => tracing::info!(renewed, "specs were rewritten in the newest format"),
+            Err(error) => tracing::warn!(%error, "specs of earlier formats could not be rewritten"),
+        }
     }
 
     async fn load(&self) -> Result<Vec<Known>, Failure> {

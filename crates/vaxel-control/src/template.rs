@@ -51,6 +51,8 @@ pub struct Written {
     pub created_at: Timestamp,
     /// Last written.
     pub updated_at: Timestamp,
+    /// Why it cannot be read as it is stored.
+    pub issues: Vec<Issue>,
 }
 
 impl Control {
@@ -229,6 +231,10 @@ impl Control {
             return Ok(Some(found.clone()));
         }
         let row = self.store().template(name).await?;
+        if let Some(row) = row.as_ref().filter(|row| !row.issues.is_empty()) {
+            let what = format!("The template `{name}`");
+            return Err(Failure::invalid(&what, row.issues.clone()));
+        }
         Ok(row.map(|row| (row.template, row.version)))
     }
 
@@ -371,6 +377,7 @@ fn link(
 fn taken_apart(row: TemplateRow) -> (Template, u64, Written) {
     let TemplateRow {
         template,
+        issues,
         version,
         author,
         created_at,
@@ -380,6 +387,7 @@ fn taken_apart(row: TemplateRow) -> (Template, u64, Written) {
         author,
         created_at,
         updated_at,
+        issues,
     };
     (template, version, written)
 }
@@ -389,12 +397,16 @@ fn entry(
     (chain, issue): (Chain, Option<Issue>),
 ) -> TemplateEntry {
     let accepts = chain.accepts().into_iter();
+    let unread = written.as_ref().map(|written| written.issues.clone());
+    let unread = unread.filter(|issues| !issues.is_empty());
+    let of_chain = || issue.map_or_else(|| chain.check(), |issue| vec![issue]);
+    let problems = unread.unwrap_or_else(of_chain);
     TemplateEntry {
         accepts: accepts
             .map(|(name, parameter)| (name.to_owned(), parameter.clone()))
             .collect(),
         chain: chain.names().skip(1).cloned().collect(),
-        problems: issue.map_or_else(|| chain.check(), |issue| vec![issue]),
+        problems,
         template,
         version,
         written,

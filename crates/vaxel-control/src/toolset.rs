@@ -53,6 +53,7 @@ impl Control {
             services,
             created_at: now,
             updated_at: now,
+            issues: Vec::new(),
         };
         let audit = self.toolset_audit(caller, "toolset.create", &resource);
         let created = self.store().create_toolset(&resource, audit).await;
@@ -85,6 +86,7 @@ impl Control {
             view,
             services,
             updated_at: self.now(),
+            issues: Vec::new(),
             ..old
         };
         let audit = self.toolset_audit(caller, "toolset.update", &next);

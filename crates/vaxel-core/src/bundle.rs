@@ -14,7 +14,7 @@ use crate::{
     fields::Fields,
     import,
     name::ServiceName,
-    service::ServiceDraft,
+    service::{ServiceDraft, stored},
     template::{DerivedDraft, Template},
     toolset::ToolsetDraft,
 };
@@ -124,7 +124,8 @@ pub enum StepAction {
 }
 
 impl Parts {
-    /// Takes a document apart: `{ "vaxel": 1, "services": […], … }`, a list of services, one service or
+    /// Takes a document apart: `{ "vaxel": 1, "services": […], … }` (with `format`, when its specs are not
+    /// necessarily of the newest one), a list of services, one service or
     /// set, or a client's configuration with `mcpServers`.
     pub fn of(document: &Value) -> Self {
         let mut parts = Self::default();
@@ -165,7 +166,17 @@ impl Parts {
                 Some(_) => fields.issue("vaxel", "must be 1: no other form is known here"),
                 None => fields.issue("vaxel", "is missing: write `vaxel: 1`"),
             }
-            ["services", "toolsets", "templates"].map(|key| list(fields, key))
+            let format = fields.value("format").cloned();
+            let mut lists = ["services", "toolsets", "templates"].map(|key| list(fields, key));
+            if let Some(format) = format {
+                let specs = lists[0].iter_mut();
+                let specs = specs.filter_map(|entry| entry.value.get_mut("spec"));
+                let mut renewed = specs.map(|spec| stored::from_format(spec, &format));
+                if let Some(Err(issue)) = renewed.find(Result::is_err) {
+                    fields.issue("format", issue.message);
+                }
+            }
+            lists
         });
         if let Some(lists) = read {
             [self.services, self.toolsets, self.templates] = lists;

@@ -27,6 +27,7 @@ mod read;
 mod read_http;
 mod schema;
 mod settings;
+pub mod stored; // what a row says, whichever Vaxel wrote it
 
 pub(crate) use derivation::pointer;
 pub use derivation::{Derivation, Link, leaves};
@@ -63,6 +64,9 @@ pub struct ServiceResource {
     pub activated_at: Option<Timestamp>,
     /// Set while it is in the archive.
     pub deleted_at: Option<Timestamp>,
+    /// What cannot be read of what is stored; then `spec` is only as much of it as can.
+    #[serde(skip)]
+    pub defect: Option<Box<stored::Defect>>,
 }
 
 /// What someone sends to create or replace a service.
@@ -283,6 +287,7 @@ impl From<ServiceResource> for ServiceDraft {
             updated_at: _,
             activated_at: _,
             deleted_at: _,
+            defect: _,
         } = resource;
         Self {
             name,

@@ -80,6 +80,8 @@ pub struct ToolsetResource {
     pub created_at: Timestamp,
     /// Last written.
     pub updated_at: Timestamp,
+    /// What cannot be read of what is stored; then `services` is empty.
+    pub issues: Vec<Issue>,
 }
 
 /// What someone sends to create or replace a set.
@@ -130,12 +132,28 @@ impl From<ToolsetResource> for ToolsetDraft {
             services,
             created_at: _,
             updated_at: _,
+            issues: _,
         } = resource;
         Self {
             name,
             description,
             view,
             services,
+        }
+    }
+}
+
+impl ToolsetResource {
+    /// Everything that is wrong with what is stored, as the validation of today sees it.
+    pub fn problems(&self) -> Vec<Issue> {
+        if !self.issues.is_empty() {
+            return self.issues.clone();
+        }
+        let value = serde_json::to_value(ToolsetDraft::from(self.clone()));
+        let read = value.map(|value| ToolsetDraft::from_json(&value));
+        match read {
+            Ok(read) => read.err().unwrap_or_default(),
+            Err(error) => vec![Issue::new("", error.to_string())],
         }
     }
 }

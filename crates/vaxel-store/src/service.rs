@@ -4,9 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use vaxel_core::{
     audit::AuditLine,
+    failure::Issue,
     id::{Id, Service},
     name::ServiceName,
-    service::ServiceResource,
+    service::{
+        ServiceResource, ServiceSpec,
+        stored::{self, Defect},
+    },
     time::Timestamp,
 };
 
@@ -75,7 +79,7 @@ macro_rules! columns {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, version, revision, enabled, tags, environment, owner, spec, \
-             created_at, updated_at, deleted_at, activated_at FROM services ",
+             created_at, updated_at, deleted_at, activated_at, source FROM services ",
             $rest
         )
     };
@@ -124,6 +128,9 @@ static ENTRIES: Stmt = Stmt::new(concat!(
     "SELECT id, name, tags, environment, owner FROM services WHERE ",
     matching!()
 ));
+static OF_OTHER_FORMATS: Stmt =
+    Stmt::new("SELECT id, spec FROM services WHERE spec NOT LIKE $1 ORDER BY id");
+static RENEW: Stmt = Stmt::new("UPDATE services SET spec = $3 WHERE id = $1 AND spec = $2");
 static NAME: Stmt = Stmt::new("SELECT name FROM services WHERE id = $1");
 static DELETED_BEFORE: Stmt =
     Stmt::new("SELECT id, name FROM services WHERE deleted_at < $1 ORDER BY deleted_at LIMIT $2");
@@ -156,7 +163,7 @@ impl Store {
     ) -> Result<(), Error> {
         let service = service.clone();
         self.write("create_service", move |tx| {
-            let spec = to_json(&service.spec)?;
+            let spec = spec_text(&service)?;
             tx.execute(&INSERT, &row_values(&service, &spec)?)?;
             revision::keep(tx, (&service, &spec), &audit)?;
             dependency::put(tx, &service)?;
@@ -184,7 +191,7 @@ impl Store {
     ) -> Result<(), Error> {
         let service = service.clone();
         self.write("update_service", move |tx| {
-            let spec = to_json(&service.spec)?;
+            let spec = spec_text(&service)?;
             let mut all = row_values(&service, &spec)?.to_vec();
             all.push(expected.into());
             if tx.execute(&UPDATE, &all)? == 0 {
@@ -253,8 +260,37 @@ impl Store {
         .await
     }
 
-    /// Every service that is not deleted, by name. A row that cannot be read is left out and logged:
-    /// one bad service must not keep the others from starting.
+    /// Rewrites specs of earlier formats in the newest one, all in one transaction; returns how many. Those
+    /// that cannot be read stay as they are. See [`stored`].
+    pub async fn renew_specs(&self) -> Result<usize, Error> {
+        let like = format!("{}%", stored::beginning());
+        let old = self.read("specs_of_other_formats", move |tx| {
+            tx.query(&OF_OTHER_FORMATS, &values![like], |row| {
+                Ok((row.text(0)?, row.text(1)?))
+            })
+        });
+        let renewed = old.await?.into_iter().filter_map(|(id, text)| {
+            let new = stored::renewed(&text)?;
+            Some((id, text, new))
+        });
+        let renewed: Vec<_> = renewed.collect();
+        if renewed.is_empty() {
+            return Ok(0);
+        }
+        self.write("renew_specs", move |tx| {
+            let mut renew = tx.prepare(&RENEW)?;
+            let mut count = 0;
+            for (id, old, new) in &renewed {
+                count += renew.execute(&values![id.as_str(), old.as_str(), new.as_str()])?;
+            }
+            Ok(count)
+        })
+        .await
+    }
+
+    /// Every service that is not deleted, by name. A row without an id, a version or a time is left out and
+    /// logged, since nothing can be said of it; whatever else cannot be read of one is its defect: one bad
+    /// service must not keep the others from starting.
     pub async fn all_services(&self) -> Result<Vec<ServiceResource>, Error> {
         let rows = self
             .read("all_services", |tx| {
@@ -435,25 +471,64 @@ fn row_values<'a>(service: &'a ServiceResource, spec: &'a str) -> Result<[Value<
     ])
 }
 
+/// The text of its spec, to be stored: as it was, where it cannot be read.
+fn spec_text(service: &ServiceResource) -> Result<String, Error> {
+    let unread = service.defect.as_deref();
+    match unread.and_then(|defect| defect.text.clone()) {
+        Some(text) => Ok(text),
+        None => stored::write(&service.spec).map_err(|error| Error::unreadable("value", error)),
+    }
+}
+
 fn read(row: &Row<'_>) -> Result<ServiceResource, Error> {
+    let id: Id<Service> = row.id(0)?;
+    let mut defect = Defect::default();
+    let name = row.text(1)?.parse();
+    let name = match name {
+        Ok(name) => name,
+        Err(error) => {
+            defect.issues.push(Issue::new("name", format!("{error}")));
+            stand_in(id)?
+        }
+    };
+    let tags = from_json("tags", &row.text(5)?).unwrap_or_else(|error| {
+        defect.issues.push(Issue::new("tags", error.to_string()));
+        Vec::new()
+    });
+    let text = row.text(8)?;
+    let spec = match stored::read(&text) {
+        Ok(spec) => spec,
+        Err(issue) => {
+            defect.issues.push(issue);
+            defect.text = Some(text);
+            ServiceSpec::unread(&row.text(13)?)
+        }
+    };
+    let is_sound = defect.issues.is_empty();
     Ok(ServiceResource {
-        id: row.id(0)?,
-        name: row
-            .text(1)?
-            .parse()
-            .map_err(|error| Error::unreadable("service name", error))?,
+        id,
+        name,
         version: row.count(2)?,
         revision: row.count(3)?,
         enabled: row.truth(4)?,
-        tags: from_json("tags", &row.text(5)?)?,
+        tags,
         environment: row.text(6)?,
         owner: row.text(7)?,
-        spec: from_json("spec", &row.text(8)?)?,
+        spec,
         created_at: row.time(9)?,
         updated_at: row.time(10)?,
         deleted_at: row.maybe_time(11)?,
         activated_at: row.maybe_time(12)?,
+        defect: (!is_sound).then(|| Box::new(defect)),
     })
+}
+
+/// A name for a service whose own is none.
+fn stand_in(id: Id<Service>) -> Result<ServiceName, Error> {
+    let id = id.to_string();
+    let end = &id[id.len().saturating_sub(12)..];
+    let name = format!("unreadable-{end}").parse();
+    name.map_err(|error| Error::unreadable("service name", error))
 }
 
 /// `text` as it is searched. LIKE reads no further than a NUL, so there is none.
@@ -494,6 +569,8 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &UPDATED_UP,
     &UPDATED_DOWN,
     &ENTRIES,
+    &OF_OTHER_FORMATS,
+    &RENEW,
     &NAME,
     &DELETED_BEFORE,
     &VERSIONS,

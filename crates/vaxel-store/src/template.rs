@@ -1,7 +1,11 @@
 //! Templates. A deleted one keeps its row: its versions go on counting when it is made again.
 
+use std::collections::BTreeMap;
+
+use serde_json::Map;
 use vaxel_core::{
     audit::AuditLine,
+    failure::Issue,
     template::{Template, TemplateName},
     time::Timestamp,
 };
@@ -19,8 +23,10 @@ use crate::{
 /// A template as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateRow {
-    /// What it says.
+    /// What it says; nothing but its name, when that cannot be read.
     pub template: Template,
+    /// Why it cannot be read.
+    pub issues: Vec<Issue>,
     /// Counts every write; `If-Match` compares it.
     pub version: u64,
     /// Name of the principal that wrote it last.
@@ -34,7 +40,7 @@ pub struct TemplateRow {
 macro_rules! columns {
     ($rest:literal) => {
         concat!(
-            "SELECT template, version, author, created_at, updated_at FROM templates ",
+            "SELECT template, version, author, created_at, updated_at, name FROM templates ",
             $rest
         )
     };
@@ -158,9 +164,30 @@ fn finish(tx: &mut Tx<'_>, name: &TemplateName, audit: &AuditLine) -> Result<Tem
     written.ok_or(Error::Missing)
 }
 
+/// What stands for a template that cannot be read.
+fn unread(name: TemplateName) -> Template {
+    Template {
+        name,
+        description: None,
+        parameters: BTreeMap::new(),
+        extends: None,
+        spec: Map::new(),
+        approved: false,
+    }
+}
+
 fn read(row: &Row<'_>) -> Result<TemplateRow, Error> {
+    let name: String = row.text(5)?;
+    let name: TemplateName = name
+        .parse()
+        .map_err(|error| Error::unreadable("template name", error))?;
+    let (template, issues) = match from_json("template", &row.text(0)?) {
+        Ok(template) => (template, Vec::new()),
+        Err(error) => (unread(name), vec![Issue::new("", error.to_string())]),
+    };
     Ok(TemplateRow {
-        template: from_json("template", &row.text(0)?)?,
+        template,
+        issues,
         version: row.count(1)?,
         author: row.text(2)?,
         created_at: row.time(3)?,

@@ -78,6 +78,7 @@ fn service(name: &str) -> ServiceResource {
         updated_at: NOW,
         activated_at: None,
         deleted_at: None,
+        defect: None,
     }
 }
 

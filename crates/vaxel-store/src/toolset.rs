@@ -2,9 +2,10 @@
 
 use vaxel_core::{
     audit::AuditLine,
+    failure::Issue,
     id::{Id, Toolset},
     name::ToolsetName,
-    toolset::ToolsetResource,
+    toolset::{ToolsetResource, View},
 };
 
 use crate::{
@@ -138,8 +139,8 @@ impl Store {
         .await
     }
 
-    /// Every set, by name. A row that cannot be read is left out and logged: one bad set must not take
-    /// the others away.
+    /// Every set, by name. One whose services cannot be read has an issue instead; one without a name
+    /// or an id is left out and logged: one bad set must not take the others away.
     pub async fn all_toolsets(&self) -> Result<Vec<ToolsetResource>, Error> {
         let rows = self
             .read("all_toolsets", |tx| {
@@ -158,6 +159,15 @@ impl Store {
 }
 
 fn read(row: &Row<'_>) -> Result<ToolsetResource, Error> {
+    let mut issues = Vec::new();
+    let services = from_json("services of a set", &row.text(4)?).unwrap_or_else(|error| {
+        issues.push(Issue::new("services", error.to_string()));
+        Vec::new()
+    });
+    let view = row.text(7)?.parse().unwrap_or_else(|error: &str| {
+        issues.push(Issue::new("view", error));
+        View::default()
+    });
     Ok(ToolsetResource {
         id: row.id(0)?,
         name: row
@@ -166,13 +176,11 @@ fn read(row: &Row<'_>) -> Result<ToolsetResource, Error> {
             .map_err(|error| Error::unreadable("set name", error))?,
         version: row.count(2)?,
         description: row.maybe_text(3)?,
-        services: from_json("services of a set", &row.text(4)?)?,
+        services,
         created_at: row.time(5)?,
         updated_at: row.time(6)?,
-        view: row
-            .text(7)?
-            .parse()
-            .map_err(|error: &str| Error::unreadable("view of a set", error))?,
+        view,
+        issues,
     })
 }
 

@@ -92,6 +92,7 @@ impl From<Observed> for ServiceView {
             updated_at,
             activated_at,
             deleted_at,
+            defect: _, // its issues stand in the status
         } = resource;
         Self {
             id,

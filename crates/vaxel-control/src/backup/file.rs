@@ -257,7 +257,7 @@ impl BackupFile {
                 tables.push(head);
             } else if let Some(table) = tables.last() {
                 table.check(&line).map_err(|error| error.to_string())?;
-                gathered.take(table, &line)?;
+                gathered.take(table, &line);
                 left -= 1;
             }
         }

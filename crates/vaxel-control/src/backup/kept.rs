@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use vaxel_auth::seal::{RootKeys, Sealer};
 use vaxel_core::{
     id::{Id, SecretValue, Service},
-    service::{SecretRef, ServiceDraft, ServiceSpec},
+    service::{SecretRef, ServiceDraft, stored},
 };
 use vaxel_store::TableHead;
 
@@ -34,12 +34,11 @@ pub(super) struct Gathered {
 
 impl Gathered {
     /// Looks at a row.
-    pub(super) fn take(&mut self, table: &TableHead, row: &[u8]) -> Result<(), String> {
+    pub(super) fn take(&mut self, table: &TableHead, row: &[u8]) {
         match table.table.as_str() {
             "services" if table.number(row, "deleted_at").is_none() => {
-                let unreadable = || "a service in it cannot be read".to_owned();
-                let service = service(table, row).ok_or_else(unreadable)?;
-                self.services.push(service);
+                // One that could not be read when the backup was made is as broken in it.
+                self.services.extend(service(table, row));
             }
             "secrets" => {
                 let id = table.text(row, "id").and_then(|id| id.parse().ok());
@@ -49,7 +48,6 @@ impl Gathered {
             }
             _ => {}
         }
-        Ok(())
     }
 
     /// The services, with the values that the root key among `files` opens.
@@ -98,7 +96,7 @@ fn sealer(files: &[DataFile]) -> Option<Sealer> {
 
 fn service(table: &TableHead, row: &[u8]) -> Option<(Id<Service>, ServiceDraft)> {
     let text = |column: &str| table.text(row, column);
-    let spec: ServiceSpec = serde_json::from_str(&text("spec")?).ok()?;
+    let spec = stored::read(&text("spec")?).ok()?;
     let draft = ServiceDraft {
         name: text("name")?.parse().ok()?,
         enabled: table.number(row, "enabled")? != 0,

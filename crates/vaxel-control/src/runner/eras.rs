@@ -95,6 +95,7 @@ mod tests {
             updated_at: now,
             activated_at: None,
             deleted_at: None,
+            defect: None,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
     control::{Control, conflict},
     health::HealthReport,
     query::Observed,
-    reconcile::resting,
+    reconcile::{resting, stored_badly},
     template::is_behind,
 };
 
@@ -245,6 +245,10 @@ impl Control {
             } else {
                 Health::Starting
             };
+            if let Some(defect) = &resource.defect {
+                status.reason = stored_badly(resource, &defect.issues);
+                status.issues.clone_from(&defect.issues);
+            }
             status
         })
     }

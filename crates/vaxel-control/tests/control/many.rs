@@ -73,6 +73,7 @@ async fn a_thousand_stored_services_are_listed_as_soon_as_the_start_returns() {
             updated_at: now,
             activated_at: None,
             deleted_at: None,
+            defect: None,
         };
         let (store, catalog) = (&store, &catalog);
         async move {

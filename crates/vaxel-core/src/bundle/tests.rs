@@ -151,3 +151,15 @@ proptest! {
         expand(&mut value, |_| None);
     }
 }
+
+#[test]
+fn specs_of_another_format_are_read_as_what_they_are_or_not_at_all() {
+    let document = |format: Value| json!({"vaxel": 1, "format": format, "services": [demo("a")]});
+    let parts = Parts::of(&document(json!(1)));
+    assert_eq!((parts.issues, parts.services.len()), (Vec::new(), 1));
+    for unknown in [json!(stored::FORMAT + 1), json!(0), json!("new")] {
+        let issues = Parts::of(&document(unknown)).issues;
+        let paths: Vec<_> = issues.iter().map(|issue| issue.path.as_str()).collect();
+        assert_eq!(paths, ["format"]);
+    }
+}

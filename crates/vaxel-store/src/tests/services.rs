@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::{prelude::ProptestConfig, prop_assert_eq, proptest};
 use vaxel_core::{
     id::Id,
-    service::{ProcessSource, ServiceResource, Source},
+    service::{ProcessSource, ServiceResource, Source, stored},
 };
 
 use super::contract::{contract, traces};
@@ -142,8 +142,8 @@ async fn each_new_spec_is_a_revision_and_each_old_one_stays(store: &Store) {
     let numbers: Vec<_> = revisions.iter().map(|row| row.revision).collect();
     assert_eq!(numbers, [2, 1]);
     let specs = [&revisions[0].spec, &revisions[1].spec];
-    assert_eq!(specs[0], &serde_json::to_string(&changed.spec).unwrap());
-    assert_eq!(specs[1], &serde_json::to_string(&first.spec).unwrap());
+    assert_eq!(specs[0], &stored::write(&changed.spec).unwrap());
+    assert_eq!(specs[1], &stored::write(&first.spec).unwrap());
 }
 
 async fn pages_hold_every_service_once(store: &Store) {

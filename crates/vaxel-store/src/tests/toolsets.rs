@@ -39,6 +39,7 @@ fn set(name: &str) -> ToolsetResource {
         view: View::All,
         created_at: NOW,
         updated_at: NOW,
+        issues: Vec::new(),
     }
 }
 

@@ -23,6 +23,7 @@ mod restart;
 mod seeds;
 mod sets;
 mod stopping;
+mod stored;
 mod task_news;
 mod templates;
 mod tidy;
