@@ -5,7 +5,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, request::Parts};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, error::Elapsed, timeout_at};
 use vaxel_core::{
     call::Door,
     failure::{Failure, Kind},
@@ -421,20 +421,24 @@ pub(crate) async fn call_tool(
             parameters: request.arguments(),
         },
     );
+    let own = route.shard.timeout;
+    let own = own.unwrap_or_else(|| shared.tunables.load().call_timeout);
+    let hurry = within.filter(|time| *time < own).map(Instant::now_plus);
+    if hurry.is_some() {
+        recording.hurried();
+    }
     let reaching = reach(shared, authorized, request.arguments(), principal.proof);
-    let mut reached = match reaching.await {
+    let reached = match hurry {
+        Some(end) => in_time(&route.shard, timeout_at(end, reaching).await),
+        None => reaching.await,
+    };
+    let mut reached = match reached {
         Ok(reached) => reached,
         Err(failure) => return Err((Some(recording), failure)),
     };
     let revision = reached.link.revision();
     recording.reached(revision.as_str());
     let nobody = shared.nobody.load();
-    let hurry = within
-        .map(Instant::now_plus)
-        .filter(|end| *end < reached.deadline);
-    if hurry.is_some() {
-        recording.hurried();
-    }
     let deadline = hurry.unwrap_or(reached.deadline);
     let mirrored = route.mirrored.as_ref();
     let param_headers = mirrored.map_or_else(Vec::new, |one| one.mirror(request.arguments()));
@@ -486,6 +490,17 @@ pub(crate) async fn call_tool(
         },
         Err(failure) => Err((Some(recording), failure)),
     }
+}
+
+/// What came of reaching a service for a caller with little time.
+fn in_time(
+    shard: &Shard,
+    reached: Result<Result<Reached, Failure>, Elapsed>,
+) -> Result<Reached, Failure> {
+    reached.unwrap_or_else(|_| {
+        let detail = format!("`{}` took no call in the time that you gave it", shard.name);
+        Err(Failure::new(Kind::UpstreamTimeout, detail))
+    })
 }
 
 fn not_here() -> Failure {

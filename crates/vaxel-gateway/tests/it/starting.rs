@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use vaxel_core::call::Outcome;
-use vaxel_gateway::{Config, Unavailable};
+use vaxel_core::{call::Outcome, principal::Principal};
+use vaxel_gateway::{Config, ToolCall, Unavailable};
 
 use crate::harness::{
     Plan, Rig, Served, Upstream,
@@ -90,4 +90,26 @@ async fn a_start_that_takes_too_long_is_not_waited_for() {
     let answer = rig.modern().say(&Message::call("up__echo", "{}")).await;
     assert_eq!(answer.header("retry-after"), Some("5"));
     assert!(answer.text.contains("it is starting"), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_waits_for_a_start_no_longer_than_it_wants_to() {
+    let rig = Rig::start();
+    let upstream = Upstream::modern(|_| None).await;
+    let served = rig.add_http("up", &upstream).await;
+    let catalog = Some(served.catalog.clone());
+    rig.put("up", &served, catalog, Some(Unavailable::Starting));
+    let late = rig.gateway.call(ToolCall {
+        principal: Principal::system(),
+        service: served.id,
+        tool: "echo".to_owned(),
+        arguments: "{}".into(),
+        timeout: Some(Duration::from_millis(20)),
+    });
+    let late = late.await.unwrap_err();
+    assert!(
+        late.detail.contains("in the time that you gave it"),
+        "{late}"
+    );
+    assert_eq!(rig.record().await.outcome, Outcome::Timeout);
 }
