@@ -253,7 +253,7 @@ impl Reconciler {
             restarts: 0,
             stop: false,
         });
-        let runner = Runner::new(Arc::clone(&self.context), latest, catalog);
+        let runner = Box::new(Runner::new(Arc::clone(&self.context), latest, catalog));
         let task = self.tasks.spawn(runner.run());
         self.names.insert(task.id(), id);
         self.running.insert(id, Running { wanted });

@@ -171,15 +171,17 @@ impl Runner {
             .set(id, length, &self.bell, self.context.clock.now());
     }
 
-    /// Runs until the service is not wanted any more and nothing of it runs.
-    pub(crate) async fn run(mut self) {
+    /// Runs until the service is not wanted any more and nothing of it runs. Boxed, since a future that is
+    /// given a value holds it twice, and there are many.
+    pub(crate) async fn run(mut self: Box<Self>) {
         self.prepare(Duration::ZERO);
         self.publish();
         loop {
             let (bell, after) = (self.crew.bell(), self.idle_after());
             tokio::select! {
                 Some(Ok(issues)) = self.checks.join_next() => self.checked(issues),
-                Some(report) = self.inbox.recv() => self.note(report).await,
+                // On the heap while it lasts: most of its life a runner waits.
+                Some(report) = self.inbox.recv() => Box::pin(self.note(report)).await,
                 () = self.idle.due(after) => self.rest_if_idle(),
                 () = rung(bell) => self.rouse(),
                 Some(ended) = self.tasks.join_next_with_id() => self.seat_left(ended),

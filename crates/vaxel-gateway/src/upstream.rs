@@ -490,7 +490,8 @@ impl Link {
         match &*self.0.wire {
             Wire::Stdio { channel, .. } => channel.closed().await,
             Wire::Http(http) => http.outdated().await,
-            Wire::Tools(service) => service.gone().await,
+            // On the heap: whoever waits for any of these would hold as much.
+            Wire::Tools(service) => Box::pin(service.gone()).await,
             Wire::Connections(_) | Wire::Builtin(_) => std::future::pending().await,
         }
     }

@@ -72,10 +72,10 @@ impl Attendant<'_> {
             tokio::select! {
                 () = self.link.catalog_changed() => {
                     tokio::time::sleep(CHANGES_SETTLE).await;
-                    self.refresh().await;
+                    Box::pin(self.refresh()).await;
                     ttl.reset();
                 }
-                _ = ttl.tick() => self.refresh().await,
+                _ = ttl.tick() => Box::pin(self.refresh()).await,
                 () = sleep_until(due) => {
                     if let Some(end) = Box::pin(checkup.check(false)).await {
                         return end;
