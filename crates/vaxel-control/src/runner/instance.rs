@@ -189,14 +189,15 @@ impl Instance {
             permit = starts.acquire_owned() => permit.map_err(Failure::internal)?,
         };
         match &self.resource.spec.source {
-            Source::Process(_) => sharing(permit, self.open_process()).await,
+            // On the heap from here: thousands wait for their permit at once when Vaxel starts.
+            Source::Process(_) => Box::pin(sharing(permit, self.open_process())).await,
             Source::Mcp(_) | Source::Http(_) | Source::Builtin(_) => {
                 let replica = self.seat.replica;
                 let target = target::remote(&self.context, &self.resource, replica).await?;
                 let open = self.connect(target, None);
                 tokio::select! {
                     () = self.stop.cancelled() => Err(End::Stopped),
-                    open = sharing(permit, open) => open,
+                    open = Box::pin(sharing(permit, open)) => open,
                 }
             }
         }
