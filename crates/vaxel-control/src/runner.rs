@@ -347,7 +347,7 @@ impl Runner {
     }
 
     async fn note(&mut self, Report { seat, news }: Report) {
-        let offered = match &news {
+        let offered = match &*news {
             News::Up { catalog, .. } | News::Offers(catalog) => Some(Arc::clone(catalog)),
             News::Starting { .. }
             | News::Spawned(_)
@@ -358,12 +358,12 @@ impl Runner {
             | News::Down(_) => None,
         };
         let first = offered.clone().filter(|_| !self.around.compared);
-        if matches!(news, News::Up { .. }) {
+        if matches!(*news, News::Up { .. }) {
             self.idle.stir(Instant::now());
         }
         let fresh = offered.filter(|catalog| self.crew.differs(catalog));
-        let is_worn = matches!(news, News::Worn);
-        self.crew.note(seat, news, self.context.clock.now());
+        let is_worn = matches!(*news, News::Worn);
+        self.crew.note(seat, *news, self.context.clock.now());
         self.publish();
         if is_worn && self.crew.is_settled() {
             self.crew.renew(self.context.clock.now());
@@ -488,7 +488,7 @@ impl Runner {
         while !self.tasks.is_empty() {
             tokio::select! {
                 Some(report) = self.inbox.recv() => {
-                    self.crew.note(report.seat, report.news, self.context.clock.now());
+                    self.crew.note(report.seat, *report.news, self.context.clock.now());
                 }
                 Some(ended) = self.tasks.join_next_with_id() => {
                     let task = ended.map_or_else(|error| error.id(), |(task, ())| task);

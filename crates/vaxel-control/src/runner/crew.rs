@@ -34,7 +34,8 @@ pub(super) struct Crew {
     generation: u32,
     /// Of what is wanted now.
     gate: Gate,
-    members: BTreeMap<Seat, Member>,
+    /// Boxed: a node of the map has room for eleven, and most services have one.
+    members: BTreeMap<Seat, Box<Member>>,
     check: Check,
     catalog: Option<Arc<Catalog>>,
     status: ServiceStatus,
@@ -186,7 +187,7 @@ impl Crew {
             dismissed: false,
             watched,
         };
-        self.members.insert(seat, member);
+        self.members.insert(seat, Box::new(member));
     }
 
     /// The member's task is over. Whether it should not have been.
@@ -199,7 +200,7 @@ impl Crew {
 
     /// Nobody is wanted any more.
     pub(super) fn dismiss_all(&mut self) {
-        self.members.values_mut().for_each(Member::dismiss);
+        self.members.values_mut().for_each(|one| one.dismiss());
         self.changed = true;
     }
 
@@ -208,7 +209,7 @@ impl Crew {
         let newest = self.generation;
         let settled = |(seat, one): (&Seat, &Member)| seat.generation == newest && !one.dismissed;
         self.status.lifecycle == Lifecycle::Active
-            && self.members.iter().all(settled)
+            && self.seated().all(settled)
             && self.members.values().any(|one| one.link.is_some())
     }
 
@@ -303,8 +304,7 @@ impl Crew {
     pub(super) fn settle(&mut self, outside: (Option<&str>, Option<&str>), now: Timestamp) {
         let newest = self.generation;
         let current: Vec<&Member> = self
-            .members
-            .iter()
+            .seated()
             .filter(|(seat, one)| seat.generation == newest && !one.dismissed)
             .map(|(_, one)| one)
             .collect();
@@ -420,6 +420,8 @@ impl Crew {
             .filter(|(_, one)| !one.dismissed)
             .map(|(_, one)| one.status.clone())
             .collect();
+        // Room was made for several; most services have one.
+        status.instances.shrink_to_fit();
     }
 
     /// Stopped on purpose, or on the way there.
@@ -431,7 +433,12 @@ impl Crew {
     }
 
     fn active(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(|one| !one.dismissed)
+        let members = self.seated().map(|(_, one)| one);
+        members.filter(|one| !one.dismissed)
+    }
+
+    fn seated(&self) -> impl Iterator<Item = (&Seat, &Member)> {
+        self.members.iter().map(|(seat, one)| (seat, &**one))
     }
 
     /// Whether the data plane must be told; forgets it.
@@ -464,7 +471,7 @@ impl Crew {
             let place = (seat.generation, one.watched.is_ejected());
             Some((place, one.link.clone()?))
         };
-        let links: Vec<((u32, bool), Link)> = self.members.iter().filter_map(open).collect();
+        let links: Vec<((u32, bool), Link)> = self.seated().filter_map(open).collect();
         let oldest = links.iter().map(|((generation, _), _)| *generation).min();
         let own = || links.iter().filter(|((of, _), _)| Some(*of) == oldest);
         // When all are put out of the way, none is: a call that may fail is better than none.
@@ -502,7 +509,7 @@ impl Crew {
     /// The processes whose use of the machine belongs to the status.
     pub(super) fn probes(&self) -> Vec<(u16, ProcessHandle)> {
         let probe = |(seat, one): (&Seat, &Member)| Some((seat.replica, one.process.clone()?));
-        let members = self.members.iter().filter(|(_, one)| !one.dismissed);
+        let members = self.seated().filter(|(_, one)| !one.dismissed);
         members.filter_map(probe).collect()
     }
 

@@ -417,7 +417,7 @@ impl Instance {
             .reports
             .send(Report {
                 seat: self.seat,
-                news,
+                news: Box::new(news),
             })
             .await;
     }

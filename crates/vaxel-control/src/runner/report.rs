@@ -17,7 +17,8 @@ pub(crate) struct Seat {
 /// One thing that happened to one instance.
 pub(crate) struct Report {
     pub(crate) seat: Seat,
-    pub(crate) news: News,
+    /// Boxed: a channel has room for many from its beginning, and is empty nearly always.
+    pub(crate) news: Box<News>,
 }
 
 pub(crate) enum News {

@@ -192,6 +192,8 @@ impl Record {
         if let Some(index) = known {
             self.last[index] = (result, tally);
         } else {
+            // Most instances have one kind, and there are many of them.
+            self.last.reserve_exact(1);
             self.last.push((result, tally));
             self.last.sort_by_key(|(last, _)| last.kind);
         }
