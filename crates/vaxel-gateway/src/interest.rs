@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -84,11 +84,18 @@ pub(crate) enum News {
 /// What clients watch of one service. Links come and go; this stays.
 pub(crate) struct Interest {
     service: Id<Service>,
+    /// Made when it is first needed: of most services nothing is ever watched.
+    watching: OnceLock<Box<Watching>>,
+    updates: broadcast::Sender<Update>,
+}
+
+/// Who watches what of a service, and what its servers know of that.
+#[derive(Default)]
+struct Watching {
     /// How many watch each subject.
     wanted: watch::Sender<BTreeMap<Subject, u32>>,
     /// What the server of each instance that is listened to has taken note of.
     noted: watch::Sender<HashMap<u64, Noted>>,
-    updates: broadcast::Sender<Update>,
 }
 
 /// What a server has answered to a request to tell.
@@ -128,8 +135,7 @@ impl Interests {
         let interest = all.entry(service).or_insert_with(|| {
             Arc::new(Interest {
                 service,
-                wanted: watch::Sender::default(),
-                noted: watch::Sender::default(),
+                watching: OnceLock::new(),
                 updates: self.updates.clone(),
             })
         });
@@ -140,7 +146,8 @@ impl Interests {
     pub(crate) fn is_watched(&self, service: Id<Service>) -> bool {
         let all = self.by_service.lock();
         let interest = all.get(&service);
-        interest.is_some_and(|interest| !interest.wanted.borrow().is_empty())
+        let watching = interest.and_then(|interest| interest.watching.get());
+        watching.is_some_and(|watching| !watching.wanted.borrow().is_empty())
     }
 
     /// The service is gone; who still watches it hears nothing more.
@@ -154,6 +161,10 @@ impl Interests {
 }
 
 impl Interest {
+    fn watching(&self) -> &Watching {
+        self.watching.get_or_init(Box::default)
+    }
+
     /// A client watches the resource `uri`, which it knows as `known_as`.
     pub(crate) fn watch(self: &Arc<Self>, uri: &str, known_as: &str) -> Watched {
         let known_as: Arc<str> = known_as.into();
@@ -176,7 +187,7 @@ impl Interest {
     }
 
     fn watch_subject(self: &Arc<Self>, subject: Subject, known_as: Arc<str>) -> Watched {
-        self.wanted.send_if_modified(|wanted| {
+        self.watching().wanted.send_if_modified(|wanted| {
             let count = wanted.entry(subject.clone()).or_default();
             *count += 1;
             *count == 1
@@ -191,10 +202,11 @@ impl Interest {
     /// What is watched of an instance, and word of when that changes, for its link, which listens to
     /// its server.
     pub(crate) fn wanted(self: &Arc<Self>, instance: u64) -> Wanted {
-        self.noted
+        self.watching()
+            .noted
             .send_modify(|noted| drop(noted.insert(instance, Noted::default())));
         Wanted {
-            watched: self.wanted.subscribe(),
+            watched: self.watching().wanted.subscribe(),
             interest: Arc::clone(self),
             instance,
             refused: BTreeSet::new(),
@@ -215,7 +227,7 @@ impl Interest {
     pub(crate) fn stands(&self, (instance, id): (u64, &str), params: &str, is_over: bool) {
         let id = id.into();
         let subject = Subject::Task { instance, id };
-        if self.wanted.borrow().contains_key(&subject) {
+        if self.watching().wanted.borrow().contains_key(&subject) {
             let params = params.into();
             self.tell(subject, News::Stands { params, is_over });
         }
@@ -223,7 +235,7 @@ impl Interest {
 
     /// Something may have been missed of what resources there are.
     pub(crate) fn all_updated(&self) {
-        let watched = self.wanted.borrow();
+        let watched = self.watching().wanted.borrow();
         let resources = watched.keys().filter(|subject| !subject.is_task());
         let resources: Vec<Subject> = resources.cloned().collect();
         drop(watched);
@@ -295,7 +307,7 @@ impl Wanted {
     pub(crate) fn refuse(&mut self, asked: &BTreeSet<Subject>) -> bool {
         let tasks = asked.iter().filter(|one| one.is_task());
         let (agreed, new): (Vec<&Subject>, Vec<&Subject>) = {
-            let noted = self.interest.noted.borrow();
+            let noted = self.interest.watching().noted.borrow();
             let noted = noted.get(&self.instance);
             tasks.partition(|task| noted.is_some_and(|noted| noted.tells(task)))
         };
@@ -318,7 +330,7 @@ impl Wanted {
 
     /// What the server took note of last.
     fn last(&self) -> Noted {
-        let noted = self.interest.noted.borrow();
+        let noted = self.interest.watching().noted.borrow();
         noted.get(&self.instance).cloned().unwrap_or_default()
     }
 
@@ -326,7 +338,7 @@ impl Wanted {
     /// a moment too late to be asked for.
     fn note(&self, what: &Noted) {
         let mut before = Noted::default();
-        self.interest.noted.send_modify(|noted| {
+        self.interest.watching().noted.send_modify(|noted| {
             let noted = noted.entry(self.instance).or_default();
             before = std::mem::replace(noted, what.clone());
         });
@@ -342,6 +354,7 @@ impl Drop for Wanted {
     fn drop(&mut self) {
         self.lost();
         self.interest
+            .watching()
             .noted
             .send_modify(|noted| drop(noted.remove(&self.instance)));
     }
@@ -366,7 +379,7 @@ impl Watched {
     /// Waits until every server that is listened to knows of this, or no longer than is bearable.
     pub(crate) fn noted(&self) -> impl Future<Output = ()> + Send + use<> {
         let subject = self.subject.clone();
-        let mut noted = self.interest.noted.subscribe();
+        let mut noted = self.interest.watching().noted.subscribe();
         async move {
             let known =
                 noted.wait_for(|noted| noted.values().all(|one| one.asked.contains(&subject)));
@@ -379,7 +392,7 @@ impl Watched {
     /// bearable; whether it does.
     pub(crate) fn granted(&self) -> impl Future<Output = bool> + Send + use<> {
         let subject = self.subject.clone();
-        let mut noted = self.interest.noted.subscribe();
+        let mut noted = self.interest.watching().noted.subscribe();
         async move {
             let Subject::Task { instance, .. } = &subject else {
                 return true;
@@ -406,7 +419,7 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.interest.wanted.send_if_modified(|wanted| {
+        self.interest.watching().wanted.send_if_modified(|wanted| {
             let Some(count) = wanted.get_mut(&self.subject) else {
                 return false;
             };
