@@ -83,6 +83,18 @@ pub(crate) struct Context {
     /// Bounds the checks that begin at once.
     pub(crate) checks: Arc<Semaphore>,
     pub(crate) journal: Journal,
+    /// The checks of all services that say nothing about them, which are most.
+    pub(crate) usual_health: Arc<HealthSpec>,
+}
+
+impl Context {
+    /// What is to be checked, for everyone who has to know.
+    fn health(&self, spec: &HealthSpec) -> Arc<HealthSpec> {
+        if *spec == *self.usual_health {
+            return Arc::clone(&self.usual_health);
+        }
+        Arc::new(spec.clone())
+    }
 }
 
 /// What should be. Only the latest value counts.
@@ -136,7 +148,7 @@ impl Runner {
     ) -> Self {
         let current = wanted.borrow_and_update().clone();
         let (reports, inbox) = mpsc::channel(REPORTS);
-        let health = Arc::new(current.resource.spec.health.clone());
+        let health = context.health(&current.resource.spec.health);
         let mut crew = Crew::new(&current.resource, catalog, context.clock.now());
         crew.move_to(Lifecycle::Validating, context.clock.now());
         let bell = context.board.follow(&current.resource.spec.depends_on);
@@ -415,7 +427,7 @@ impl Runner {
             return;
         }
         if spec.health != *self.health {
-            self.health = Arc::new(spec.health.clone());
+            self.health = self.context.health(&spec.health);
             for watched in self.crew.watched() {
                 watched.adopt(Arc::clone(&self.health));
             }

@@ -60,6 +60,7 @@ impl Control {
             starts: Arc::new(Semaphore::new(config.process.starts_at_once.max(1))),
             checks: Arc::new(Semaphore::new(config.health.checks_at_once.max(1))),
             journal,
+            usual_health: Arc::default(),
             clock,
             store,
             supervisor,
