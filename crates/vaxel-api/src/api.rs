@@ -41,26 +41,21 @@ impl Api {
             runtime,
             registry,
         } = deps;
-        let (described, document) = routes::described();
-        let openapi = document
-            .to_json()
-            .expect("the document has only text and numbers");
         let context = Context {
             control,
             config: Arc::new(config),
             registry,
-            openapi: openapi.into(),
         };
         Self {
-            router: routes::router(context, described),
+            router: routes::router(context),
             runtime,
         }
     }
 
-    /// The OpenAPI document, as it is served: for tests and for writing it to a file.
+    /// The OpenAPI document, made from the handlers: for tests and for writing it to the file that is
+    /// served.
     pub fn openapi() -> String {
-        let (_, document) = routes::described();
-        document
+        routes::document()
             .to_pretty_json()
             .expect("the document has only text and numbers")
     }

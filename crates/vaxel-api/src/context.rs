@@ -34,6 +34,4 @@ pub(crate) struct Context {
     pub(crate) control: Control,
     pub(crate) config: Arc<Config>,
     pub(crate) registry: Arc<Registry>,
-    /// The OpenAPI document, as it is sent.
-    pub(crate) openapi: Arc<str>,
 }

@@ -1,17 +1,76 @@
 //! The route table, and the OpenAPI document that is made from it.
 
-use axum::{Router, extract::DefaultBodyLimit, middleware, routing::get};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{MethodRouter, get},
+};
 use utoipa::openapi::OpenApi;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    PathItemExt,
+    router::{OpenApiRouter, UtoipaMethodRouter},
+};
 
 use crate::{
     backup, bundle, calls, compat, context::Context, dependencies, describe, docs, events, health,
     keys, leases, logs, problem, revisions, services, status, templates, tools, toolsets, usage,
 };
 
+/// The document that describes every endpoint of the table. It is large and takes a while to make: the
+/// server sends the one that is kept in the repository.
+pub(crate) fn document() -> OpenApi {
+    let described = endpoints(OpenApiRouter::with_openapi(describe::head()));
+    let mut document = described.into_openapi();
+    describe::complete(&mut document);
+    document
+}
+
+/// What reads the table.
+trait Table {
+    fn routes<D>(self, endpoints: Endpoints<D>) -> Self
+    where
+        D: FnOnce() -> UtoipaMethodRouter<Context>;
+}
+
+/// The endpoints of one path: what serves them, and what describes them when that is asked for.
+struct Endpoints<D> {
+    path: String,
+    serve: MethodRouter<Context>,
+    describe: D,
+}
+
+impl Table for Router<Context> {
+    fn routes<D>(self, endpoints: Endpoints<D>) -> Self {
+        self.route(&endpoints.path, endpoints.serve)
+    }
+}
+
+impl Table for OpenApiRouter<Context> {
+    fn routes<D>(self, endpoints: Endpoints<D>) -> Self
+    where
+        D: FnOnce() -> UtoipaMethodRouter<Context>,
+    {
+        OpenApiRouter::routes(self, (endpoints.describe)())
+    }
+}
+
+/// Handlers of one path, from what `utoipa::path` says about them.
+macro_rules! routes {
+    ($($first:ident $(:: $rest:ident)*),+ $(,)?) => {{
+        let [path, ..] = [$(utoipa_axum::routes!(@path [path()] of $first $(:: $rest)*)),+];
+        let mut serve = MethodRouter::new();
+        $(for method in utoipa_axum::routes!(@path [methods()] of $first $(:: $rest)*) {
+            serve = serve.on(method.to_method_filter(), $first $(:: $rest)*);
+        })+
+        let describe = || utoipa_axum::routes!($($first $(:: $rest)*),+);
+        Endpoints { path, serve, describe }
+    }};
+}
+
 /// Every endpoint that the document describes.
-pub(crate) fn described() -> (Router<Context>, OpenApi) {
-    let (router, mut document) = OpenApiRouter::with_openapi(describe::head())
+fn endpoints<T: Table>(table: T) -> T {
+    table
         .routes(routes!(services::list, services::create))
         .routes(routes!(services::get, services::update, services::delete))
         .routes(routes!(services::restore))
@@ -65,15 +124,12 @@ pub(crate) fn described() -> (Router<Context>, OpenApi) {
         .routes(routes!(status::live))
         .routes(routes!(status::ready))
         .routes(routes!(status::metrics))
-        .split_for_parts();
-    describe::complete(&mut document);
-    (router, document)
 }
 
 /// The whole router. Layers, outermost first: every answer gets its request id and failures their
 /// document; bodies are bounded.
-pub(crate) fn router(context: Context, described: Router<Context>) -> Router {
-    described
+pub(crate) fn router(context: Context) -> Router {
+    endpoints(Router::new())
         .merge(compat::router())
         .route("/", get(docs::home))
         .route("/docs", get(docs::reader_folder))
