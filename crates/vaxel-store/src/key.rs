@@ -1,8 +1,11 @@
 //! API keys: what is kept of them, never the keys themselves.
 
+use std::collections::BTreeSet;
+
 use vaxel_core::{
     audit::AuditLine,
     id::{Id, Key},
+    name::UserName,
     principal::Permissions,
     time::Timestamp,
 };
@@ -14,6 +17,7 @@ use crate::{
     service::{from_json, to_json},
     stmt::{Row, Stmt, values},
     store::Store,
+    tx::Tx,
 };
 
 /// What is kept of an API key.
@@ -27,8 +31,14 @@ pub struct KeyRow {
     pub prefix: String,
     /// SHA-256 of the whole key.
     pub digest: [u8; 32],
-    /// What it may do.
+    /// Whose it is: what that user may do, the key may, within its limits.
+    pub user: UserName,
+    /// Nothing but these.
     pub permissions: Permissions,
+    /// Of services with such a name (patterns); absent: all.
+    pub services: Option<Vec<String>>,
+    /// Of services in these environments; absent: all.
+    pub environments: Option<BTreeSet<String>>,
     /// When it was made.
     pub created_at: Timestamp,
     /// From when on it is refused.
@@ -39,16 +49,26 @@ pub struct KeyRow {
     pub last_used_at: Option<Timestamp>,
 }
 
+impl KeyRow {
+    /// Whether it works at this time, as far as that is up to the key.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| end > now)
+    }
+}
+
 static INSERT: Stmt = Stmt::new(
     "INSERT INTO keys (id, name, prefix, digest, permissions, created_at, expires_at, revoked_at, \
-     last_used_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+     last_used_at, user_name, services, environments) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
 );
 static ALL: Stmt = Stmt::new(
-    "SELECT id, name, prefix, digest, permissions, created_at, expires_at, revoked_at, last_used_at \
-     FROM keys ORDER BY id",
+    "SELECT id, name, prefix, digest, permissions, created_at, expires_at, revoked_at, last_used_at, \
+     user_name, services, environments FROM keys ORDER BY id",
 );
 static REVOKE: Stmt =
     Stmt::new("UPDATE keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL");
+static REVOKE_ALL: Stmt =
+    Stmt::new("UPDATE keys SET revoked_at = $2 WHERE user_name = $1 AND revoked_at IS NULL");
 static USED: Stmt = Stmt::new("UPDATE keys SET last_used_at = $2 WHERE id = $1");
 
 impl Store {
@@ -69,6 +89,9 @@ impl Store {
                 key.expires_at,
                 key.revoked_at,
                 key.last_used_at,
+                key.user.as_str(),
+                key.services.as_ref().map(to_json).transpose()?,
+                key.environments.as_ref().map(to_json).transpose()?,
             ];
             tx.execute(&INSERT, &values)?;
             audit::append(tx, &audit)?;
@@ -112,6 +135,11 @@ impl Store {
     }
 }
 
+/// Every key of a user who is gone is worthless from now on, and its name is free.
+pub(crate) fn revoke_all(tx: &mut Tx<'_>, user: &str, at: Timestamp) -> Result<(), Error> {
+    tx.put(&REVOKE_ALL, &values![user, at])
+}
+
 fn read(row: &Row<'_>) -> Result<KeyRow, Error> {
     let digest = row.blob(3)?;
     Ok(KeyRow {
@@ -126,8 +154,21 @@ fn read(row: &Row<'_>) -> Result<KeyRow, Error> {
         expires_at: row.maybe_time(6)?,
         revoked_at: row.maybe_time(7)?,
         last_used_at: row.maybe_time(8)?,
+        user: row
+            .text(9)?
+            .parse()
+            .map_err(|error| Error::unreadable("user name", error))?,
+        services: from_optional_json(row.maybe_text(10)?)?,
+        environments: from_optional_json(row.maybe_text(11)?)?,
     })
 }
 
+fn from_optional_json<T: serde::de::DeserializeOwned>(
+    text: Option<String>,
+) -> Result<Option<T>, Error> {
+    text.map(|text| from_json("limits of a key", &text))
+        .transpose()
+}
+
 #[cfg(test)]
-pub(crate) static STATEMENTS: &[&Stmt] = &[&INSERT, &ALL, &REVOKE, &USED];
+pub(crate) static STATEMENTS: &[&Stmt] = &[&INSERT, &ALL, &REVOKE, &REVOKE_ALL, &USED];

@@ -24,6 +24,10 @@ mod service; // one file per resource
 mod dependency;
 mod revision;
 mod secret;
+mod user;
+mod role;
+mod grant;
+mod policy;
 mod key;
 mod template;
 mod toolset;

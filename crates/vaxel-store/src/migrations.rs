@@ -129,6 +129,32 @@ CREATE INDEX audit_of_lifecycles ON audit (at) WHERE action = 'service.lifecycle
     "
 ALTER TABLE toolsets ADD COLUMN shown TEXT NOT NULL DEFAULT 'all';
 ",
+    // Users, and what they may do. Keys that were there before are the first user's, and so is what was
+    // made with them.
+    "
+CREATE TABLE users (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, version BIGINT NOT NULL,
+    title TEXT, roles TEXT NOT NULL, disabled BIGINT NOT NULL, created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL, deleted_at BIGINT
+);
+CREATE TABLE roles (
+    name TEXT PRIMARY KEY, version BIGINT NOT NULL, description TEXT, permissions TEXT NOT NULL,
+    created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL
+);
+CREATE TABLE grants (
+    id TEXT PRIMARY KEY, grantee TEXT NOT NULL, service TEXT NOT NULL, permissions TEXT NOT NULL,
+    granted_by TEXT NOT NULL, created_at BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX grants_by_service ON grants (service, grantee);
+CREATE TABLE policies (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, version BIGINT NOT NULL, policy TEXT NOT NULL,
+    created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL
+);
+ALTER TABLE keys ADD COLUMN user_name TEXT NOT NULL DEFAULT 'admin';
+ALTER TABLE keys ADD COLUMN services TEXT;
+ALTER TABLE keys ADD COLUMN environments TEXT;
+UPDATE services SET owner = 'admin' WHERE owner IN (SELECT name FROM keys);
+",
 ];
 
 /// Steps of `records.db`.

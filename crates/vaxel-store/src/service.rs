@@ -6,7 +6,7 @@ use vaxel_core::{
     audit::AuditLine,
     failure::Issue,
     id::{Id, Service},
-    name::ServiceName,
+    name::{ServiceName, UserName},
     service::{
         ServiceResource, ServiceSpec,
         stored::{self, Defect},
@@ -17,10 +17,11 @@ use vaxel_core::{
 use crate::{
     audit, dependency,
     error::Error,
-    health, outbox, revision,
+    grant, health, outbox, revision,
     secret::{self, SecretRow},
     stmt::{Row, Stmt, Value, values},
     store::Store,
+    tx::Tx,
 };
 
 /// Which services. Everything that is given must hold.
@@ -146,6 +147,10 @@ static UPDATE: Stmt = Stmt::new(
      environment = $7, owner = $8, source = $9, spec = $10, search = $11, created_at = $12, \
      updated_at = $13, deleted_at = $14, activated_at = $15 WHERE id = $1 AND version = $16",
 );
+static OWNED: Stmt = Stmt::new("SELECT id FROM services WHERE owner = $1");
+static HAND_OVER: Stmt = Stmt::new(
+    "UPDATE services SET owner = $2, version = version + 1, updated_at = $3 WHERE owner = $1",
+);
 static PURGE: Stmt = Stmt::new("DELETE FROM services WHERE id = $1 AND deleted_at IS NOT NULL");
 static PURGE_SECRETS: Stmt = Stmt::new("DELETE FROM secrets WHERE service = $1");
 static PURGE_CATALOG: Stmt = Stmt::new("DELETE FROM catalogs WHERE service = $1");
@@ -177,7 +182,7 @@ impl Store {
     }
 
     /// Replaces a service, when it still has the version `expected`. A new revision number stores
-    /// the spec as a new revision.
+    /// the spec as a new revision. What goes into the archive is shared with nobody any more.
     ///
     /// # Errors
     /// [`Error::Changed`] when it has another version, [`Error::Taken`] when another service has the
@@ -199,6 +204,9 @@ impl Store {
             }
             revision::keep(tx, (&service, &spec), &audit)?;
             dependency::put(tx, &service)?;
+            if service.deleted_at.is_some() {
+                grant::forget(tx, service.id)?;
+            }
             for secret in &secrets {
                 secret::insert(tx, secret)?;
             }
@@ -315,6 +323,15 @@ impl Store {
         .await
     }
 
+    /// Every service of an owner, also those in the archive.
+    pub async fn owned_services(&self, owner: &UserName) -> Result<Vec<Id<Service>>, Error> {
+        let owner = owner.to_string();
+        self.read("owned_services", move |tx| {
+            tx.query(&OWNED, &values![owner], |row| row.id(0))
+        })
+        .await
+    }
+
     /// The name of every service that is not deleted.
     pub async fn names_in_use(&self) -> Result<HashSet<String>, Error> {
         let names = self.read("names_in_use", |tx| {
@@ -411,6 +428,15 @@ impl Store {
         })
         .await
     }
+}
+
+/// What was one's is another's from now on.
+pub(crate) fn hand_over(
+    tx: &mut Tx<'_>,
+    (from, to): (&str, &str),
+    at: Timestamp,
+) -> Result<(), Error> {
+    tx.put(&HAND_OVER, &values![from, to, at])
 }
 
 fn matching(query: ServiceQuery) -> Result<Vec<Value<'static>>, Error> {
@@ -572,6 +598,8 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &OF_OTHER_FORMATS,
     &RENEW,
     &NAME,
+    &OWNED,
+    &HAND_OVER,
     &DELETED_BEFORE,
     &VERSIONS,
     &NAMES,

@@ -2,6 +2,7 @@
 
 mod contract; // one body for every engine:
 mod services;
+mod access;
 mod keys;
 mod templates;
 mod toolsets;

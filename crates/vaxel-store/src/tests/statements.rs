@@ -6,14 +6,14 @@ use super::{fresh, postgres::Schema};
 use crate::{
     audit, call, catalog, dependency,
     error::Error,
-    health, key, meta, note, outbox,
+    grant, health, key, meta, note, outbox, policy,
     postgres::Session,
-    revision, secret, service, session,
+    revision, role, secret, service, session,
     stmt::{Kind, Stmt},
     store::Store,
     template, toolset,
     tx::Tx,
-    usage,
+    usage, user,
 };
 
 /// Every resource's file, where its statements are, and whether they are of `records.db`.
@@ -22,6 +22,10 @@ static ALL: &[(&str, &[&Stmt], bool)] = &[
     ("dependency", dependency::STATEMENTS, false),
     ("revision", revision::STATEMENTS, false),
     ("secret", secret::STATEMENTS, false),
+    ("user", user::STATEMENTS, false),
+    ("role", role::STATEMENTS, false),
+    ("grant", grant::STATEMENTS, false),
+    ("policy", policy::STATEMENTS, false),
     ("key", key::STATEMENTS, false),
     ("template", template::STATEMENTS, false),
     ("toolset", toolset::STATEMENTS, false),

@@ -1,0 +1,149 @@
+//! Roles that somebody made; those that are built in are not stored.
+
+use vaxel_core::{audit::AuditLine, name::RoleName, role::RoleResource};
+
+use crate::{
+    audit,
+    error::Error,
+    grant, outbox,
+    service::{from_json, to_json},
+    stmt::{Row, Stmt, values},
+    store::Store,
+};
+
+macro_rules! columns {
+    ($rest:literal) => {
+        concat!(
+            "SELECT name, version, description, permissions, created_at, updated_at FROM roles ",
+            $rest
+        )
+    };
+}
+
+static BY_NAME: Stmt = Stmt::new(columns!("WHERE name = $1"));
+static ALL: Stmt = Stmt::new(columns!("ORDER BY name"));
+static INSERT: Stmt = Stmt::new(
+    "INSERT INTO roles (name, version, description, permissions, created_at, updated_at) \
+     VALUES ($1, $2, $3, $4, $5, $6)",
+);
+static UPDATE: Stmt = Stmt::new(
+    "UPDATE roles SET version = $2, description = $3, permissions = $4, updated_at = $5 \
+     WHERE name = $1 AND version = $6",
+);
+static DELETE: Stmt = Stmt::new("DELETE FROM roles WHERE name = $1 AND version = $2");
+
+impl Store {
+    /// Adds a role.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] when another role has the name.
+    pub async fn create_role(&self, role: &RoleResource, audit: AuditLine) -> Result<(), Error> {
+        let role = role.clone();
+        self.write("create_role", move |tx| {
+            let values = values![
+                role.name.as_str(),
+                role.version,
+                role.description.as_deref(),
+                to_json(&role.permissions)?,
+                role.created_at,
+                role.updated_at,
+            ];
+            tx.execute(&INSERT, &values)?;
+            audit::append(tx, &audit)?;
+            outbox::append(tx, &audit)
+        })
+        .await
+    }
+
+    /// Replaces a role, when it still has the version `expected`.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] when it has another version or is gone.
+    pub async fn update_role(
+        &self,
+        role: &RoleResource,
+        expected: u64,
+        audit: AuditLine,
+    ) -> Result<(), Error> {
+        let role = role.clone();
+        self.write("update_role", move |tx| {
+            let values = values![
+                role.name.as_str(),
+                role.version,
+                role.description.as_deref(),
+                to_json(&role.permissions)?,
+                role.updated_at,
+                expected,
+            ];
+            if tx.execute(&UPDATE, &values)? == 0 {
+                return Err(Error::Changed);
+            }
+            audit::append(tx, &audit)?;
+            outbox::append(tx, &audit)
+        })
+        .await
+    }
+
+    /// Removes a role for good, with what is shared with it, when it still has the version `expected`.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] when it has another version or is gone.
+    pub async fn delete_role(
+        &self,
+        name: &RoleName,
+        expected: u64,
+        audit: AuditLine,
+    ) -> Result<(), Error> {
+        let name = name.to_string();
+        self.write("delete_role", move |tx| {
+            if tx.execute(&DELETE, &values![name.as_str(), expected])? == 0 {
+                return Err(Error::Changed);
+            }
+            grant::forget_grantee(tx, &format!("role:{name}"))?;
+            audit::append(tx, &audit)?;
+            outbox::append(tx, &audit)
+        })
+        .await
+    }
+
+    /// The role of this name that somebody made.
+    pub async fn role(&self, name: &RoleName) -> Result<Option<RoleResource>, Error> {
+        let name = name.to_string();
+        self.read("role", move |tx| tx.find(&BY_NAME, &values![name], read))
+            .await
+    }
+
+    /// Every role that somebody made, by name. A row that cannot be read is left out and logged.
+    pub async fn roles(&self) -> Result<Vec<RoleResource>, Error> {
+        let rows = self
+            .read("roles", |tx| {
+                tx.query(&ALL, &[], |row| Ok((row.text(0)?, read(row))))
+            })
+            .await?;
+        let readable = rows.into_iter().filter_map(|(name, row)| match row {
+            Ok(role) => Some(role),
+            Err(error) => {
+                tracing::error!(role.name = %name, %error, "a stored role is left out");
+                None
+            }
+        });
+        Ok(readable.collect())
+    }
+}
+
+fn read(row: &Row<'_>) -> Result<RoleResource, Error> {
+    Ok(RoleResource {
+        name: row
+            .text(0)?
+            .parse()
+            .map_err(|error| Error::unreadable("role name", error))?,
+        version: row.count(1)?,
+        description: row.maybe_text(2)?,
+        permissions: from_json("permissions of a role", &row.text(3)?)?,
+        created_at: row.time(4)?,
+        updated_at: row.time(5)?,
+    })
+}
+
+#[cfg(test)]
+pub(crate) static STATEMENTS: &[&Stmt] = &[&BY_NAME, &ALL, &INSERT, &UPDATE, &DELETE];
