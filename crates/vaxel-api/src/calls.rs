@@ -9,7 +9,7 @@ use vaxel_control::{CallFilter, CallRow, List, Page, ServiceRef};
 use vaxel_core::{
     call::Outcome,
     fields::Fields,
-    id::{Call, Id, Service},
+    id::{Call, Id, Key, Service},
     time::Timestamp,
 };
 
@@ -40,8 +40,12 @@ pub(crate) struct CallView {
     method: String,
     /// Name of the tool or prompt, URI of the resource.
     target: String,
-    /// Name of the key that was used.
+    /// Who called: the user's name.
     principal: String,
+    /// The key that was used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = "uuid")]
+    key: Option<Id<Key>>,
     /// How it ended.
     #[schema(example = "ok")]
     outcome: String,
@@ -82,7 +86,7 @@ impl From<CallRow> for CallView {
             service_name: service,
             method,
             target,
-            principal: _,
+            principal: key,
             principal_name: principal,
             outcome,
             error,
@@ -104,6 +108,7 @@ impl From<CallRow> for CallView {
             method,
             target,
             principal,
+            key,
             outcome,
             error,
             request_bytes,

@@ -1,11 +1,14 @@
 //! API keys: made once, shown once, revoked at any time.
 
+use std::collections::BTreeSet;
+
 use axum::{Json as Answer, extract::State, http::StatusCode};
 use serde::Serialize;
 use vaxel_control::{Change, KeyDraft, KeyRow, NewKey};
 use vaxel_core::{
     failure::Failure,
     id::{Id, Key},
+    name::UserName,
     principal::Permissions,
     time::Timestamp,
 };
@@ -28,9 +31,18 @@ pub(crate) struct KeyView {
     /// Beginning of the key, to recognise it.
     #[schema(example = "vxl_8aTf3kQw0Z")]
     prefix: String,
-    /// What it may do.
+    /// Whose it is: what that user may do, the key may, within its limits.
+    #[schema(value_type = String, example = "anna@example.com")]
+    user: UserName,
+    /// Nothing but these.
     #[schema(value_type = Vec<String>, example = json!(["mcp:read", "mcp:execute"]))]
     permissions: Permissions,
+    /// With services of such names (patterns) only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    services: Option<Vec<String>>,
+    /// With services in these environments only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    environments: Option<BTreeSet<String>>,
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -55,7 +67,10 @@ impl From<KeyRow> for KeyView {
             name,
             prefix,
             digest: _,
+            user,
             permissions,
+            services,
+            environments,
             created_at,
             expires_at,
             revoked_at,
@@ -65,7 +80,10 @@ impl From<KeyRow> for KeyView {
             id,
             name,
             prefix,
+            user,
             permissions,
+            services,
+            environments,
             created_at,
             expires_at,
             revoked_at,
@@ -101,11 +119,21 @@ pub(crate) struct KeyBody {
     /// What or who uses it; 1 to 64 characters.
     #[schema(example = "claude-desktop", max_length = 64)]
     name: String,
-    /// `admin`, `client` (default) or `monitor`; not together with `permissions`.
+    /// Whose it is; default: that of whoever asks.
+    #[schema(example = "anna@example.com")]
+    user: Option<String>,
+    /// It may what this built-in role may, as far as its user does: `admin`, `user`, `service`, `client`
+    /// (default) or `monitor`; not together with `permissions`.
     role: Option<String>,
-    /// What it may do, one by one; never more than the key that asks.
+    /// What it may do, one by one, as far as its user may; never more than whoever asks.
     #[schema(example = json!(["mcp:read"]))]
     permissions: Option<Vec<String>>,
+    /// With services of such names only; `*` stands for any run of characters.
+    #[schema(example = json!(["db-*"]))]
+    services: Option<Vec<String>>,
+    /// With services in these environments only.
+    #[schema(example = json!(["prod"]))]
+    environments: Option<Vec<String>>,
     /// After which time it stops working; default never.
     #[schema(example = "90d")]
     expires_in: Option<String>,
@@ -114,7 +142,7 @@ pub(crate) struct KeyBody {
 /// List the API keys
 #[utoipa::path(
     get, path = "/api/v1/keys", operation_id = "list_keys", tag = "keys",
-    responses((status = 200, description = "Every key, also revoked ones", body = KeyListView)),
+    responses((status = 200, description = "Every key that the caller manages, also revoked ones", body = KeyListView)),
 )]
 pub(crate) async fn list(
     Caller(caller): Caller,

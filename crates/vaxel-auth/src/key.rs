@@ -4,7 +4,7 @@
 //! randomness a plain SHA-256 is what the store keeps: there is nothing to guess, so a slow password
 //! hash would only slow down every request.
 
-use std::{collections::HashMap, fmt, str::FromStr};
+use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
 
 use aws_lc_rs::{constant_time, digest};
 use vaxel_core::{secret::Secret, time::Timestamp};
@@ -120,10 +120,12 @@ pub struct KeyEntry<T> {
     pub expires_at: Option<Timestamp>,
     /// It is refused since someone said so.
     pub revoked: bool,
+    /// Name of its user, when that one is disabled or gone: it is refused for as long.
+    pub disabled: Option<Arc<str>>,
 }
 
-/// Why a key is refused. Only who holds the whole key learns that it is expired or revoked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Why a key is refused. Only who holds the whole key learns that it is expired or revoked, or whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// No such key, or a wrong secret.
     #[error("the API key is not known here; `vaxel key create` makes one")]
@@ -134,6 +136,9 @@ pub enum Refused {
     /// Someone revoked it.
     #[error("the API key was revoked; `vaxel key create` makes a new one")]
     Revoked,
+    /// Its user is disabled or gone.
+    #[error("the user `{0}` is disabled")]
+    Disabled(Arc<str>),
 }
 
 /// All keys that are known, as an immutable value that is swapped whole.
@@ -199,6 +204,8 @@ impl<T> KeyEntry<T> {
             Err(Refused::Revoked)
         } else if self.expires_at.is_some_and(|end| end <= now) {
             Err(Refused::Expired)
+        } else if let Some(user) = &self.disabled {
+            Err(Refused::Disabled(Arc::clone(user)))
         } else {
             Ok(&self.principal)
         }

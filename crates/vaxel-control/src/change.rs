@@ -7,7 +7,7 @@ use vaxel_core::{
     failure::{Failure, Issue, Kind},
     fields::Fields,
     id::{Id, Key, Service, Toolset},
-    name::{ServiceName, ToolsetName},
+    name::{ServiceName, ToolsetName, UserName},
     principal::{Permission, Permissions},
     quantity::Span,
     role::BuiltIn,
@@ -16,7 +16,10 @@ use vaxel_core::{
     toolset::ToolsetDraft,
 };
 
-use crate::{query::Observed, revision::RevisionRef, toolset::ObservedToolset};
+use crate::{
+    access::AccessEntry, grant::GrantChange, policy::PolicyChange, query::Observed,
+    revision::RevisionRef, role::RoleChange, toolset::ObservedToolset, user::UserChange,
+};
 
 /// One change. Each is authorized, validated, written and audited whole, or refused whole.
 #[derive(Debug, Clone)]
@@ -129,9 +132,18 @@ pub enum Change {
         /// Refuse when the current version is another one.
         expected: Option<u64>,
     },
-    /// A new API key. `keys:manage`; never with more permissions than the caller has.
+    /// Something about users.
+    User(UserChange),
+    /// Something about roles.
+    Role(RoleChange),
+    /// Something about grants.
+    Grant(GrantChange),
+    /// Something about policies.
+    Policy(PolicyChange),
+    /// A new API key. `keys:manage`, or `keys:manage:own` for oneself; never with more permissions than
+    /// the caller has.
     CreateKey(KeyDraft),
-    /// The key is worthless from now on. `keys:manage`.
+    /// The key is worthless from now on. `keys:manage`, or `keys:manage:own` for one's own.
     RevokeKey(KeyRef),
     /// The server ends. `system:manage`.
     Shutdown,
@@ -193,6 +205,8 @@ pub enum Outcome {
     Key(Box<crate::key::NewKey>),
     /// The template as it is after the change.
     Template(Box<crate::template::TemplateEntry>),
+    /// The user, role, grant or policy as it is after the change.
+    Access(Box<AccessEntry>),
     /// Nothing more to say.
     Done,
 }
@@ -245,7 +259,7 @@ impl Outcome {
     pub fn into_service(self) -> Result<Observed, Failure> {
         match self {
             Self::Service(observed) => Ok(*observed),
-            Self::Toolset(_) | Self::Key(_) | Self::Template(_) | Self::Done => {
+            Self::Toolset(_) | Self::Key(_) | Self::Template(_) | Self::Access(_) | Self::Done => {
                 Err(Failure::internal("the change answers no service"))
             }
         }
@@ -255,7 +269,7 @@ impl Outcome {
     pub fn into_toolset(self) -> Result<ObservedToolset, Failure> {
         match self {
             Self::Toolset(observed) => Ok(*observed),
-            Self::Service(_) | Self::Key(_) | Self::Template(_) | Self::Done => {
+            Self::Service(_) | Self::Key(_) | Self::Template(_) | Self::Access(_) | Self::Done => {
                 Err(Failure::internal("the change answers no set"))
             }
         }
@@ -265,9 +279,11 @@ impl Outcome {
     pub fn into_key(self) -> Result<crate::key::NewKey, Failure> {
         match self {
             Self::Key(key) => Ok(*key),
-            Self::Service(_) | Self::Toolset(_) | Self::Template(_) | Self::Done => {
-                Err(Failure::internal("the change answers no key"))
-            }
+            Self::Service(_)
+            | Self::Toolset(_)
+            | Self::Template(_)
+            | Self::Access(_)
+            | Self::Done => Err(Failure::internal("the change answers no key")),
         }
     }
 
@@ -275,8 +291,18 @@ impl Outcome {
     pub fn into_template(self) -> Result<crate::template::TemplateEntry, Failure> {
         match self {
             Self::Template(template) => Ok(*template),
-            Self::Service(_) | Self::Toolset(_) | Self::Key(_) | Self::Done => {
+            Self::Service(_) | Self::Toolset(_) | Self::Key(_) | Self::Access(_) | Self::Done => {
                 Err(Failure::internal("the change answers no template"))
+            }
+        }
+    }
+
+    /// What a change of users, roles, grants or policies wrote.
+    pub fn into_access(self) -> Result<AccessEntry, Failure> {
+        match self {
+            Self::Access(entry) => Ok(*entry),
+            Self::Service(_) | Self::Toolset(_) | Self::Key(_) | Self::Template(_) | Self::Done => {
+                Err(Failure::internal("the change answers nobody's access"))
             }
         }
     }
@@ -386,18 +412,29 @@ impl From<&str> for KeyRef {
 }
 
 /// What someone sends to create a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyDraft {
     /// For people: what or who uses it. 1 to 64 characters.
     pub name: String,
-    /// What it may do.
+    /// Whose it is; `None`: that of whoever asks.
+    pub user: Option<UserName>,
+    /// What it may do, as far as its user may.
     pub permissions: Permissions,
+    /// With services of such names (patterns) only.
+    pub services: Option<Vec<String>>,
+    /// With services in these environments only.
+    pub environments: Option<BTreeSet<String>>,
     /// After which time it stops working; `None`: never.
     pub expires_in: Option<Span>,
 }
 
 impl KeyDraft {
-    /// Reads `{ name, role? | permissions?, expires_in? }`; without role and permissions the key is
+    /// Most services or environments that a key names.
+    const ENTRIES_MAX: usize = 1_000;
+    /// Longest of their names and patterns, bytes.
+    const ENTRY_MAX: usize = 256;
+
+    /// Reads `{ name, user?, role? | permissions?, services?, environments?, expires_in? }`; without role and permissions the key is
     /// a client's. `Err` holds every problem with its path.
     pub fn from_json(value: &Value) -> Result<Self, Vec<Issue>> {
         let mut issues = Vec::new();
@@ -438,15 +475,39 @@ fn read_key(fields: &mut Fields<'_>) -> Option<KeyDraft> {
     if listed == Some(Permissions::NONE) {
         fields.issue("permissions", "must name at least one permission");
     }
+    let user = fields.parsed("user");
+    let services = entries(fields, "services");
+    let environments = entries(fields, "environments");
     let expires_in: Option<Span> = fields.parsed("expires_in");
     if expires_in.is_some_and(|span| span.0.is_zero()) {
         fields.issue("expires_in", "must be longer than nothing");
     }
     Some(KeyDraft {
         name: name?,
+        user,
         permissions: listed.unwrap_or_else(|| role.unwrap_or(BuiltIn::Client).permissions()),
+        services,
+        environments: environments.map(BTreeSet::from_iter),
         expires_in,
     })
+}
+
+/// What a key is limited to: texts that are neither empty nor endless.
+fn entries(fields: &mut Fields<'_>, key: &'static str) -> Option<Vec<String>> {
+    let texts = fields.strings(key)?;
+    if texts.is_empty() || texts.len() > KeyDraft::ENTRIES_MAX {
+        fields.issue(key, format!("must be 1 to {}", KeyDraft::ENTRIES_MAX));
+    }
+    for (index, text) in texts.iter().enumerate() {
+        if !(1..=KeyDraft::ENTRY_MAX).contains(&text.len()) || text.contains(char::is_control) {
+            let message = format!(
+                "must have 1 to {} bytes and no control characters",
+                KeyDraft::ENTRY_MAX
+            );
+            fields.issue(&format!("{key}[{index}]"), message);
+        }
+    }
+    Some(texts)
 }
 
 #[cfg(test)]

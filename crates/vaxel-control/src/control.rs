@@ -29,6 +29,7 @@ use crate::{
     feed::Feed,
     reconcile::Signals,
     recorder::{Callers, RecordCounts},
+    rights::People,
     runner::Context,
     service::Made,
 };
@@ -77,6 +78,10 @@ pub(crate) struct Inner {
     pub(crate) context: Arc<Context>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) callers: Arc<Callers>,
+    /// What every user may do.
+    pub(crate) people: People,
+    /// Serializes changes of who may do what: each is checked against what the one before it left.
+    pub(crate) access: tokio::sync::Mutex<()>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) records: Arc<RecordCounts>,
@@ -216,6 +221,10 @@ impl Control {
             Change::DeleteToolset { toolset, expected } => {
                 self.delete_toolset(caller, &toolset, expected).await
             }
+            Change::User(change) => self.change_user(caller, change).await,
+            Change::Role(change) => self.change_role(caller, change).await,
+            Change::Grant(change) => self.change_grant(caller, change).await,
+            Change::Policy(change) => self.change_policy(caller, change).await,
             Change::CreateKey(draft) => self.create_key(caller, draft).await,
             Change::RevokeKey(key) => self.revoke_key(caller, &key).await,
             Change::Shutdown => self.shut_down(caller).await,
@@ -308,6 +317,24 @@ impl Control {
         let mut line = AuditLine::new(self.now(), caller, action, target);
         line.message.clone_from(&self.terms.message);
         line
+    }
+}
+
+/// Refuses a change that is meant for another version than the one there is.
+pub(crate) fn compare_version(
+    (what, name): (&str, &str),
+    version: u64,
+    expected: Option<u64>,
+) -> Result<(), Failure> {
+    match expected {
+        Some(expected) if expected != version => Err(Failure::new(
+            Kind::VersionMismatch,
+            format!(
+                "The {what} `{name}` has version {version}, not {expected}: read it again and repeat \
+                 the change"
+            ),
+        )),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -32,6 +32,13 @@ pub enum Event {
         /// What was done, as it stands in the audit: `key.create`, …
         action: &'static str,
     },
+    /// A user, role, grant or policy was created, updated or deleted: what somebody may do changed.
+    Access {
+        /// `user`, `role`, `grant` or `policy`.
+        kind: &'static str,
+        /// What was done, as it stands in the audit: `user.create`, …
+        action: &'static str,
+    },
     /// A set was created, updated or deleted.
     Toolset {
         /// Which.

@@ -336,6 +336,11 @@ impl FeedReader {
 
     /// What is there: changes (of which none may be for this reader), or nothing yet.
     async fn step(&mut self) -> Result<Option<Vec<FeedItem>>, Failure> {
+        // What the reader may do may have changed since it began.
+        match self.control.as_now(&self.caller) {
+            Some(caller) => self.caller = caller,
+            None => return Ok(Some(self.end("Your user is disabled or gone"))),
+        }
         let feed = &self.control.inner.feed;
         let events = match feed.next(self.after) {
             Next::Ring(events) => events,
@@ -529,6 +534,8 @@ fn needed(kind: &str) -> Permission {
     match kind {
         "service" | "template" | "toolset" => Permission::McpRead,
         "key" => Permission::KeysManage,
+        "user" => Permission::UsersRead,
+        "role" | "grant" | "policy" => Permission::AccessRead,
         _ => Permission::SystemRead,
     }
 }

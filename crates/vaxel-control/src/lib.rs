@@ -15,6 +15,11 @@ mod lease;
 mod revision;
 mod template;
 mod key;
+mod user;
+mod role;
+mod grant;
+mod policy;
+mod access;
 mod toolset;
 mod bundle;
 mod tool;
@@ -24,6 +29,7 @@ mod server;
 mod health;
 mod seal;
 
+mod rights; // what everyone may do, gathered
 mod start; // from stored to running
 mod plan;
 mod reconcile;
@@ -41,6 +47,7 @@ mod sessions; // what clients set, on its way there and back
 mod metrics;
 mod demo;
 
+pub use access::{AccessEntry, AccessQuery, Explanation, Subject, Whoami};
 pub use backup::{Backup, BackupContents, BackupFile, BackupHead, DataFile, KeptService, VALUES};
 pub use bundle::{Plan, Step};
 pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef, Terms, ToolsetRef};
@@ -49,19 +56,23 @@ pub use control::{Control, Deps, STOP_REST, Started};
 pub use dependency::DependencyMap;
 pub use event::Event;
 pub use feed::{FeedEvent, FeedItem, FeedPage, FeedQuery, FeedReader};
+pub use grant::{GrantChange, GrantEntry};
 pub use health::{Checked, HealthHistory, HealthReport};
 pub use key::NewKey;
 pub use lease::Heartbeat;
+pub use policy::PolicyChange;
 pub use query::{
     CallFilter, CallTotals, List, Observed, Offer, OfferKind, Offers, Page, RecordFacts,
     ServerStatus, ServiceFilter, ServiceSort, SortKey, Stats, StoreFacts, ToolInput, ToolQuery,
     ToolTarget,
 };
 pub use revision::{Diff, Revision, RevisionRef};
+pub use role::{RoleChange, RoleEntry};
 pub use status::Totals;
 pub use template::{TemplateEntry, Written};
 pub use toolset::ObservedToolset;
 pub use usage::{Usage, UsageQuery};
+pub use user::UserChange;
 pub use vaxel_gateway::{ShownOf, ToolReply};
 pub use vaxel_store::{CallRow, Grain, KeyRow, UsageSum};
 pub use vaxel_supervisor::{LogLine, Logs, Stream as LogStream};

@@ -179,6 +179,7 @@ impl Control {
         service: &ServiceRef,
         expected: Option<u64>,
     ) -> Result<Outcome, Failure> {
+        let _turn = self.inner.access.lock().await;
         let old = self
             .find_for(caller, Permission::McpManage, service)
             .await?;
@@ -188,7 +189,12 @@ impl Control {
             deleted_at: Some(now),
             ..self.touched(&old)
         };
-        self.write(caller, (&old, next), "service.delete").await
+        let deleted = self.write(caller, (&old, next), "service.delete").await?;
+        // Its grants went with it.
+        if self.inner.people.has_grants_of(old.id) {
+            self.publish_access().await?;
+        }
+        Ok(deleted)
     }
 
     pub(crate) async fn restore_service(

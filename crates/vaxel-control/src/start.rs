@@ -24,6 +24,7 @@ use crate::{
     lease::{self, Leases},
     reconcile::{Known, Reconciler, Signals},
     recorder::{self, Callers, RecordCounts},
+    rights::People,
     runner::{Context, eras::Eras},
     seal::Vault,
     sessions,
@@ -71,6 +72,8 @@ impl Control {
             context: Arc::clone(&context),
             signals: Arc::new(Signals::default()),
             callers: Arc::new(Callers::default()),
+            people: People::default(),
+            access: tokio::sync::Mutex::default(),
             events: broadcast::Sender::new(event::WAITING),
             feed: Arc::new(Feed::new(context.config.feed)),
             records: Arc::new(RecordCounts::default()),
@@ -95,8 +98,9 @@ impl Control {
         }
         let context = &control.inner.context;
         sessions::restore(&context.store, &context.gateway).await?;
+        control.first_user().await?;
+        control.publish_access().await?;
         let admin_key = control.first_key().await?;
-        control.publish_keys().await?;
         control.publish_toolsets().await?;
         let newest = control.store().last_change().await?;
         control.inner.feed.begin(newest);
@@ -121,7 +125,7 @@ impl Control {
         let draft = KeyDraft {
             name: "admin".to_owned(),
             permissions: BuiltIn::Admin.permissions(),
-            expires_in: None,
+            ..KeyDraft::default()
         };
         let key = self.make_key(&Principal::system(), draft).await?;
         Ok(Some(key.text))

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What a user may do.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Rights {
     /// Whose they are; `None`: Vaxel's own.
     user: Option<UserName>,

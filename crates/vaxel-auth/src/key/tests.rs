@@ -10,6 +10,7 @@ fn entry(key: StoredKey, principal: &'static str) -> KeyEntry<&'static str> {
         principal,
         expires_at: None,
         revoked: false,
+        disabled: None,
     }
 }
 

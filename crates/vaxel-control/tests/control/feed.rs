@@ -240,7 +240,7 @@ async fn nobody_is_told_of_what_they_may_not_see() {
     let draft = KeyDraft {
         name: "secretary".to_owned(),
         permissions: BuiltIn::Client.permissions(),
-        expires_in: None,
+        ..KeyDraft::default()
     };
     home.control
         .submit(&home.admin, Change::CreateKey(draft))
@@ -283,7 +283,7 @@ async fn a_reader_whose_key_is_revoked_is_told_so_and_nothing_more() {
     let draft = KeyDraft {
         name: "leaver".to_owned(),
         permissions: BuiltIn::Admin.permissions(),
-        expires_in: None,
+        ..KeyDraft::default()
     };
     let made = home
         .control
@@ -320,6 +320,7 @@ async fn a_feed_ends_with_the_key_that_it_was_opened_with() {
         name: "brief".to_owned(),
         permissions: BuiltIn::Admin.permissions(),
         expires_in: Some(vaxel_core::quantity::Span(Duration::from_millis(1))),
+        ..KeyDraft::default()
     };
     let made = home
         .control

@@ -13,7 +13,7 @@ fn draft(name: &str, permissions: Permissions) -> Change {
     Change::CreateKey(KeyDraft {
         name: name.to_owned(),
         permissions,
-        expires_in: None,
+        ..KeyDraft::default()
     })
 }
 

@@ -7,6 +7,7 @@
 
 mod home; // read this first
 
+mod access;
 mod bundles;
 mod changes;
 mod dependencies;

@@ -380,6 +380,7 @@ fn entry((key, id): &(String, Id<vaxel_core::id::Key>)) -> KeyEntry<Arc<Caller>>
         }),
         expires_at: None,
         revoked: false,
+        disabled: None,
     }
 }
 
