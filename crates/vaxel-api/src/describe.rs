@@ -35,6 +35,7 @@ pub(crate) fn head() -> OpenApi {
         ("bundle", "Many services and sets in one document"),
         ("calls", "Records of calls, and what they add up to"),
         ("templates", "Services with blanks"),
+        ("access", "Users, and what they may do"),
         ("keys", "API keys"),
         ("server", "The server itself"),
     ];

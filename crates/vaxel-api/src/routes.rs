@@ -13,8 +13,9 @@ use utoipa_axum::{
 };
 
 use crate::{
-    backup, bundle, calls, compat, context::Context, dependencies, describe, docs, events, health,
-    keys, leases, logs, problem, revisions, services, status, templates, tools, toolsets, usage,
+    access, backup, bundle, calls, compat, context::Context, dependencies, describe, docs, events,
+    grants, health, keys, leases, logs, policies, problem, revisions, roles, services, status,
+    templates, tools, toolsets, usage, users,
 };
 
 /// The document that describes every endpoint of the table. It is large and takes a while to make: the
@@ -116,6 +117,16 @@ fn endpoints<T: Table>(table: T) -> T {
             templates::update,
             templates::delete
         ))
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::get, users::update, users::delete))
+        .routes(routes!(roles::list, roles::create))
+        .routes(routes!(roles::get, roles::update, roles::delete))
+        .routes(routes!(grants::list, grants::create))
+        .routes(routes!(grants::get, grants::delete))
+        .routes(routes!(policies::list, policies::create))
+        .routes(routes!(policies::get, policies::update, policies::delete))
+        .routes(routes!(access::whoami))
+        .routes(routes!(access::explain))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
         .routes(routes!(status::get))

@@ -23,6 +23,7 @@ use vaxel_core::{
     failure::{Failure, Kind},
     id::Id,
     principal::{Permissions, Principal},
+    rights::Limits,
     role::BuiltIn,
     time::Clock,
 };
@@ -224,9 +225,15 @@ impl Home {
             ))),
             As::With(permissions) => {
                 let name = "someone".into();
+                let limits = Limits {
+                    permissions,
+                    services: None,
+                    environments: None,
+                };
                 Ok(Principal {
                     permissions,
                     name,
+                    limits: Some(limits.into()),
                     ..Principal::system()
                 })
             }

@@ -12,6 +12,7 @@ mod answers;
 mod bundles;
 mod feed;
 mod pages;
+mod people;
 mod revisions;
 mod templates;
 mod toolsets;
