@@ -3,6 +3,7 @@
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use serde_json::Value;
 use url::Url;
 use vaxel_client::{Client, Local};
 
@@ -12,6 +13,7 @@ use crate::{
     up::{self, UpArgs},
 };
 
+mod access;
 mod backup;
 mod apply;
 mod calls;
@@ -25,12 +27,15 @@ mod edit;
 mod http;
 mod events;
 mod export;
+mod grant;
 mod health;
 mod history;
 mod import;
 mod key;
 mod logs;
 mod passphrase;
+mod policy;
+mod role;
 mod server;
 mod service;
 mod set;
@@ -39,6 +44,7 @@ mod store;
 mod template;
 mod tools;
 mod usage;
+mod user;
 
 /// Runs, registers, guards and connects MCP servers and the services around them.
 #[derive(Parser)]
@@ -153,6 +159,24 @@ enum Command {
     /// Add, show, change and remove sets: some of what some services offer, at one address
     #[command(subcommand)]
     Set(set::Command),
+    /// Add, show, change and remove users: people and programs
+    #[command(subcommand)]
+    User(user::Command),
+    /// Add, show, change and remove roles: what users may do
+    #[command(subcommand)]
+    Role(role::Command),
+    /// Share services with users and roles
+    #[command(subcommand)]
+    Grant(grant::Command),
+    /// Add, show, change and remove policies: rules above roles and grants
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Find out who may do what, and why
+    #[command(subcommand)]
+    Auth(access::Command),
+    /// Show who you are for Vaxel, and what you may do
+    #[command(after_help = "Example:\n  vaxel whoami")]
+    Whoami(Format),
     /// Create, list and revoke API keys
     #[command(subcommand)]
     Key(key::Command),
@@ -305,6 +329,7 @@ impl Command {
     fn format(&self) -> Format {
         match self {
             Self::Status(format)
+            | Self::Whoami(format)
             | Self::Doctor(format)
             | Self::Tool(tools::Command::Show { format, .. }) => *format,
             Self::Service(command) => command.format(),
@@ -317,6 +342,11 @@ impl Command {
             Self::Usage(args) => args.format,
             Self::Events(args) => args.format,
             Self::Set(command) => command.format(),
+            Self::User(command) => command.format(),
+            Self::Role(command) => command.format(),
+            Self::Grant(command) => command.format(),
+            Self::Policy(command) => command.format(),
+            Self::Auth(command) => command.format(),
             Self::Key(command) => command.format(),
             Self::Config(command) => command.format(),
             Self::Up(_)
@@ -355,6 +385,12 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Connect(args) => connect::run(&args, context).await?,
         Command::Stdio(args) => server::stdio(&args, context).await?,
         Command::Set(command) => set::run(command, context).await?,
+        Command::User(command) => user::run(command, context).await?,
+        Command::Role(command) => role::run(command, context).await?,
+        Command::Grant(command) => grant::run(command, context).await?,
+        Command::Policy(command) => policy::run(command, context).await?,
+        Command::Auth(command) => access::run(command, context).await?,
+        Command::Whoami(_) => access::whoami(context).await?,
         Command::Key(command) => key::run(command, context).await?,
         Command::Config(command) => return Ok(config::run(&command, context)),
         Command::Store(command) => store::run(command, context).await?,
@@ -368,6 +404,21 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The texts of a list, for a table.
+fn words(list: &Value) -> String {
+    let items = list.as_array().into_iter().flatten();
+    let items: Vec<&str> = items.filter_map(Value::as_str).collect();
+    items.join(" ")
+}
+
+/// Some members of a resource, as far as they are there.
+fn parts(resource: &Value, keys: &[&str]) -> Value {
+    let there = keys.iter().filter(|key| !resource[**key].is_null());
+    there
+        .map(|key| ((*key).to_owned(), resource[*key].clone()))
+        .collect()
 }
 
 #[cfg(test)]

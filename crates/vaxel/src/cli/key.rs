@@ -10,16 +10,27 @@ use crate::output;
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Create a key; it is shown once
-    #[command(after_help = "Example:\n  vaxel key create laptop --role client --expires 90d")]
+    #[command(
+        after_help = "A key can do what its user may, and no more than its role or permissions, services and environments say.\n\nExamples:\n  vaxel key create laptop --role client --expires 90d\n  vaxel key create ci --user ci --service 'db-*' --environment test"
+    )]
     Create {
         /// Name
         name: String,
-        /// admin, client or monitor
+        /// Whose it is [default: yours]
+        #[arg(long)]
+        user: Option<String>,
+        /// What it is limited to: admin, user, service, client or monitor
         #[arg(long, default_value = "client", conflicts_with = "permission")]
         role: String,
         /// Single permission, such as mcp:read
         #[arg(long)]
         permission: Vec<String>,
+        /// Only for this service, or pattern
+        #[arg(long)]
+        service: Vec<String>,
+        /// Only for services in this environment
+        #[arg(long)]
+        environment: Vec<String>,
         /// Time until it is refused, such as 90d
         #[arg(long)]
         expires: Option<String>,
@@ -55,13 +66,24 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
     match command {
         Command::Create {
             name,
+            user,
             role,
             permission,
+            service,
+            environment,
             expires,
             why,
             format: _,
         } => {
             let mut draft = json!({ "name": name });
+            if let Some(user) = user {
+                draft["user"] = user.into();
+            }
+            for (key, list) in [("services", service), ("environments", environment)] {
+                if !list.is_empty() {
+                    draft[key] = list.into();
+                }
+            }
             if permission.is_empty() {
                 draft["role"] = role.into();
             } else {
@@ -95,11 +117,22 @@ fn list(page: &Value, context: &Context) {
     if context.style.json {
         return output::json(&page["items"]);
     }
-    let mut table = output::table(&["NAME", "PREFIX", "PERMISSIONS", "LAST USED", "STATE"]);
+    let mut table = output::table(&[
+        "NAME",
+        "USER",
+        "PREFIX",
+        "PERMISSIONS",
+        "LAST USED",
+        "STATE",
+    ]);
     for item in page["items"].as_array().into_iter().flatten() {
         let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
-        let permissions = item["permissions"].as_array().cloned().unwrap_or_default();
-        let permissions: Vec<&str> = permissions.iter().filter_map(Value::as_str).collect();
+        let mut permissions = super::words(&item["permissions"]);
+        for key in ["services", "environments"] {
+            if item[key].is_array() {
+                permissions = format!("{permissions}; {key}: {}", super::words(&item[key]));
+            }
+        }
         let state = match (item["revoked_at"].as_str(), item["expires_at"].as_str()) {
             (Some(_), _) => "revoked".to_owned(),
             (None, Some(at)) => format!("until {at}"),
@@ -107,8 +140,9 @@ fn list(page: &Value, context: &Context) {
         };
         table.add_row([
             text("name"),
+            text("user"),
             text("prefix"),
-            permissions.join(" "),
+            permissions,
             output::when(&text("last_used_at")),
             state,
         ]);
