@@ -163,7 +163,7 @@ pub(crate) struct CallQuery {
     /// Only those that ended so: `ok`, `tool_error`, `error`, `timeout`, `cancelled`, `denied` or
     /// `unavailable`.
     outcome: Option<String>,
-    /// Only those of this key, by name.
+    /// Only those of this user, by name.
     principal: Option<String>,
     /// Only those that arrived at this time (RFC 3339) or later.
     since: Option<String>,

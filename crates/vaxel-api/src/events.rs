@@ -47,7 +47,7 @@ pub(crate) struct EventView {
     /// Its name at that time.
     #[schema(example = "files")]
     name: String,
-    /// Name of the key that did it; `vaxel` for what happened by itself.
+    /// Name of the user who did it; `vaxel` for what happened by itself.
     by: String,
     /// Why, when that was said.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -35,7 +35,7 @@ pub(crate) struct RevisionView {
     labels: Vec<String>,
     /// Whether it is what is wanted now.
     current: bool,
-    /// Name of the key that wrote it.
+    /// Name of the user who wrote it.
     author: String,
     /// What was done: `service.create`, `service.update`, `service.rollback`, …
     #[schema(example = "service.update")]

@@ -54,7 +54,7 @@ pub(crate) struct TemplateView {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<crate::problem::IssueView>)]
     problems: Vec<Issue>,
-    /// Name of the key that wrote it last.
+    /// Name of the user who wrote it last.
     #[serde(skip_serializing_if = "Option::is_none")]
     author: Option<String>,
     /// First made.

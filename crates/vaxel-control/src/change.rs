@@ -179,7 +179,11 @@ impl Terms {
             Change::CreateService(_)
             | Change::CreateDerived(_)
             | Change::CreateTemplate(_)
-            | Change::CreateToolset(_) => "What is made here is new",
+            | Change::CreateToolset(_)
+            | Change::User(UserChange::Create(_))
+            | Change::Role(RoleChange::Create(_))
+            | Change::Policy(PolicyChange::Create(_)) => "What is made here is new",
+            Change::Grant(_) => "A grant does not change",
             Change::CreateKey(_) | Change::RevokeKey(_) => "Keys do not change",
             Change::Shutdown => "A server does not change",
             _ => return Ok(()),

@@ -333,7 +333,8 @@ pub(crate) fn compare_version(
                 "The {what} `{name}` has version {version}, not {expected}: read it again and repeat \
                  the change"
             ),
-        )),
+        )
+        .at_version(version)),
         Some(_) | None => Ok(()),
     }
 }

@@ -244,7 +244,7 @@ pub struct CallFilter {
     pub target: Option<String>,
     /// How it ended.
     pub outcome: Option<Outcome>,
-    /// Name of the key.
+    /// Name of the user.
     pub principal: Option<String>,
     /// Arrived then or later.
     pub since: Option<Timestamp>,

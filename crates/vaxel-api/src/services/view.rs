@@ -34,7 +34,7 @@ pub(crate) struct ServiceView {
     /// `dev`, `staging`, `prod` or own.
     #[schema(example = "default")]
     environment: String,
-    /// Name of the key that created it.
+    /// Name of the user whose it is.
     owner: String,
     /// Desired state; sealed values stand as `secret:` references.
     spec: ServiceSpec,

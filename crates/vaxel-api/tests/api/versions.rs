@@ -30,6 +30,12 @@ const VERSIONED: &[(&str, &str, u64)] = &[
     ("DELETE", "/toolsets/{toolset}", 1),
     ("PUT", "/templates/{template}", 1),
     ("DELETE", "/templates/{template}", 1),
+    ("PUT", "/users/{user}", 1),
+    ("DELETE", "/users/{user}", 1),
+    ("PUT", "/roles/{role}", 1),
+    ("DELETE", "/roles/{role}", 1),
+    ("PUT", "/policies/{policy}", 1),
+    ("DELETE", "/policies/{policy}", 1),
 ];
 
 /// Writes that make something, or change what has no version: no version fits them.
@@ -37,6 +43,11 @@ const NEW: &[(&str, &str)] = &[
     ("POST", "/services"),
     ("POST", "/toolsets"),
     ("POST", "/templates"),
+    ("POST", "/roles"),
+    ("POST", "/users"),
+    ("POST", "/grants"),
+    ("DELETE", "/grants/{grant}"),
+    ("POST", "/policies"),
     ("POST", "/keys"),
     ("DELETE", "/keys/{key}"),
 ];
@@ -46,6 +57,7 @@ const OTHER: &[(&str, &str)] = &[
     ("POST", "/apply"),
     ("POST", "/backup"),
     ("POST", "/shutdown"),
+    ("POST", "/auth/explain"),
     ("POST", "/services/{service}/heartbeat"),
     ("POST", "/services/{service}/health/check"),
     ("POST", "/services/{service}/tools/{tool}/call"),
@@ -61,6 +73,10 @@ fn body(path: &str) -> Value {
         ["services", _, "labels", _] => json!({ "revision": 1 }),
         ["toolsets", ..] => json!({ "name": "work", "services": [{ "service": "one" }] }),
         ["templates", ..] => template("base"),
+        ["users", ..] => json!({ "name": "anna", "roles": ["analyst"] }),
+        ["roles", ..] => json!({ "name": "analyst", "permissions": ["mcp:read"] }),
+        ["grants"] => json!({ "to": "user:anna", "service": "one" }),
+        ["policies", ..] => json!({ "name": "quiet", "effect": "deny" }),
         ["keys"] => json!({ "name": "k" }),
         _ => Value::Null,
     }
@@ -81,6 +97,10 @@ async fn write(home: &Home, (method, path): (&str, &str), on: Option<&str>) -> A
         .replace("{label}", "good")
         .replace("{toolset}", "work")
         .replace("{template}", "base")
+        .replace("{user}", "anna")
+        .replace("{role}", "analyst")
+        .replace("{policy}", "quiet")
+        .replace("{grant}", "01890a5d-ac96-774b-bcce-b302099a8057")
         .replace("{key}", "k");
     let mut asked = request(method, &format!("/api/v1{filled}"));
     if let Some(on) = on {

@@ -1,9 +1,11 @@
 //! Users, roles, grants and policies: who can change what, and what follows for everyone.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use vaxel_control::{
-    AccessEntry, AccessQuery, Change, Explanation, GrantChange, KeyDraft, KeyRef, PolicyChange,
-    RoleChange, Subject, UserChange,
+    AccessEntry, AccessQuery, Change, Explanation, FeedItem, FeedQuery, GrantChange, KeyDraft,
+    KeyRef, PolicyChange, RoleChange, Subject, UserChange,
 };
 use vaxel_core::{
     failure::{Failure, Kind},
@@ -641,5 +643,35 @@ async fn everyone_hears_who_they_are() {
         arguments: None,
     };
     assert!(!home.control.explain(&anna, query).await.unwrap().allowed);
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_the_changes_is_told_of_none_once_they_are_disabled() {
+    let folder = folder();
+    let home = open(folder.path()).await;
+    let anna = home.someone("anna", &["client"]).await;
+    let follow = home.control.follow(&anna, FeedQuery::default());
+    let (mut reader, _) = follow.await.unwrap();
+    home.create(demo("before")).await.unwrap();
+    let disabled = json!({"name": "anna", "roles": ["client"], "disabled": true});
+    home.update_user(&home.admin, disabled).await.unwrap();
+    home.create(demo("after")).await.unwrap();
+    let mut told = Vec::new();
+    let read = async {
+        while let Some(items) = reader.next().await {
+            told.extend(items);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), read)
+        .await
+        .expect("the feed ends");
+    let is_after =
+        |item: &FeedItem| matches!(item, FeedItem::Change(event) if event.name == "after");
+    assert!(!told.iter().any(is_after), "{told:?}");
+    let Some(FeedItem::End(reason, _)) = told.last() else {
+        panic!("{told:?}");
+    };
+    assert!(reason.contains("disabled"), "{reason}");
     home.control.stop().await;
 }

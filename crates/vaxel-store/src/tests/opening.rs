@@ -125,6 +125,36 @@ async fn revisions_of_an_older_schema_get_what_is_known_of_their_service() {
 }
 
 #[tokio::test]
+async fn keys_of_an_older_schema_are_the_first_users_and_so_is_what_was_made_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = Connection::open(dir.path().join("vaxel.db")).unwrap();
+    let (mine, vaxels) = (Id::<Service>::new(NOW), Id::<Service>::new(NOW));
+    let key = Id::<vaxel_core::id::Key>::new(NOW);
+    raw.execute_batch(migrations::RESOURCES[0]).unwrap();
+    raw.execute_batch(&format!(
+        "PRAGMA user_version = 1;
+        INSERT INTO services VALUES ('{mine}', 'files', 1, 1, 0, '[]', 'prod', 'laptop', \
+            'builtin', '{{}}', '', 0, 0, NULL);
+        INSERT INTO services VALUES ('{vaxels}', 'other', 1, 1, 0, '[]', 'prod', 'vaxel', \
+            'builtin', '{{}}', '', 0, 0, NULL);
+        INSERT INTO keys VALUES ('{key}', 'laptop', 'vxl_a', zeroblob(32), '[\"mcp:read\"]', 0, NULL, \
+            NULL, NULL);"
+    ))
+    .unwrap();
+    drop(raw);
+    let store = open(dir.path());
+    let keys = store.keys().await.unwrap();
+    assert_eq!(
+        (keys[0].name.as_str(), keys[0].user.as_str()),
+        ("laptop", "admin")
+    );
+    assert!(keys[0].services.is_none() && keys[0].environments.is_none());
+    let owned = store.owned_services(&keys[0].user).await.unwrap();
+    assert_eq!(owned, [mine]);
+    assert!(store.users().await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn every_older_schema_of_postgresql_is_brought_up_to_date_with_what_it_holds() {
     for version in 1..migrations::RESOURCES.len() {
         let Some(schema) = Schema::fresh() else {

@@ -69,7 +69,7 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
         "no"
     };
     let because = answer["because"].as_str().unwrap_or_default();
-    output::line(&format!("{said}: {because}"));
+    output::line(format!("{said}: {because}"));
     Ok(())
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn whoami(context: &Context) -> anyhow::Result<()> {
     rows.push(("services", super::words(&who["services"])));
     rows.push(("environments", super::words(&who["environments"])));
     for (name, value) in rows.into_iter().filter(|(_, value)| !value.is_empty()) {
-        output::line(&format!("{name:<13}{value}"));
+        output::line(format!("{name:<13}{value}"));
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ pub(super) struct Args {
     /// `ok`, `tool_error`, `error`, `timeout`, `cancelled`, `denied` or `unavailable`
     #[arg(long)]
     outcome: Option<String>,
-    /// By the key of this name
+    /// By the user of this name
     #[arg(long)]
     principal: Option<String>,
     /// Arrived then or later: a time (RFC 3339), or how long ago, such as 15m

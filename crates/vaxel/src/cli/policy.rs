@@ -191,9 +191,10 @@ fn list(page: &Value, context: &Context) {
     let mut table = output::table(&["NAME", "EFFECT", "WHOM", "WHAT", "WHERE", "WHEN"]);
     for item in items {
         let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
-        let effect = match item["enabled"] == false {
-            true => format!("{} (disabled)", text("effect")),
-            false => text("effect"),
+        let effect = if item["enabled"] == false {
+            format!("{} (disabled)", text("effect"))
+        } else {
+            text("effect")
         };
         table.add_row([
             text("name"),

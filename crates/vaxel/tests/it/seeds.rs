@@ -141,8 +141,17 @@ fn the_ai_platform_reads_its_own_errors() {
     let (status, _) = told(&door, "POST", &execute, Some(&json!({ "parameters": {} })));
     assert_eq!(status, 400);
 
-    vaxel.ok(&["key", "create", "reader", "--permission", "mcp:read"]);
-    let reader = vaxel.json(&["key", "create", "other", "--permission", "mcp:read"]);
+    vaxel.ok(&["user", "add", "other", "--program", "--role", "client"]);
+    let reader = [
+        "key",
+        "create",
+        "other",
+        "--permission",
+        "mcp:read",
+        "--user",
+        "other",
+    ];
+    let reader = vaxel.json(&reader);
     let door = Door {
         key: reader["key"].as_str().unwrap().to_owned(),
         ..door
