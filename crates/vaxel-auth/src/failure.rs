@@ -60,6 +60,15 @@ pub enum Error {
         "how its key is made of a passphrase cannot be read: it was changed, or a newer Vaxel wrote it"
     )]
     BadRecipe,
+    /// A key for tokens that cannot be made, read or used.
+    #[error("a key that signs tokens cannot be made or used")]
+    Unsignable,
+    /// What should be a set of public keys.
+    #[error("it is no set of public keys with one that can be used here")]
+    BadKeySet,
+    /// What should say where an issuer has its keys.
+    #[error("it does not say where the keys of that issuer are")]
+    BadDiscovery,
 }
 
 impl From<Error> for Failure {
@@ -69,10 +78,13 @@ impl From<Error> for Failure {
             | Error::OtherKey
             | Error::ShortPassphrase { .. }
             | Error::WrongPassphrase
-            | Error::BadRecipe => Self::new(Kind::Invalid, error.to_string()),
+            | Error::BadRecipe
+            | Error::BadKeySet
+            | Error::BadDiscovery => Self::new(Kind::Invalid, error.to_string()),
             Error::RootKeyExposed { .. }
             | Error::RootKeyDamaged { .. }
-            | Error::RootKeyFile { .. } => Self::internal(error),
+            | Error::RootKeyFile { .. }
+            | Error::Unsignable => Self::internal(error),
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum Toolset {}
 pub enum Key {}
 /// Marker of [`Id`]: a user: a person or a program.
 pub enum User {}
+/// Marker of [`Id`]: what begins when a user signs in, and holds until it ends.
+pub enum SignIn {}
 /// Marker of [`Id`]: a grant.
 pub enum Grant {}
 /// Marker of [`Id`]: a policy.

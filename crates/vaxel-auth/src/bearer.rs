@@ -1,0 +1,175 @@
+//! Access tokens of this server: what they say, and their check on the way of every request.
+//!
+//! A token says who, from which sign-in, until when and for which server; what its user may do is looked up.
+//! One that was good once is known again by its SHA-256 until it expires, so that its signature is checked
+//! once. The ends of sign-ins are looked up each time: who is signed out is refused at once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use aws_lc_rs::digest;
+use parking_lot::RwLock;
+use serde_json::{Value, json};
+use vaxel_core::{
+    id::{Id, SignIn, User},
+    time::Timestamp,
+};
+
+use crate::{
+    failure::Error,
+    jwks::KeySet,
+    jwt::{self, Refused, Rules, Signer},
+    random,
+};
+
+/// How long an access token is good.
+pub const LIFETIME: Duration = Duration::from_mins(15);
+/// The type of access tokens (RFC 9068 §2.1).
+const TYPE: &str = "at+jwt";
+/// Tokens that are remembered, in each of so many parts, so that few requests meet.
+const PARTS: usize = 16;
+const SEEN_MAX: usize = 1_024;
+
+/// Whom an access token stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bearer {
+    /// The user.
+    pub user: Id<User>,
+    /// The sign-in that it came from.
+    pub sign_in: Id<SignIn>,
+    /// Until when it is good.
+    pub expires_at: Timestamp,
+}
+
+/// What an access token is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Grant<'a> {
+    /// This server, as its callers name it: issuer and audience.
+    pub server: &'a str,
+    /// Whom it stands for.
+    pub user: Id<User>,
+    /// The user's name; for people and programs that read it.
+    pub name: &'a str,
+    /// The sign-in that it comes from.
+    pub sign_in: Id<SignIn>,
+    /// Names of the user's roles; they decide nothing here.
+    pub roles: &'a [String],
+}
+
+/// Checks access tokens of this server. An immutable value, but for what it remembers: it is replaced when
+/// keys or ended sign-ins change.
+#[derive(Debug)]
+pub struct Verifier {
+    keys: KeySet,
+    rules: Rules,
+    ended: HashSet<Id<SignIn>>,
+    seen: [RwLock<HashMap<[u8; 32], Bearer>>; PARTS],
+}
+
+/// An access token, from `now` on.
+///
+/// # Errors
+/// [`Error::Unsignable`].
+pub fn issue(signer: &Signer, grant: &Grant<'_>, now: Timestamp) -> Result<String, Error> {
+    let seconds = |at: Timestamp| at.as_millis() / 1_000;
+    let claims = json!({
+        "iss": grant.server,
+        "aud": grant.server,
+        "sub": grant.user,
+        "sid": grant.sign_in,
+        "username": grant.name,
+        "roles": grant.roles,
+        "iat": seconds(now),
+        "nbf": seconds(now),
+        "exp": seconds(now.plus(LIFETIME)),
+        "jti": random::token(16),
+    });
+    let claims = claims.as_object().ok_or(Error::Unsignable)?;
+    signer.sign(TYPE, claims)
+}
+
+impl Default for Verifier {
+    /// Knows no key: every token is refused.
+    fn default() -> Self {
+        Self::new(KeySet::default(), "", HashSet::new())
+    }
+}
+
+impl Verifier {
+    /// Checks tokens of `server` with `keys`. `ended` are the sign-ins that ended while tokens of theirs may
+    /// still be good, which is no longer than [`LIFETIME`] and [`jwt::LEEWAY`].
+    pub fn new(keys: KeySet, server: &str, ended: HashSet<Id<SignIn>>) -> Self {
+        Self {
+            keys,
+            rules: Rules {
+                issuer: server.to_owned(),
+                audiences: vec![server.to_owned()],
+                types: &[TYPE],
+            },
+            ended,
+            seen: Default::default(),
+        }
+    }
+
+    /// Whom `token` stands for.
+    ///
+    /// On the way of every request: of a token that was seen before, a digest and two look-ups.
+    ///
+    /// # Errors
+    /// [`Refused`], to be shown to the caller.
+    pub fn check(&self, token: &str, now: Timestamp) -> Result<Bearer, Refused> {
+        if token.len() > jwt::LONGEST {
+            return Err(Refused::Malformed);
+        }
+        let digest = digest::digest(&digest::SHA256, token.as_bytes());
+        let digest: [u8; 32] = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
+        let part = &self.seen[usize::from(digest[0]) % PARTS];
+        let seen = part.read().get(&digest).copied();
+        let bearer = match seen {
+            Some(bearer) if now < bearer.expires_at => bearer,
+            Some(_) => return Err(Refused::Expired),
+            None => {
+                let bearer = self.read(token, now)?;
+                remember(&mut part.write(), digest, bearer, now);
+                bearer
+            }
+        };
+        if self.ended.contains(&bearer.sign_in) {
+            return Err(Refused::Ended);
+        }
+        Ok(bearer)
+    }
+
+    fn read(&self, token: &str, now: Timestamp) -> Result<Bearer, Refused> {
+        let verified = jwt::verify(token, &self.keys, &self.rules, now)?;
+        let text = |name| verified.claims.get(name).and_then(Value::as_str);
+        let user = text("sub").and_then(|text| text.parse().ok());
+        let sign_in = text("sid").and_then(|text| text.parse().ok());
+        Ok(Bearer {
+            user: user.ok_or(Refused::Lacks("sub"))?,
+            sign_in: sign_in.ok_or(Refused::Lacks("sid"))?,
+            expires_at: verified.expires_at,
+        })
+    }
+}
+
+/// When there are too many, those that expired are forgotten, or else all: they are only checked again.
+fn remember(
+    seen: &mut HashMap<[u8; 32], Bearer>,
+    digest: [u8; 32],
+    bearer: Bearer,
+    now: Timestamp,
+) {
+    if seen.len() >= SEEN_MAX {
+        seen.retain(|_, one| now < one.expires_at);
+    }
+    if seen.len() >= SEEN_MAX {
+        seen.clear();
+    }
+    seen.insert(digest, bearer);
+}
+
+#[cfg(test)]
+mod tests;
