@@ -39,5 +39,6 @@ pub mod call; // the record that every call leaves
 pub mod histogram; // how long calls took, added up
 pub mod difference; // what differs between two documents
 
+pub mod lockout; // how long who guesses waits
 pub mod backoff;
 pub mod balance; // which instance gets the next call

@@ -20,7 +20,14 @@ use crate::{
 
 /// Tables that are of use only together with the root key, or that let somebody in: a backup holds them
 /// only when it is sealed itself.
-pub const PRIVATE: &[&str] = &["keys", "secrets", "sessions"];
+pub const PRIVATE: &[&str] = &[
+    "keys",
+    "passwords",
+    "secrets",
+    "sessions",
+    "sign_ins",
+    "signing_keys",
+];
 
 /// How far a schema has come: numbers of steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -155,6 +155,24 @@ ALTER TABLE keys ADD COLUMN services TEXT;
 ALTER TABLE keys ADD COLUMN environments TEXT;
 UPDATE services SET owner = 'admin' WHERE owner IN (SELECT name FROM keys);
 ",
+    // How people prove who they are: passwords, what begins with them, and the keys of their tokens.
+    "
+CREATE TABLE passwords (
+    user_id TEXT PRIMARY KEY, phc TEXT NOT NULL, must_change BIGINT NOT NULL,
+    changed_at BIGINT NOT NULL, failures BIGINT NOT NULL, locked_until BIGINT
+);
+CREATE TABLE sign_ins (
+    id TEXT PRIMARY KEY, user_id TEXT NOT NULL, created_at BIGINT NOT NULL,
+    last_used_at BIGINT NOT NULL, expires_at BIGINT NOT NULL, ended_at BIGINT,
+    address TEXT NOT NULL, agent TEXT NOT NULL, family BLOB NOT NULL, refresh BLOB NOT NULL
+);
+CREATE INDEX sign_ins_by_user ON sign_ins (user_id);
+CREATE INDEX sign_ins_by_end ON sign_ins (ended_at);
+CREATE TABLE signing_keys (
+    kid TEXT PRIMARY KEY, algorithm TEXT NOT NULL, stage TEXT NOT NULL, since BIGINT NOT NULL,
+    sealed BLOB NOT NULL
+);
+",
 ];
 
 /// Steps of `records.db`.
