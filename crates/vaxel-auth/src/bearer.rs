@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::digest;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 use vaxel_core::{
@@ -18,6 +17,7 @@ use vaxel_core::{
 };
 
 use crate::{
+    digest,
     failure::Error,
     jwks::KeySet,
     jwt::{self, Refused, Rules, Signer},
@@ -123,8 +123,7 @@ impl Verifier {
         if token.len() > jwt::LONGEST {
             return Err(Refused::Malformed);
         }
-        let digest = digest::digest(&digest::SHA256, token.as_bytes());
-        let digest: [u8; 32] = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
+        let digest = digest::sha256(token.as_bytes());
         let part = &self.seen[usize::from(digest[0]) % PARTS];
         let seen = part.read().get(&digest).copied();
         let bearer = match seen {

@@ -6,6 +6,7 @@
 
 pub mod key; // API keys: who asks
 pub mod random;
+pub mod digest; // what is kept of a random secret
 pub mod fingerprint; // what a long text is recognised by
 pub mod password; // what people know
 pub mod jwt; // what they get for it, or bring from elsewhere

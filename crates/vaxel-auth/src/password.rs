@@ -145,6 +145,11 @@ impl std::fmt::Debug for Kept {
     }
 }
 
+/// Whether a stored text was made with other parameters than those of today.
+pub fn is_outdated(stored: &str) -> bool {
+    Parts::read(stored).is_some_and(|parts| parts.cost != COST)
+}
+
 /// Whether `password` is the one that `kept` was made of. Without one (no such user, no password) the same
 /// work is done, so that nobody can tell by the time it takes. As slow as [`Kept::of`].
 pub fn check(password: &Secret<String>, kept: Option<&Kept>) -> Check {

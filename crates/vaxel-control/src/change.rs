@@ -6,7 +6,7 @@ use serde_json::Value;
 use vaxel_core::{
     failure::{Failure, Issue, Kind},
     fields::Fields,
-    id::{Id, Key, Service, Toolset},
+    id::{Id, Key, Service, SignIn, Toolset},
     name::{ServiceName, ToolsetName, UserName},
     principal::{Permission, Permissions},
     quantity::Span,
@@ -17,8 +17,9 @@ use vaxel_core::{
 };
 
 use crate::{
-    access::AccessEntry, grant::GrantChange, policy::PolicyChange, query::Observed,
-    revision::RevisionRef, role::RoleChange, toolset::ObservedToolset, user::UserChange,
+    access::AccessEntry, grant::GrantChange, password::PasswordChange, policy::PolicyChange,
+    query::Observed, revision::RevisionRef, role::RoleChange, toolset::ObservedToolset,
+    user::UserChange,
 };
 
 /// One change. Each is authorized, validated, written and audited whole, or refused whole.
@@ -140,6 +141,10 @@ pub enum Change {
     Grant(GrantChange),
     /// Something about policies.
     Policy(PolicyChange),
+    /// Another password: of one's own by who knows the one before, of others `users:manage`.
+    SetPassword(PasswordChange),
+    /// A sign-in ends at once. `users:manage`, except of one's own.
+    EndSignIn(Id<SignIn>),
     /// A new API key. `keys:manage`, or `keys:manage:own` for oneself; never with more permissions than
     /// the caller has.
     CreateKey(KeyDraft),

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use vaxel_auth::jwt::Algorithm;
 use vaxel_core::{
     backoff::Backoff,
     health::spec::{HealthSpec, Rules},
@@ -19,6 +20,8 @@ pub struct Config {
     pub catalog_ttl: Duration,
     /// How services are checked.
     pub health: HealthConfig,
+    /// Sign-ins and the tokens that come of them.
+    pub tokens: TokensConfig,
     /// How call records are kept.
     pub records: RecordsConfig,
     /// The feed of changes.
@@ -40,6 +43,27 @@ impl Config {
             ..self.health.rules.clone()
         };
         default.with(spec)
+    }
+}
+
+/// Sign-ins and the tokens that come of them.
+#[derive(Debug, Clone, Copy)]
+pub struct TokensConfig {
+    /// How access tokens are signed.
+    pub algorithm: Algorithm,
+    /// How long a key signs before the next one does.
+    pub rotation: Duration,
+    /// A sign-in that is not renewed for so long is over.
+    pub sign_in: Duration,
+}
+
+impl Default for TokensConfig {
+    fn default() -> Self {
+        Self {
+            algorithm: Algorithm::default(),
+            rotation: Duration::from_hours(30 * 24),
+            sign_in: Duration::from_hours(30 * 24),
+        }
     }
 }
 

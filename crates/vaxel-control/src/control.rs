@@ -27,11 +27,13 @@ use crate::{
     change::{Change, Outcome, Terms},
     event::Event,
     feed::Feed,
+    password::Guesses,
     reconcile::Signals,
     recorder::{Callers, RecordCounts},
     rights::People,
     runner::Context,
     service::Made,
+    signing::Signing,
 };
 
 /// What the end takes beside the grace of requests and the time of programs: the store's, and that of what is
@@ -80,6 +82,10 @@ pub(crate) struct Inner {
     pub(crate) callers: Arc<Callers>,
     /// What every user may do.
     pub(crate) people: People,
+    /// Keys of tokens, and who may come with one.
+    pub(crate) signing: Signing,
+    /// Checks of passwords.
+    pub(crate) guesses: Guesses,
     /// Serializes changes of who may do what: each is checked against what the one before it left.
     pub(crate) access: tokio::sync::Mutex<()>,
     pub(crate) events: broadcast::Sender<Event>,
@@ -225,6 +231,8 @@ impl Control {
             Change::Role(change) => self.change_role(caller, change).await,
             Change::Grant(change) => self.change_grant(caller, change).await,
             Change::Policy(change) => self.change_policy(caller, change).await,
+            Change::SetPassword(change) => self.set_password(caller, change).await,
+            Change::EndSignIn(id) => self.end_sign_in(caller, id).await,
             Change::CreateKey(draft) => self.create_key(caller, draft).await,
             Change::RevokeKey(key) => self.revoke_key(caller, &key).await,
             Change::Shutdown => self.shut_down(caller).await,

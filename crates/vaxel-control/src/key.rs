@@ -202,6 +202,7 @@ impl Control {
             .context
             .gateway
             .publish_keys(entries.into_iter().collect());
+        self.publish_users();
         Ok(())
     }
 

@@ -16,6 +16,9 @@ mod revision;
 mod template;
 mod key;
 mod user;
+mod password;
+mod sign_in;
+mod signing; // the keys of tokens
 mod role;
 mod grant;
 mod policy;
@@ -51,7 +54,9 @@ pub use access::{AccessEntry, AccessQuery, Explanation, Subject, Whoami};
 pub use backup::{Backup, BackupContents, BackupFile, BackupHead, DataFile, KeptService, VALUES};
 pub use bundle::{Plan, Step};
 pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef, Terms, ToolsetRef};
-pub use config::{Config, FeedConfig, HealthConfig, ProcessConfig, RecordsConfig, ServerFacts};
+pub use config::{
+    Config, FeedConfig, HealthConfig, ProcessConfig, RecordsConfig, ServerFacts, TokensConfig,
+};
 pub use control::{Control, Deps, STOP_REST, Started};
 pub use dependency::DependencyMap;
 pub use event::Event;
@@ -60,6 +65,7 @@ pub use grant::{GrantChange, GrantEntry};
 pub use health::{Checked, HealthHistory, HealthReport};
 pub use key::NewKey;
 pub use lease::Heartbeat;
+pub use password::PasswordChange;
 pub use policy::PolicyChange;
 pub use query::{
     CallFilter, CallTotals, List, Observed, Offer, OfferKind, Offers, Page, RecordFacts,
@@ -68,11 +74,12 @@ pub use query::{
 };
 pub use revision::{Diff, Revision, RevisionRef};
 pub use role::{RoleChange, RoleEntry};
+pub use sign_in::{Credentials, Origin, SignedIn};
 pub use status::Totals;
 pub use template::{TemplateEntry, Written};
 pub use toolset::ObservedToolset;
 pub use usage::{Usage, UsageQuery};
 pub use user::UserChange;
 pub use vaxel_gateway::{ShownOf, ToolReply};
-pub use vaxel_store::{CallRow, Grain, KeyRow, UsageSum};
+pub use vaxel_store::{CallRow, Grain, KeyRow, SignInRow, UsageSum};
 pub use vaxel_supervisor::{LogLine, Logs, Stream as LogStream};

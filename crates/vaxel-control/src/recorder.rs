@@ -34,6 +34,8 @@ const GATHER: Duration = Duration::from_millis(200);
 const KEYS_EVERY: Duration = Duration::from_secs(10);
 /// Between two looks for records that are too old or too many.
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
+/// Sign-ins that are over are kept so long.
+const SIGN_INS: Duration = Duration::from_hours(90 * 24);
 /// Records deleted in one step of a sweep, so that writers wait little.
 const SWEEP_STEP: u32 = 2_000;
 
@@ -200,6 +202,9 @@ pub(crate) async fn sweep(
         delete_all("audited transitions", transitions, &stop).await;
         if let Err(error) = store.forget_sessions(ago(&clock, session::LIFE)).await {
             tracing::warn!(%error, "what is kept of old sessions could not be deleted");
+        }
+        if let Err(error) = store.forget_sign_ins(ago(&clock, SIGN_INS)).await {
+            tracing::warn!(%error, "old sign-ins could not be deleted");
         }
     }
 }

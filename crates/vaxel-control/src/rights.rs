@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 use vaxel_core::{
     failure::{Failure, Issue, Kind},
-    id::{Id, Service},
+    id::{Id, Service, User},
     name::{RoleName, UserName},
     principal::{Permission, Principal, Proof},
     rights::{Rights, Sources},
@@ -43,6 +43,13 @@ impl People {
     /// All of them, as they are now.
     pub(crate) fn all(&self) -> Arc<HashMap<UserName, Person>> {
         Arc::clone(&self.known.lock())
+    }
+
+    /// One whose credentials count.
+    pub(crate) fn with_id(&self, id: Id<User>) -> Option<Person> {
+        let all = self.all();
+        let found = all.values().find(|one| one.user.id == id);
+        found.filter(|one| one.is_enabled()).cloned()
     }
 
     /// One who is not gone.

@@ -30,6 +30,11 @@ impl Vault {
         Self { store, sealer }
     }
 
+    /// What seals.
+    pub(crate) fn sealer(&self) -> &Sealer {
+        &self.sealer
+    }
+
     /// Replaces every sensitive value of `spec` by a reference, and answers what has to be stored.
     /// A reference that stands in the spec already is kept when it is one of `own`, and otherwise
     /// refused: it would show the service someone else's secret.

@@ -22,12 +22,14 @@ use crate::{
     feed::{self, Feed},
     journal::{self, Journal},
     lease::{self, Leases},
+    password::Guesses,
     reconcile::{Known, Reconciler, Signals},
     recorder::{self, Callers, RecordCounts},
     rights::People,
     runner::{Context, eras::Eras},
     seal::Vault,
     sessions,
+    signing::{self, Signing},
     status::Board,
     transitions,
 };
@@ -73,6 +75,8 @@ impl Control {
             signals: Arc::new(Signals::default()),
             callers: Arc::new(Callers::default()),
             people: People::default(),
+            signing: Signing::default(),
+            guesses: Guesses::default(),
             access: tokio::sync::Mutex::default(),
             events: broadcast::Sender::new(event::WAITING),
             feed: Arc::new(Feed::new(context.config.feed)),
@@ -100,6 +104,7 @@ impl Control {
         sessions::restore(&context.store, &context.gateway).await?;
         control.first_user().await?;
         control.publish_access().await?;
+        control.refresh_signing_keys().await?;
         let admin_key = control.first_key().await?;
         control.publish_toolsets().await?;
         let newest = control.store().last_change().await?;
@@ -195,6 +200,7 @@ impl Control {
             )
         });
         self.run("leases", |stop| lease::watch(self.clone(), stop));
+        self.run("signing keys", |stop| signing::rotate(self.clone(), stop));
         self.run("archive", |stop| archive::empty(self.clone(), stop));
         self.run("sessions", |stop| {
             let (gateway, clock) = (context.gateway.clone(), context.clock.clone());

@@ -1,14 +1,18 @@
 //! Credential → principal.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use http::{HeaderMap, HeaderName, header};
-use vaxel_auth::key::KeyRing;
+use vaxel_auth::{bearer::Verifier, jwt, key::KeyRing};
 use vaxel_core::{
     failure::{Failure, Kind},
+    id::{Id, User},
     principal::Principal,
     time::Timestamp,
 };
@@ -22,13 +26,35 @@ pub struct Caller {
     pub last_used: AtomicU64,
 }
 
+/// Who may come with an access token of this server, as an immutable value that is swapped whole.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    /// Says whom a token stands for.
+    pub verifier: Arc<Verifier>,
+    /// Users by their ids; those who are disabled or gone are not here.
+    pub users: HashMap<Id<User>, Arc<Caller>>,
+}
+
+impl Tokens {
+    fn find(&self, token: &str, now: Timestamp) -> Result<&Arc<Caller>, Failure> {
+        let refused = |why: &dyn std::fmt::Display| {
+            let detail = format!("Refused: the token is not good here: {why}; sign in again");
+            Failure::new(Kind::Unauthenticated, detail)
+        };
+        let bearer = self.verifier.check(token, now);
+        let bearer = bearer.map_err(|error| refused(&error))?;
+        let user = self.users.get(&bearer.user);
+        user.ok_or_else(|| refused(&"its user is disabled or gone"))
+    }
+}
+
 /// An alternative to `Authorization` that some clients can set more easily.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// The caller that the request's key belongs to.
+/// The caller that the request's key or token belongs to.
 pub(crate) fn authenticate(
     headers: &HeaderMap,
-    keys: &KeyRing<Arc<Caller>>,
+    (keys, tokens): (&KeyRing<Arc<Caller>>, &Tokens),
     now: Timestamp,
 ) -> Result<Arc<Caller>, Failure> {
     let key = presented(headers).ok_or_else(|| {
@@ -38,7 +64,12 @@ pub(crate) fn authenticate(
              `vaxel key create NAME` makes one",
         )
     })?;
-    match keys.find(key, now) {
+    let found = if jwt::looks_like(key) {
+        Ok(tokens.find(key, now)?)
+    } else {
+        keys.find(key, now)
+    };
+    match found {
         Ok(caller) => {
             caller.last_used.store(now.as_millis(), Ordering::Relaxed);
             Ok(Arc::clone(caller))

@@ -48,7 +48,7 @@ use vaxel_mcp::{
 
 use crate::{
     answer,
-    authenticate::Caller,
+    authenticate::{Caller, Tokens},
     authorize::{self, Sight},
     check::{CheckReply, ToolCheck},
     config::{Config, Tunables},
@@ -236,6 +236,7 @@ pub(crate) struct Shared {
     /// Ticks when the snapshot changed; streams to clients look then.
     pub(crate) changed: watch::Sender<()>,
     pub(crate) keys: ArcSwap<KeyRing<Arc<Caller>>>,
+    pub(crate) tokens: ArcSwap<Tokens>,
     pub(crate) unguarded: Principal,
     pub(crate) sessions: Sessions,
     pub(crate) interactions: Interactions,
@@ -287,6 +288,7 @@ impl Gateway {
             judged: Mutex::default(),
             changed: watch::Sender::new(()),
             keys: ArcSwap::default(),
+            tokens: ArcSwap::default(),
             unguarded: Principal::unguarded(),
             sessions,
             interactions,
@@ -437,6 +439,11 @@ impl Gateway {
     /// Replaces the keys that callers can show.
     pub fn publish_keys(&self, keys: KeyRing<Arc<Caller>>) {
         self.shared.keys.store(Arc::new(keys));
+    }
+
+    /// Replaces who may come with a token of this server.
+    pub fn publish_tokens(&self, tokens: Tokens) {
+        self.shared.tokens.store(Arc::new(tokens));
     }
 
     /// Changes what may change while requests are served.

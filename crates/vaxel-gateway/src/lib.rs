@@ -42,7 +42,7 @@ mod subscribe; // streams that tell clients of changes
 mod snapshot;
 mod metrics;
 
-pub use authenticate::Caller;
+pub use authenticate::{Caller, Tokens};
 pub use breaker::BreakerRules;
 pub use check::{CheckReply, ToolCheck};
 pub use config::{Config, Keep, Tunables};

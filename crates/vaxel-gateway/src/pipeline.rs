@@ -185,8 +185,8 @@ impl Shared {
         if !self.config.auth {
             return Ok(self.unguarded.clone());
         }
-        let keys = self.keys.load();
-        let caller = authenticate::authenticate(headers, &keys, self.clock.now())?;
+        let (keys, tokens) = (self.keys.load(), self.tokens.load());
+        let caller = authenticate::authenticate(headers, (&keys, &tokens), self.clock.now())?;
         Ok(caller.principal.clone())
     }
 }

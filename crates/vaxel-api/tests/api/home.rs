@@ -143,6 +143,7 @@ async fn control(folder: &Path) -> (Control, Supervisor, Registry) {
         process: ProcessConfig::default(),
         catalog_ttl: Duration::from_mins(10),
         health: vaxel_control::HealthConfig::default(),
+        tokens: vaxel_control::TokensConfig::default(),
         records: RecordsConfig::default(),
         feed: FeedConfig::default(),
         archive: None,

@@ -43,7 +43,11 @@ pub(crate) async fn open(dir: &Path) -> Home {
 }
 
 pub(crate) async fn open_with(dir: &Path, change: impl FnOnce(&mut Config)) -> Home {
-    let clock = Clock::system();
+    open_at(dir, Clock::system(), change).await
+}
+
+/// The same with a time of its own.
+pub(crate) async fn open_at(dir: &Path, clock: Clock, change: impl FnOnce(&mut Config)) -> Home {
     let data = dir.join("data");
     let store = Store::open(&vaxel_store::Config::new(&data)).unwrap();
     let roots = RootKeys::load_or_create(&data.join("root.key")).unwrap();
@@ -106,6 +110,7 @@ fn settings(data: &Path, clock: &Clock) -> Config {
         },
         catalog_ttl: Duration::from_mins(10),
         health: vaxel_control::HealthConfig::default(),
+        tokens: vaxel_control::TokensConfig::default(),
         records: RecordsConfig::default(),
         feed: FeedConfig::default(),
         archive: None,

@@ -22,6 +22,7 @@ mod ownership;
 mod proof;
 mod revisions;
 mod running;
+mod sign_ins;
 mod templates;
 mod toolsets;
 mod usage;

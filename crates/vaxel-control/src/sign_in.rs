@@ -1,0 +1,461 @@
+//! Sign-ins: a name and a password become an access token, which is good for some minutes, and a refresh
+//! token, which is good once and gets the next two.
+//!
+//! A refresh token is `vxr_<sign-in>_<family>_<secret>`. The family stays the same as long as the sign-in
+//! holds: whoever shows it with another secret than the newest has a token that was used already, so that
+//! somebody has stolen one, and the sign-in ends.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use serde_json::json;
+use vaxel_auth::{
+    bearer::{self, Bearer, Grant},
+    digest,
+    password::Check,
+    random,
+};
+use vaxel_core::{
+    access::require,
+    failure::{Failure, Kind},
+    id::{Id, SignIn},
+    principal::{Permission, Principal},
+    secret::Secret,
+    user::{UserKind, UserResource},
+};
+use vaxel_store::{Error as StoreError, PasswordRow, SignInRow};
+
+use crate::{change::Outcome, control::Control, password::check_new, rights::Person};
+
+const MARK: &str = "vxr_";
+/// Letters of the family and of the secret, 5.95 bits each.
+const LETTERS: usize = 32;
+/// Longest text that is kept of what a program says it is, characters.
+const AGENT_MAX: usize = 200;
+/// The answer to whoever cannot sign in, whatever the reason.
+const REFUSED: &str =
+    "The name or the password is wrong; after some wrong ones none is taken for a while";
+/// The answer to a refresh token that is not good.
+const NOT_RENEWED: &str = "The refresh token is not known here, was used already, or its sign-in has ended; \
+                           sign in again";
+
+/// A name with a password, and where they come from.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// The user's name.
+    pub name: String,
+    /// The user's password.
+    pub password: Secret<String>,
+    /// Another one from now on; needed when the password was set by somebody else.
+    pub new_password: Option<Secret<String>>,
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The address.
+    pub address: IpAddr,
+    /// What the program says it is.
+    pub agent: String,
+}
+
+/// What a sign-in gives.
+#[derive(Debug, Clone)]
+pub struct SignedIn {
+    /// Goes with requests: a JSON Web Token.
+    pub access: Secret<String>,
+    /// How long that is good.
+    pub expires_in: Duration,
+    /// Gets the next two tokens; good once.
+    pub refresh: Secret<String>,
+    /// The sign-in.
+    pub id: Id<SignIn>,
+    /// Who signed in.
+    pub user: UserResource,
+}
+
+/// A refresh token as it was shown.
+struct Shown {
+    id: Id<SignIn>,
+    family: String,
+    digest: [u8; 32],
+}
+
+impl Control {
+    /// Signs somebody in.
+    ///
+    /// # Errors
+    /// `Unauthenticated`, with the same text and after the same work whatever the reason; `Busy` when too many
+    /// passwords are checked or the address gave too many wrong ones; `NotPermitted` when the password is
+    /// right and must be changed; `Invalid` when the new one cannot be.
+    pub async fn sign_in(
+        &self,
+        credentials: Credentials,
+        origin: Origin,
+    ) -> Result<SignedIn, Failure> {
+        if let Some(wait) = self.inner.guesses.wait(origin.address, self.now()) {
+            let seconds = u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
+            let detail = "Too many wrong passwords came from this address";
+            return Err(Failure::new(Kind::Busy, detail).retry_after(seconds));
+        }
+        let control = self.clone();
+        // Finished even when nobody waits: who hangs up saves himself no failure.
+        let working = self.inner.changes.spawn(async move {
+            let (person, row) = control.proven(&credentials, &origin).await?;
+            let Credentials {
+                password,
+                new_password,
+                ..
+            } = credentials;
+            control
+                .renew_password(&person.user, &row, (password, new_password))
+                .await?;
+            control.open_sign_in(person, origin).await
+        });
+        working.await.map_err(Failure::internal)?
+    }
+
+    /// The next two tokens of a sign-in.
+    ///
+    /// # Errors
+    /// `Unauthenticated`; a token that was used before ends its sign-in.
+    pub async fn renew(&self, token: &str, origin: Origin) -> Result<SignedIn, Failure> {
+        let refused = || Failure::new(Kind::Unauthenticated, NOT_RENEWED);
+        let shown = Shown::read(token).ok_or_else(refused)?;
+        let row = self.store().sign_in(shown.id).await?.ok_or_else(refused)?;
+        let family = digest::sha256(shown.family.as_bytes());
+        let now = self.now();
+        let is_over = row.ended_at.is_some() || row.expires_at <= now;
+        if !digest::are_equal(&family, &row.family) || is_over {
+            return Err(refused());
+        }
+        let person = self.inner.people.with_id(row.user).ok_or_else(refused)?;
+        let (text, made) = shown.next();
+        let expires_at = now.plus(self.inner.context.config.tokens.sign_in);
+        let renewed = if digest::are_equal(&shown.digest, &row.refresh) {
+            let tokens = (row.refresh, made.digest);
+            self.store()
+                .renew_sign_in(row.id, tokens, (now, expires_at))
+                .await
+        } else {
+            Err(StoreError::Changed)
+        };
+        match renewed {
+            Ok(()) => self.signed_in(&person, row.id, text),
+            Err(StoreError::Changed) => {
+                self.end_reused(&person.user, &row, &origin).await?;
+                Err(refused())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The sign-ins of a user that hold, newest first. `users:read`, except of oneself.
+    pub async fn sign_ins(
+        &self,
+        caller: &Principal,
+        user: Option<&str>,
+    ) -> Result<Vec<SignInRow>, Failure> {
+        let own = caller.rights.user().map(|name| name.as_str());
+        let Some(name) = user.or(own) else {
+            return Ok(Vec::new());
+        };
+        let user = self.user(caller, name).await?;
+        Ok(self.store().sign_ins(user.id, self.now()).await?)
+    }
+
+    /// Ends a sign-in. `users:manage`, except of one's own.
+    pub(crate) async fn end_sign_in(
+        &self,
+        caller: &Principal,
+        id: Id<SignIn>,
+    ) -> Result<Outcome, Failure> {
+        let unknown = || Failure::new(Kind::NotFound, "There is no such sign-in");
+        let manages = caller.permissions.contains(Permission::UsersManage);
+        let row = self.store().sign_in(id).await?;
+        let user = match &row {
+            Some(row) => self.store().user_by_id(row.user).await?,
+            None => None,
+        };
+        let own = caller.rights.user();
+        let is_own = user.as_ref().is_some_and(|user| own == Some(&user.name));
+        if !is_own && !manages {
+            // Who may not end it does not learn whether it is there.
+            require(caller, Permission::UsersManage)?;
+        }
+        let user = user.ok_or_else(unknown)?;
+        if !is_own {
+            self.may_change(caller, &user).await?;
+        }
+        self.end(caller, &user, (id, "user.sign_out"))
+            .await
+            .map_err(|error| match error {
+                StoreError::Missing => unknown(),
+                error => error.into(),
+            })?;
+        self.sign_ins_ended().await?;
+        Ok(Outcome::Done)
+    }
+
+    /// Ends every sign-in of a user but `keep`.
+    pub(crate) async fn end_all(
+        &self,
+        caller: &Principal,
+        user: &UserResource,
+        keep: Option<Id<SignIn>>,
+    ) -> Result<(), Failure> {
+        let target = ("user", user.id.to_string(), user.name.to_string());
+        let audit = self.line(caller, "user.sign_out_everywhere", target);
+        self.store().end_sign_ins(user.id, keep, audit).await?;
+        self.sign_ins_ended().await
+    }
+
+    /// Who it is, when the password is right and nothing else stands in the way. The same reads, the same hash
+    /// and the same write whoever it is.
+    async fn proven(
+        &self,
+        credentials: &Credentials,
+        origin: &Origin,
+    ) -> Result<(Person, PasswordRow), Failure> {
+        let person = self.inner.people.find(&credentials.name);
+        let id = person
+            .as_ref()
+            .map_or_else(|| Id::new(self.now()), |one| one.user.id);
+        let row = self.store().password(id).await?;
+        let check = self
+            .check_password(row.as_ref(), credentials.password.clone())
+            .await?;
+        let now = self.now();
+        let is_locked = row
+            .as_ref()
+            .and_then(|row| row.locked_until)
+            .is_some_and(|end| end > now);
+        let why = match &person {
+            None => Some("unknown"),
+            Some(_) if is_locked => Some("locked"),
+            Some(_) if check == Check::Wrong => Some("wrong"),
+            Some(one) if !one.is_enabled() => Some("disabled"),
+            Some(one) if one.user.kind == UserKind::Program => Some("program"),
+            Some(_) => None,
+        };
+        match (why, person, row) {
+            (None, Some(person), Some(row)) => Ok((person, row)),
+            (why, person, _) => {
+                self.inner.guesses.note_failure(origin.address, now);
+                let user = person.as_ref().map(|one| &one.user);
+                let detail = json!({ "why": why, "address": origin.address });
+                self.note_wrong(user, (why == Some("wrong"), detail))
+                    .await?;
+                Err(Failure::new(Kind::Unauthenticated, REFUSED))
+            }
+        }
+    }
+
+    /// Another password where one is given or needed, and the same one kept better where that is possible.
+    async fn renew_password(
+        &self,
+        user: &UserResource,
+        row: &PasswordRow,
+        (password, new): (Secret<String>, Option<Secret<String>>),
+    ) -> Result<(), Failure> {
+        let Some(new) = new else {
+            if row.must_change {
+                let detail = "The password is right, but somebody else knows it: choose another one and send it \
+                              as `new_password` with the same request";
+                return Err(Failure::new(Kind::NotPermitted, detail));
+            }
+            if vaxel_auth::password::is_outdated(&row.kept) {
+                self.keep_anew(row, password).await?;
+            }
+            return Ok(());
+        };
+        check_new(user, &new, "new_password")?;
+        if new == password {
+            let message = "must be another one than before";
+            let issues = vec![vaxel_core::failure::Issue::new("new_password", message)];
+            return Err(Failure::invalid("The new password", issues));
+        }
+        let caller = acting(user);
+        self.write_password(&caller, user, (new, false)).await?;
+        self.end_all(&caller, user, None).await
+    }
+
+    async fn open_sign_in(&self, person: Person, origin: Origin) -> Result<SignedIn, Failure> {
+        let now = self.now();
+        let shown = Shown::invent(Id::new(now));
+        let (text, made) = shown.next();
+        let Origin { address, agent } = origin;
+        let row = SignInRow {
+            id: shown.id,
+            user: person.user.id,
+            created_at: now,
+            last_used_at: now,
+            expires_at: now.plus(self.inner.context.config.tokens.sign_in),
+            ended_at: None,
+            address: address.to_canonical().to_string(),
+            agent: printable(&agent),
+            family: digest::sha256(shown.family.as_bytes()),
+            refresh: made.digest,
+        };
+        let target = ("sign-in", row.id.to_string(), person.user.name.to_string());
+        let mut audit = self.line(&acting(&person.user), "user.sign_in", target);
+        audit.detail = json!({ "address": row.address, "agent": row.agent });
+        match self.store().begin_sign_in(&row, audit).await {
+            Ok(()) => self.signed_in(&person, row.id, text),
+            // It was guessed at too often in the meantime.
+            Err(StoreError::Changed) => Err(Failure::new(Kind::Unauthenticated, REFUSED)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn signed_in(
+        &self,
+        person: &Person,
+        id: Id<SignIn>,
+        refresh: Secret<String>,
+    ) -> Result<SignedIn, Failure> {
+        let roles: Vec<String> = person.user.roles.iter().map(ToString::to_string).collect();
+        let grant = Grant {
+            server: &self.inner.context.config.server.url,
+            user: person.user.id,
+            name: person.user.name.as_str(),
+            sign_in: id,
+            roles: &roles,
+        };
+        let access = bearer::issue(&self.signer()?, &grant, self.now())?;
+        Ok(SignedIn {
+            access: Secret::new(access),
+            expires_in: bearer::LIFETIME,
+            refresh,
+            id,
+            user: person.user.clone(),
+        })
+    }
+
+    async fn end_reused(
+        &self,
+        user: &UserResource,
+        row: &SignInRow,
+        origin: &Origin,
+    ) -> Result<(), Failure> {
+        tracing::warn!(user.name = %user.name, address = %origin.address,
+            "a refresh token was used twice: its sign-in is ended");
+        match self
+            .end(&acting(user), user, (row.id, "user.token_reused"))
+            .await
+        {
+            Ok(()) => self.sign_ins_ended().await,
+            // Another request has ended it.
+            Err(StoreError::Missing) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn end(
+        &self,
+        caller: &Principal,
+        user: &UserResource,
+        (id, action): (Id<SignIn>, &'static str),
+    ) -> Result<(), StoreError> {
+        let target = ("sign-in", id.to_string(), user.name.to_string());
+        let audit = self.line(caller, action, target);
+        self.store().end_sign_in(id, audit).await
+    }
+
+    /// The sign-in of an access token that came with a request, when it came with one.
+    pub fn sign_in_of(&self, token: Option<&str>) -> Option<Id<SignIn>> {
+        let Bearer { sign_in, .. } = self.bearer(token?).ok()?;
+        Some(sign_in)
+    }
+}
+
+/// A user as the actor of what follows from its own password, whatever it may do.
+fn acting(user: &UserResource) -> Principal {
+    Principal {
+        name: user.name.shared().clone(),
+        ..Principal::system()
+    }
+}
+
+fn printable(agent: &str) -> String {
+    let shown = agent.chars().filter(|letter| !letter.is_control());
+    shown.take(AGENT_MAX).collect()
+}
+
+impl Shown {
+    fn invent(id: Id<SignIn>) -> Self {
+        Self {
+            id,
+            family: random::token(LETTERS),
+            digest: [0; 32],
+        }
+    }
+
+    /// The next token of the same family.
+    fn next(&self) -> (Secret<String>, Self) {
+        let secret = Secret::new(random::token(LETTERS));
+        let text = format!("{MARK}{}_{}_{}", self.id, self.family, secret.expose());
+        let made = Self {
+            id: self.id,
+            family: self.family.clone(),
+            digest: digest::sha256(text.as_bytes()),
+        };
+        (Secret::new(text), made)
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut parts = text.strip_prefix(MARK)?.split('_');
+        let (id, family, secret) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_formed = |part: &str| {
+            part.len() == LETTERS && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        };
+        let is_whole = parts.next().is_none() && is_formed(family) && is_formed(secret);
+        is_whole.then_some(Self {
+            id: id.parse().ok()?,
+            family: family.to_owned(),
+            digest: digest::sha256(text.as_bytes()),
+        })
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "refresh token of {}", self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vaxel_core::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_refresh_token_is_read_as_it_was_made_and_nothing_else_is() {
+        let first = Shown::invent(Id::new(Timestamp::from_millis(1_800_000_000_000)));
+        let (text, made) = first.next();
+        let read = Shown::read(text.expose()).unwrap();
+        assert_eq!(
+            (read.id, &read.family, read.digest),
+            (made.id, &made.family, made.digest)
+        );
+        let (other, _) = read.next();
+        assert_ne!(other, text);
+        let text = text.expose();
+        for bad in [
+            "",
+            "vxr_",
+            &text[1..],
+            &text[..text.len() - 1],
+            &format!("{text}_"),
+            &format!("{text}a"),
+        ] {
+            assert!(Shown::read(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_a_program_says_it_is_cannot_break_a_line() {
+        assert_eq!(printable("curl/8\r\nX: y\u{1b}[2J"), "curl/8X: y[2J");
+        assert_eq!(printable(&"x".repeat(500)).len(), AGENT_MAX);
+    }
+}
