@@ -23,6 +23,7 @@ mod bundle;
 mod logs;
 mod calls;
 mod users;
+mod sign_ins;
 mod roles;
 mod grants;
 mod policies;

@@ -14,8 +14,8 @@ use utoipa_axum::{
 
 use crate::{
     access, backup, bundle, calls, compat, context::Context, dependencies, describe, docs, events,
-    grants, health, keys, leases, logs, policies, problem, revisions, roles, services, status,
-    templates, tools, toolsets, usage, users,
+    grants, health, keys, leases, logs, policies, problem, revisions, roles, services, sign_ins,
+    status, templates, tools, toolsets, usage, users,
 };
 
 /// The document that describes every endpoint of the table. It is large and takes a while to make: the
@@ -127,6 +127,13 @@ fn endpoints<T: Table>(table: T) -> T {
         .routes(routes!(policies::get, policies::update, policies::delete))
         .routes(routes!(access::whoami))
         .routes(routes!(access::explain))
+        .routes(routes!(sign_ins::login))
+        .routes(routes!(sign_ins::renew))
+        .routes(routes!(sign_ins::logout))
+        .routes(routes!(sign_ins::list))
+        .routes(routes!(sign_ins::end))
+        .routes(routes!(sign_ins::set_password))
+        .routes(routes!(sign_ins::key_set))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
         .routes(routes!(status::get))

@@ -80,6 +80,7 @@ pub use template::{TemplateEntry, Written};
 pub use toolset::ObservedToolset;
 pub use usage::{Usage, UsageQuery};
 pub use user::UserChange;
+pub use vaxel_auth::jwt::Refused as TokenRefused;
 pub use vaxel_gateway::{ShownOf, ToolReply};
 pub use vaxel_store::{CallRow, Grain, KeyRow, SignInRow, UsageSum};
 pub use vaxel_supervisor::{LogLine, Logs, Stream as LogStream};

@@ -130,7 +130,8 @@ impl Control {
         let is_own = caller.rights.user() == Some(&user.name);
         let before = self.store().password(user.id).await?;
         if is_own {
-            self.check_own(caller, before.as_ref(), change.old).await?;
+            self.prove_own_password(caller, before.as_ref(), change.old)
+                .await?;
         }
         check_new(&user, &change.password, "password")?;
         self.write_password(caller, &user, (change.password, !is_own))
@@ -233,7 +234,7 @@ impl Control {
 
     /// One's own password is changed by who knows the one before. Without any, a key must be able to do what
     /// its user may: else it would give itself more.
-    async fn check_own(
+    async fn prove_own_password(
         &self,
         caller: &Principal,
         before: Option<&PasswordRow>,

@@ -32,6 +32,7 @@ mod health;
 mod history;
 mod import;
 mod key;
+mod login;
 mod logs;
 mod passphrase;
 mod policy;
@@ -174,6 +175,16 @@ enum Command {
     /// Find out who may do what, and why
     #[command(subcommand)]
     Auth(access::Command),
+    /// Sign in with name and password, for the commands that follow
+    ///
+    /// What you get is kept in your folder of configurations, for the Vaxel that is meant and no other.
+    #[command(
+        after_help = "The password is asked for, or read from the input.\n\nExamples:\n  vaxel login anna@example.com\n  vaxel --url https://vaxel.example.com login anna@example.com < password.txt"
+    )]
+    Login(login::Args),
+    /// Sign out
+    #[command(after_help = "Example:\n  vaxel logout")]
+    Logout,
     /// Show who you are for Vaxel, and what you may do
     #[command(after_help = "Example:\n  vaxel whoami")]
     Whoami(Format),
@@ -317,6 +328,14 @@ impl Cli {
             global: self.global,
         };
         context.style.json = self.command.format().json;
+        // What runs for long outlives an access token: it takes a key.
+        let takes_none = matches!(
+            self.command,
+            Command::Up(_) | Command::Stdio(_) | Command::Login(_)
+        );
+        if !takes_none && let Err(error) = login::use_it(&mut context).await {
+            return output::fail(&error);
+        }
         match dispatch(self.command, &context).await {
             Ok(code) => code,
             Err(error) => output::fail(&error),
@@ -351,6 +370,8 @@ impl Command {
             Self::Config(command) => command.format(),
             Self::Up(_)
             | Self::Down
+            | Self::Login(_)
+            | Self::Logout
             | Self::Import(_)
             | Self::Export(_)
             | Self::Call(_)
@@ -390,6 +411,8 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Grant(command) => grant::run(command, context).await?,
         Command::Policy(command) => policy::run(command, context).await?,
         Command::Auth(command) => access::run(command, context).await?,
+        Command::Login(args) => login::login(&args, context).await?,
+        Command::Logout => login::logout(context).await?,
         Command::Whoami(_) => access::whoami(context).await?,
         Command::Key(command) => key::run(command, context).await?,
         Command::Config(command) => return Ok(config::run(&command, context)),

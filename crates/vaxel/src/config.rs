@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) egress: vaxel_egress::Config,
     /// Processes.
     pub(crate) process: Process,
+    /// Sign-ins and their tokens.
+    pub(crate) tokens: vaxel_control::TokensConfig,
     /// Health checks.
     pub(crate) health: vaxel_control::HealthConfig,
     /// Store.

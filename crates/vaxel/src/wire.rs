@@ -227,6 +227,7 @@ fn control_config(config: &Config, server: ServerFacts) -> vaxel_control::Config
             ..ProcessConfig::default()
         },
         catalog_ttl: config.catalog_ttl,
+        tokens: config.tokens,
         health: config.health.clone(),
         records: RecordsConfig {
             retention: config.records.retention,

@@ -1,25 +1,31 @@
-//! The `HappyOS` Service Registry: `POST /register`, `GET /services`, `GET /service/{id}/tools`.
+//! The `HappyOS` Service Registry: `POST /register`, `GET /services`, `GET /service/{id}/tools`;
+//! and its Auth Service: `POST /authenticate`, `GET /validate`.
 
 use axum::{
-    Json as Answer, Router,
+    Extension, Json as Answer, Router,
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde_json::{Map, Value, json};
 use url::Url;
-use vaxel_control::{Change, Observed, OfferKind, ServiceFilter, ServiceRef};
+use vaxel_control::{Change, Observed, OfferKind, ServiceFilter, ServiceRef, TokenRefused};
 use vaxel_core::{
     failure::{Failure, Kind},
+    fields::Fields,
     principal::Principal,
     service::{HttpSource, HttpTool, ServiceDraft, ServiceResource, Source},
     status::Health,
 };
 
+use vaxel_gateway::Identity;
+
 use super::{Told, devq, service_name};
 use crate::{
     context::Context,
-    extract::{Caller, Json, Path},
+    extract::{Caller, FromQuery, Json, Path, Public, Query},
+    sign_ins::{self, Sender, SignedInView},
 };
 
 pub(super) fn router() -> Router<Context> {
@@ -27,6 +33,65 @@ pub(super) fn router() -> Router<Context> {
         .route("/register", post(register))
         .route("/services", get(services))
         .route("/service/{service}/tools", get(tools))
+        .route("/authenticate", post(authenticate))
+        .route("/validate", get(validate))
+}
+
+/// A token for a name and a password.
+async fn authenticate(
+    _: Public,
+    sender: Sender,
+    State(context): State<Context>,
+    Json(body): Json,
+) -> Result<Answer<Value>, Told> {
+    let credentials = sign_ins::credentials(&body)?;
+    let signed_in = context.control.sign_in(credentials, sender.origin).await?;
+    let view = SignedInView::from(signed_in);
+    let token = view.access_token.clone();
+    let mut answer = serde_json::to_value(view).map_err(Failure::internal)?;
+    answer["token"] = json!(token);
+    Ok(Answer(answer))
+}
+
+/// Whether the credential is good, whose it is, and whether its user has a role (`?role=`).
+async fn validate(
+    _: Public,
+    sender: Sender,
+    Extension(Identity(identity)): Extension<Identity>,
+    State(context): State<Context>,
+    Query(Required(role)): Query<Required>,
+) -> Response {
+    let refused = |status: StatusCode, detail: &str| {
+        let bearer = [(header::WWW_AUTHENTICATE, "Bearer")];
+        let body = Answer(json!({ "detail": detail }));
+        match status {
+            StatusCode::UNAUTHORIZED => (status, bearer, body).into_response(),
+            status => (status, body).into_response(),
+        }
+    };
+    let Ok(caller) = identity else {
+        let why = sender.token.map(|token| context.control.bearer(&token));
+        let detail = match why {
+            None => "Not authenticated",
+            Some(Err(TokenRefused::Expired)) => "Token expired",
+            Some(_) => "Invalid token",
+        };
+        return refused(StatusCode::UNAUTHORIZED, detail);
+    };
+    let roles: Vec<&str> = caller.rights.role_names().collect();
+    if role.is_some_and(|role| !roles.contains(&role.as_str())) {
+        return refused(StatusCode::FORBIDDEN, "Insufficient permissions");
+    }
+    Answer(json!({ "valid": true, "user": &*caller.name, "roles": roles })).into_response()
+}
+
+/// The role that a caller must have.
+struct Required(Option<String>);
+
+impl FromQuery for Required {
+    fn from_query(fields: &mut Fields<'_>) -> Self {
+        Self(fields.string("role"))
+    }
 }
 
 /// Registers a service, or says that it still lives: what is as it was is only heard.

@@ -11,10 +11,16 @@ use vaxel_gateway::Peer;
 use crate::home::{As, open, open_with, request};
 
 /// Operations that take `Public`.
-const OPEN: &[&str] = &["get_liveness", "get_readiness"];
+const OPEN: &[&str] = &["get_liveness", "get_readiness", "get_key_set"];
+
+/// Operations that take `Public` and want a proof in their bodies.
+const PROVEN: &[&str] = &["sign_in", "renew_sign_in"];
 
 /// Operations of which everyone with a key may ask about themselves.
-const OWN: &[&str] = &["get_whoami"];
+const OWN: &[&str] = &["get_whoami", "list_sign_ins"];
+
+/// Operations that are about the token of the request, which a key is not.
+const WITH_TOKEN: &[&str] = &["sign_out"];
 
 /// A body that each operation reads, so that it is the permission that is missing and nothing else.
 fn body_of(operation: &str) -> Option<Value> {
@@ -37,6 +43,9 @@ fn body_of(operation: &str) -> Option<Value> {
         "create_grant" => Some(json!({ "to": "role:client", "service": "demo" })),
         "create_policy" | "update_policy" => Some(json!({ "name": "quiet", "effect": "deny" })),
         "explain_access" => Some(json!({ "user": "admin", "permission": "mcp:read" })),
+        "sign_in" => Some(json!({ "username": "admin", "password": "not the password" })),
+        "renew_sign_in" => Some(json!({ "refresh_token": "vxr_" })),
+        "set_user_password" => Some(json!({ "password": "a good long password" })),
         "create_key" => Some(json!({ "name": "x" })),
         "rollback_service" => Some(json!({ "to": 1 })),
         "label_service_revision" => Some(json!({ "revision": 1 })),
@@ -60,6 +69,7 @@ fn operations() -> Vec<(String, String, String)> {
                 .replace("{label}", "good")
                 .replace("{key}", "admin")
                 .replace("{user}", "admin")
+                .replace("{session}", "01890a5d-ac96-774b-bcce-b302099a8057")
                 .replace("{role}", "client")
                 .replace("{grant}", "01890a5d-ac96-774b-bcce-b302099a8057")
                 .replace("{policy}", "quiet")
@@ -100,6 +110,14 @@ async fn every_operation_refuses_who_shows_no_key_and_who_may_nothing() {
             "{place}"
         );
         let powerless = ask(As::With(Permissions::NONE)).await;
+        if PROVEN.contains(&name.as_str()) {
+            assert_eq!(powerless.status, StatusCode::UNAUTHORIZED, "{place}");
+            continue;
+        }
+        if WITH_TOKEN.contains(&name.as_str()) {
+            assert_eq!(powerless.status, StatusCode::CONFLICT, "{place}");
+            continue;
+        }
         if OWN.contains(&name.as_str()) {
             assert_eq!(powerless.status, StatusCode::OK, "{place}");
             continue;

@@ -14,6 +14,7 @@ mod feed;
 mod pages;
 mod people;
 mod revisions;
+mod sign_ins;
 mod templates;
 mod toolsets;
 mod versions;

@@ -48,13 +48,35 @@ fn given(file: Option<&Path>) -> anyhow::Result<Option<Secret<String>>> {
     Ok(variable.map(Secret::new))
 }
 
+/// A password: asked for on the terminal, or the next line of the input where there is none.
+pub(super) fn password(question: &str) -> anyhow::Result<Secret<String>> {
+    if std::io::stdin().is_terminal() {
+        return ask(question);
+    }
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    let line = Secret::new(line);
+    let line = Secret::new(line.expose().trim_end_matches(['\r', '\n']).to_owned());
+    if line.expose().is_empty() {
+        bail!("the input ended where the password was to come");
+    }
+    Ok(line)
+}
+
+/// A new password: asked for twice on a terminal.
+pub(super) fn new_password(question: &str) -> anyhow::Result<Secret<String>> {
+    let first = password(question)?;
+    if std::io::stdin().is_terminal() && first.expose() != ask("The same again: ")?.expose() {
+        bail!("the two are not the same; nothing was changed");
+    }
+    Ok(first)
+}
+
 /// Asks on the terminal, where what is typed is not shown.
 fn ask(question: &str) -> anyhow::Result<Secret<String>> {
     let terminal = File::options().read(true).write(true).open("/dev/tty");
     let Some(mut terminal) = terminal.ok().filter(File::is_terminal) else {
-        bail!(
-            "there is no terminal to ask for the passphrase at: set {VARIABLE}, or say --passphrase-file"
-        );
+        bail!("there is no terminal to ask for it at: set {VARIABLE}, or say --passphrase-file");
     };
     terminal.write_all(question.as_bytes())?;
     let mut line = Vec::new();

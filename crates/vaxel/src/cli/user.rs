@@ -2,11 +2,12 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use vaxel_client::segment;
+use vaxel_client::{Client, segment};
 
 use super::{
     Context, Why,
     edit::{self, Subject},
+    passphrase,
     service::yaml,
 };
 use crate::output;
@@ -37,6 +38,29 @@ pub(super) enum Command {
         after_help = "Without flags it opens your editor.\n\nExamples:\n  EDITOR=vi vaxel user edit anna@example.com\n  vaxel user edit anna@example.com --role user --role analyst\n  vaxel user edit ci --state disabled -m 'lost its laptop'"
     )]
     Edit(EditArgs),
+    /// Set a password: your own, or one for somebody who has to choose another one then
+    #[command(
+        after_help = "Passwords are asked for, or read from the input, a line each: the one before (of your own; empty where there is none), then the new one.\n\nExamples:\n  vaxel user password anna@example.com\n  printf '%s\\n' \"$OLD\" \"$NEW\" | vaxel user password anna@example.com"
+    )]
+    Password {
+        /// Name
+        name: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// List the sign-ins of a user, or end some
+    #[command(
+        after_help = "Examples:\n  vaxel user sessions anna@example.com\n  vaxel user sessions anna@example.com --end 01937c3e-5a10-7cc3-98c4-dc0c0c07398f"
+    )]
+    Sessions {
+        /// Name
+        name: String,
+        /// Sign-in to end
+        #[arg(long, value_name = "ID")]
+        end: Vec<String>,
+        #[command(flatten)]
+        format: super::Format,
+    },
     /// Remove users, with their keys and what is shared with them; their names stay taken
     #[command(
         visible_alias = "remove",
@@ -100,8 +124,10 @@ impl Command {
     pub(super) const fn format(&self) -> super::Format {
         match self {
             Self::Add(args) => args.format,
-            Self::Ls(format) | Self::Show { format, .. } => *format,
-            Self::Edit { .. } | Self::Rm { .. } => super::Format { json: false },
+            Self::Ls(format) | Self::Show { format, .. } | Self::Sessions { format, .. } => *format,
+            Self::Edit { .. } | Self::Password { .. } | Self::Rm { .. } => {
+                super::Format { json: false }
+            }
         }
     }
 }
@@ -140,6 +166,8 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
             }
         }
         Command::Edit(args) => edit(args, &client).await?,
+        Command::Password { name, why } => password(&name, &why, &client).await?,
+        Command::Sessions { name, end, .. } => sessions(&name, &end, (&client, context)).await?,
         Command::Rm {
             names,
             transfer_to,
@@ -161,6 +189,59 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
 
 fn path(name: &str) -> String {
     format!("{USERS}/{}", segment(name))
+}
+
+async fn password(name: &str, why: &Why, client: &Client) -> anyhow::Result<()> {
+    let path = why.on(format!("{}/password", path(name)));
+    let who: Value = client.get("/api/v1/auth/whoami").await?;
+    let is_own = who["name"] == name;
+    let mut body = json!({});
+    if is_own {
+        let old = passphrase::password("Password as it is now (empty: none): ");
+        if let Some(old) = old.ok().filter(|old| !old.expose().is_empty()) {
+            body["old"] = old.expose().as_str().into();
+        }
+    }
+    let new = passphrase::new_password("New password: ")?;
+    body["password"] = new.expose().as_str().into();
+    client.put::<Value>(&path, &body, None).await?;
+    output::note(if is_own {
+        "Set; your other sign-ins have ended".to_owned()
+    } else {
+        format!("Set; {name} has to choose another one at the next sign-in")
+    });
+    Ok(())
+}
+
+async fn sessions(
+    name: &str,
+    end: &[String],
+    (client, context): (&Client, &Context),
+) -> anyhow::Result<()> {
+    const SESSIONS: &str = "/api/v1/auth/sessions";
+    for id in end {
+        client
+            .delete(&format!("{SESSIONS}/{}", segment(id)))
+            .await?;
+        output::note(format!("Ended {id}"));
+    }
+    if !end.is_empty() {
+        return Ok(());
+    }
+    let all: Value = client
+        .get(&format!("{SESSIONS}?user={}", segment(name)))
+        .await?;
+    if context.style.json {
+        output::json(&all["items"]);
+        return Ok(());
+    }
+    let mut table = output::table(&["ID", "LAST USED", "EXPIRES", "FROM", "PROGRAM"]);
+    for item in all["items"].as_array().into_iter().flatten() {
+        let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
+        table.add_row(["id", "last_used_at", "expires_at", "address", "agent"].map(text));
+    }
+    output::rows(table, context.style);
+    Ok(())
 }
 
 async fn edit(args: EditArgs, client: &vaxel_client::Client) -> anyhow::Result<()> {

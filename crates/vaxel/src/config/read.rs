@@ -44,6 +44,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
         upstream(fields, &mut gateway, &mut egress)
     });
     let process = fields.nested("process", process);
+    let tokens = fields.nested("tokens", tokens);
     let health = fields.nested("health", health);
     let store = fields.nested("store", |fields| store(fields, data_dir));
     let records = fields.nested("records", records);
@@ -70,6 +71,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
         tunables,
         egress,
         process: process?,
+        tokens: tokens?,
         health: health?,
         store,
         archive,
@@ -218,6 +220,14 @@ fn process(fields: &mut Fields<'_>) -> Process {
         },
         health_interval: span(fields, "health_interval", 100 * MS..=DAY),
         dependency_wait: span(fields, "dependency_wait", Duration::ZERO..=HOUR),
+    }
+}
+
+fn tokens(fields: &mut Fields<'_>) -> vaxel_control::TokensConfig {
+    vaxel_control::TokensConfig {
+        algorithm: fields.parsed("algorithm").unwrap_or_default(),
+        rotation: span(fields, "rotation", HOUR..=3_650 * DAY),
+        sign_in: span(fields, "sign_in", HOUR..=3_650 * DAY),
     }
 }
 

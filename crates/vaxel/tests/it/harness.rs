@@ -123,6 +123,10 @@ impl TestVaxel {
         serde_json::from_str(&self.ok(&all)).unwrap()
     }
 
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.home.path().join(".local/share/vaxel")
     }

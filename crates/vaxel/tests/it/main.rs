@@ -16,6 +16,7 @@ mod fixture;
 mod history;
 mod health;
 mod http_services;
+mod login;
 mod matrix;
 mod peers;
 mod postgres;

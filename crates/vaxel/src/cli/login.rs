@@ -1,0 +1,201 @@
+//! `vaxel login` and `vaxel logout`: sign-ins that later commands go on with.
+//!
+//! They are kept in one file (0600) under the URLs of their servers. A refresh token is good once, so the file
+//! is locked from before it is used until the next one is written.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::ErrorKind,
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use url::Url;
+use vaxel_client::{Client, Error};
+use vaxel_core::time::{Clock, Timestamp};
+
+use super::{Context, passphrase};
+use crate::{output, paths, wire::write_private};
+
+/// An access token that is good for less than this is renewed first.
+const MARGIN: Duration = Duration::from_secs(30);
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Name of the user
+    name: String,
+}
+
+/// What is kept of the sign-ins, by the URLs of their servers.
+#[derive(Default, Serialize, Deserialize)]
+struct Kept(BTreeMap<Url, SignedIn>);
+
+#[derive(Clone, Serialize, Deserialize)]
+struct SignedIn {
+    user: String,
+    access_token: String,
+    expires_at: Timestamp,
+    refresh_token: String,
+}
+
+/// What the server answers.
+#[derive(Deserialize)]
+struct Tokens {
+    user: String,
+    access_token: String,
+    expires_in: u64,
+    refresh_token: String,
+}
+
+/// The file, which nobody else uses meanwhile.
+struct Locked {
+    path: PathBuf,
+    kept: Kept,
+    _lock: File,
+}
+
+pub(super) async fn login(args: &Args, context: &Context) -> anyhow::Result<()> {
+    let (url, _) = context.address()?;
+    let client = Client::new(&url, None)?;
+    let password = passphrase::password(&format!("Password of {}: ", args.name))?;
+    let mut body = json!({ "username": args.name, "password": password.expose() });
+    let path = "/api/v1/auth/login";
+    let tokens: Tokens = match client.post(path, &body).await {
+        Err(Error::Problem(problem)) if problem.status == 403 => {
+            output::note(problem.detail.clone());
+            let new = passphrase::new_password("New password: ")?;
+            body["new_password"] = new.expose().as_str().into();
+            client.post(path, &body).await?
+        }
+        answer => answer?,
+    };
+    let mut locked = Locked::open()?;
+    locked.kept.0.insert(url.clone(), SignedIn::of(tokens));
+    locked.write()?;
+    output::note(format!(
+        "You are {} at {url} now; `vaxel logout` ends it",
+        args.name
+    ));
+    Ok(())
+}
+
+pub(super) async fn logout(context: &Context) -> anyhow::Result<()> {
+    let (url, _) = context.address()?;
+    let mut locked = Locked::open()?;
+    let Some(signed_in) = locked.kept.0.remove(&url) else {
+        output::note(format!("You are not signed in at {url}"));
+        return Ok(());
+    };
+    let client = Client::new(&url, Some(&signed_in.access_token))?;
+    match client
+        .post::<Value>("/api/v1/auth/logout", &json!({}))
+        .await
+    {
+        // It is over already.
+        Ok(_) | Err(Error::Problem(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    locked.write()?;
+    output::note(format!("You are signed out at {url}"));
+    Ok(())
+}
+
+/// Commands go on as who signed in at the Vaxel that is meant, unless a key was named.
+pub(super) async fn use_it(context: &mut Context) -> anyhow::Result<()> {
+    // Where nobody ever signed in, nothing is looked for.
+    if context.global.key.is_some() || !file()?.exists() {
+        return Ok(());
+    }
+    let Ok((url, _)) = context.address() else {
+        return Ok(());
+    };
+    let mut locked = Locked::open()?;
+    let Some(signed_in) = locked.kept.0.get(&url).cloned() else {
+        return Ok(());
+    };
+    if signed_in.expires_at > Clock::system().now().plus(MARGIN) {
+        context.global.key = Some(signed_in.access_token);
+        return Ok(());
+    }
+    let client = Client::new(&url, None)?;
+    let body = json!({ "refresh_token": signed_in.refresh_token });
+    match client.post::<Tokens>("/api/v1/auth/refresh", &body).await {
+        Ok(tokens) => {
+            let signed_in = SignedIn::of(tokens);
+            context.global.key = Some(signed_in.access_token.clone());
+            locked.kept.0.insert(url, signed_in);
+            locked.write()
+        }
+        Err(Error::Problem(problem)) if problem.status == 401 => {
+            locked.kept.0.remove(&url);
+            locked.write()?;
+            anyhow::bail!(
+                "your sign-in as {} at {url} is over; `vaxel login {}` begins another one",
+                signed_in.user,
+                signed_in.user
+            );
+        }
+        // The command itself will say that nobody answers.
+        Err(_) => Ok(()),
+    }
+}
+
+impl SignedIn {
+    fn of(tokens: Tokens) -> Self {
+        let Tokens {
+            user,
+            access_token,
+            expires_in,
+            refresh_token,
+        } = tokens;
+        let expires_at = Clock::system().now().plus(Duration::from_secs(expires_in));
+        Self {
+            user,
+            access_token,
+            expires_at,
+            refresh_token,
+        }
+    }
+}
+
+impl Locked {
+    fn open() -> anyhow::Result<Self> {
+        let path = file()?;
+        let folder = path.parent().context("the file is in no folder")?;
+        fs::create_dir_all(folder)
+            .with_context(|| format!("{} cannot be made", folder.display()))?;
+        let lock = File::create(path.with_extension("lock"))
+            .with_context(|| format!("{} cannot be locked", path.display()))?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        let kept = match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text)
+                .with_context(|| format!("{} cannot be read; remove it", path.display()))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => Kept::default(),
+            Err(error) => {
+                let text = format!("{} cannot be read", path.display());
+                return Err(anyhow::Error::new(error).context(text));
+            }
+        };
+        Ok(Self {
+            path,
+            kept,
+            _lock: lock,
+        })
+    }
+
+    fn write(&self) -> anyhow::Result<()> {
+        write_private(&self.path, &serde_json::to_string(&self.kept)?)
+    }
+}
+
+fn file() -> anyhow::Result<PathBuf> {
+    let env = paths::environment();
+    let folder = paths::config_home(&env);
+    let folder = folder.context("there is no folder for configurations: set HOME")?;
+    Ok(folder.join("vaxel/logins.json"))
+}
