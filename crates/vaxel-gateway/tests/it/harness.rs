@@ -290,7 +290,7 @@ impl Rig {
                 last_used: std::sync::atomic::AtomicU64::default(),
             }),
             expires_at: None,
-            disabled: false,
+            disabled: None,
             revoked: false,
         };
         let all = plan.callers.iter().map(entry).chain([newcomer]);

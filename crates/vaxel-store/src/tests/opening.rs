@@ -16,7 +16,7 @@ use vaxel_core::{
     id::{Id, Service},
 };
 
-use super::{NOW, fresh, open, postgres::Schema, put};
+use super::{NOW, fresh, line, open, postgres::Schema, put, service};
 use crate::{
     error::Error,
     migrations,
@@ -152,6 +152,55 @@ async fn keys_of_an_older_schema_are_the_first_users_and_so_is_what_was_made_wit
     let owned = store.owned_services(&keys[0].user).await.unwrap();
     assert_eq!(owned, [mine]);
     assert!(store.users().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn specs_of_before_there_were_formats_are_rewritten_once_and_the_unreadable_stay() {
+    let (dir, store) = fresh();
+    let mut all = Vec::new();
+    for name in ["old", "broken", "newer"] {
+        let service = service(name);
+        let line = line(&service, "service.create");
+        let created = store.create_service(&service, Vec::new(), line);
+        created.await.unwrap();
+        all.push(service);
+    }
+    let raw = Connection::open(dir.path().join("vaxel.db")).unwrap();
+    raw.execute_batch(
+        "UPDATE services SET spec = replace(spec, '\"format\":1,', '') WHERE name = 'old';
+        UPDATE services SET spec = '{\"old' WHERE name = 'broken';
+        UPDATE services SET spec = '{\"format\":7}' WHERE name = 'newer';",
+    )
+    .unwrap();
+    let text = |name: &str| -> String {
+        let of = "SELECT spec FROM services WHERE name = $1";
+        raw.query_row(of, [name], |row| row.get(0)).unwrap()
+    };
+    assert!(!text("old").contains("format"));
+    assert_eq!(store.renew_specs().await.unwrap(), 1);
+    assert!(text("old").starts_with("{\"format\":1,"));
+    assert_eq!(
+        (&*text("broken"), &*text("newer")),
+        ("{\"old", "{\"format\":7}")
+    );
+    assert_eq!(store.renew_specs().await.unwrap(), 0, "once is enough");
+
+    // No version and no revision: what is wanted is the same.
+    assert_eq!(
+        store.service(all[0].id).await.unwrap().as_ref(),
+        Some(&all[0])
+    );
+    for (service, path) in [(&all[1], "spec"), (&all[2], "spec.format")] {
+        let read = store.service(service.id).await.unwrap().unwrap();
+        let defect = read.defect.unwrap();
+        assert_eq!(defect.issues[0].path, path);
+        assert!(defect.text.is_some());
+    }
+    assert_eq!(
+        store.all_services().await.unwrap().len(),
+        3,
+        "none is left out"
+    );
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{TestVaxel, echo_server, text, wait_for};
+use crate::harness::{TestVaxel, echo_server, text};
 
-/// Adds the echo server with checks of its tool `echo`, which answers what it is given.
-fn add(vaxel: &TestVaxel, name: &str, expected: &str) {
+/// What adds the echo server with checks of its tool `echo`, which answers what it is given.
+fn added(vaxel: &TestVaxel, name: &str, expected: &str) -> Vec<String> {
     let server = echo_server(vaxel.home.path()).display().to_string();
     let health = json!({
         "interval": "1s", "fall": 1,
@@ -16,9 +16,14 @@ fn add(vaxel: &TestVaxel, name: &str, expected: &str) {
         "recovery": { "budget": 1 }
     });
     let health = health.to_string();
-    let mut args = vec!["service", "add", name, "--health", &health, "--"];
-    args.extend(["python3", &server]);
-    vaxel.ok(&args);
+    let args = [
+        "service", "add", name, "--health", &health, "--", "python3", &server,
+    ];
+    args.map(str::to_owned).to_vec()
+}
+
+fn borrowed(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
 }
 
 fn verdict(health: &Value, kind: &str) -> String {
@@ -32,7 +37,7 @@ fn verdict(health: &Value, kind: &str) -> String {
 #[test]
 fn a_service_that_works_says_so_and_one_that_lies_says_why_not() {
     let vaxel = TestVaxel::start();
-    add(&vaxel, "honest", "hello");
+    vaxel.ok(&borrowed(&added(&vaxel, "honest", "hello")));
     let health = vaxel.json(&["service", "health", "honest", "--check"]);
     assert_eq!(health["health"], "HEALTHY", "{health}");
     assert_eq!(
@@ -45,30 +50,19 @@ fn a_service_that_works_says_so_and_one_that_lies_says_why_not() {
             .contains("HEALTHY")
     );
 
-    add(&vaxel, "liar", "goodbye");
-    let left = || {
-        let output = vaxel.cli(&["service", "health", "liar"]);
-        !output.status.success() && text(&output).contains("left as it is")
-    };
-    wait_for("the liar to be left as it is", left);
-    let shown = text(&vaxel.cli(&["service", "health", "liar", "--history"]));
-    assert!(
-        shown.contains("`echo` answers `hello` instead of `goodbye`"),
-        "{shown}"
-    );
+    // One that does not do what it should does not serve, and says what was expected and what came.
+    let expected = "`echo` answers `hello` instead of `goodbye`";
+    let refused = vaxel.cli(&borrowed(&added(&vaxel, "liar", "goodbye")));
+    assert!(!refused.status.success());
+    assert!(text(&refused).contains(expected), "{}", text(&refused));
     let status = vaxel.json(&["service", "show", "liar"]);
-    assert_eq!(status["status"]["health"], "UNHEALTHY");
-    assert_eq!(status["status"]["lifecycle"], "active");
-    assert_eq!(
-        status["status"]["instances"][0]["restarts"], 1,
-        "the budget"
-    );
+    assert_eq!(status["status"]["lifecycle"], "error");
+    let issue = &status["status"]["issues"][0];
+    assert_eq!(issue["path"], "spec.health.functional[0]");
+    assert_eq!(issue["message"], expected);
     assert_eq!(status["stats"]["calls"], 0, "checks are no usage");
-    // Whoever calls it all the same is served.
-    assert_eq!(
-        vaxel.ok(&["call", "liar__echo", "--arg", "text=hi"]).trim(),
-        "hi"
-    );
+    let called = vaxel.cli(&["call", "liar__echo", "--arg", "text=hi"]);
+    assert!(!called.status.success());
 }
 
 #[test]
