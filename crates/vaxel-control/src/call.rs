@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use vaxel_core::{
-    access::require,
     failure::Failure,
     id::{Id, Service},
     principal::{Permission, Principal},
@@ -24,14 +23,7 @@ impl Control {
         service: Option<&ServiceRef>,
         (filter, page): (&CallFilter, &Page),
     ) -> Result<List<CallRow>, Failure> {
-        let calls = Permission::CallsRead;
-        let service = match service {
-            Some(service) => Some(self.find_any_for(caller, calls, service).await?.id),
-            None => {
-                require(caller, calls)?;
-                None
-            }
-        };
+        let service = self.whose_calls(caller, service).await?;
         let CallFilter {
             target,
             outcome,

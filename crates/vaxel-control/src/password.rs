@@ -116,7 +116,7 @@ fn network(address: IpAddr) -> Option<IpAddr> {
             let bits = u128::from(address) & (u128::MAX << 64);
             Some(Ipv6Addr::from(bits).into())
         }
-        address => Some(address),
+        IpAddr::V4(address) => Some(address.into()),
     }
 }
 

@@ -18,6 +18,7 @@ use vaxel_core::{
     access::require,
     failure::{Failure, Kind},
     id::{Id, SignIn},
+    name::UserName,
     principal::{Permission, Principal},
     secret::Secret,
     user::{UserKind, UserResource},
@@ -155,7 +156,7 @@ impl Control {
         caller: &Principal,
         user: Option<&str>,
     ) -> Result<Vec<SignInRow>, Failure> {
-        let own = caller.rights.user().map(|name| name.as_str());
+        let own = caller.rights.user().map(UserName::as_str);
         let Some(name) = user.or(own) else {
             return Ok(Vec::new());
         };

@@ -1,9 +1,8 @@
 //! Usage: how much services and tools are called, by whom, and how long it takes.
 
 use vaxel_core::{
-    access::require,
     failure::{Failure, Issue},
-    principal::{Permission, Principal},
+    principal::Principal,
     time::Timestamp,
 };
 use vaxel_store::{Grain, UsageRows, UsageSum};
@@ -53,14 +52,7 @@ impl Control {
         service: Option<&ServiceRef>,
         query: UsageQuery,
     ) -> Result<Usage, Failure> {
-        let calls = Permission::CallsRead;
-        let service = match service {
-            Some(service) => Some(self.find_any_for(caller, calls, service).await?.id),
-            None => {
-                require(caller, calls)?;
-                None
-            }
-        };
+        let service = self.whose_calls(caller, service).await?;
         let (from, to) = bounds(query, self.now())?;
         let UsageRows {
             total,

@@ -1,4 +1,4 @@
-//! Signing in over REST and at the door of HappyOS, and tokens that others can verify.
+//! Signing in over REST and at the door of `HappyOS`, and tokens that others can verify.
 
 use std::{
     io::Write as _,
@@ -135,7 +135,7 @@ async fn happyos_programs_authenticate_and_validate_as_they_know_it() {
     home.control.stop().await;
 }
 
-/// PyJWT is the library that the seed verifies tokens with; `cryptography` does the curve.
+/// `PyJWT` is the library that the seed verifies tokens with; `cryptography` does the curve.
 const VERIFY: &str = "
 import json, sys, jwt
 said = json.load(sys.stdin)

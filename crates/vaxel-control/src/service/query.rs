@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use vaxel_core::{
-    access::{Asked, Local, Target, require_anywhere, require_on},
+    access::{Asked, Local, Target, require, require_anywhere, require_on},
     failure::{Failure, Kind},
+    id::{Id, Service},
     lifecycle::Lifecycle,
     principal::{Permission, Principal},
     service::ServiceResource,
@@ -133,6 +134,20 @@ impl Control {
             Err(unknown) => self.find_deleted(service).await.map_err(|_| unknown)?,
         };
         self.allowed(caller, permission, (service, found))
+    }
+
+    /// The service whose calls are asked for, for a caller who may read them; without one those of all.
+    pub(crate) async fn whose_calls(
+        &self,
+        caller: &Principal,
+        service: Option<&ServiceRef>,
+    ) -> Result<Option<Id<Service>>, Failure> {
+        let Some(service) = service else {
+            require(caller, Permission::CallsRead)?;
+            return Ok(None);
+        };
+        let found = self.find_any_for(caller, Permission::CallsRead, service);
+        Ok(Some(found.await?.id))
     }
 
     fn allowed(

@@ -328,7 +328,9 @@ async fn both_eras_hear_of_changed_lists_where_they_listen() {
         ["quiet__echo", "quiet__other", "up__echo"]
     );
     // The stream of the other service heard nothing of it: its first event is its own.
-    let catalog = rig.gateway.exposed_tools(&vaxel_core::principal::Principal::system(), None);
+    let catalog = rig
+        .gateway
+        .exposed_tools(&vaxel_core::principal::Principal::system(), None);
     assert_eq!(catalog.len(), 3);
     drop(rig);
     assert_eq!(
