@@ -233,9 +233,9 @@ impl Control {
         let why = match &person {
             None => Some("unknown"),
             Some(_) if is_locked => Some("locked"),
-            Some(_) if check == Check::Wrong => Some("wrong"),
             Some(one) if !one.is_enabled() => Some("disabled"),
             Some(one) if one.user.kind == UserKind::Program => Some("program"),
+            Some(_) if check == Check::Wrong => Some("wrong"),
             Some(_) => None,
         };
         match (why, person, row) {
