@@ -7,7 +7,8 @@ use crate::harness::{TestVaxel, text};
 impl TestVaxel {
     /// A new key of a user.
     fn key_of(&self, user: &str, more: &[&str]) -> String {
-        let mut args = vec!["key", "create", user, "--user", user];
+        let name = format!("{user}-key");
+        let mut args = vec!["key", "create", &name, "--user", user];
         args.extend(more);
         let key = self.json(&args);
         assert_eq!(key["user"], user, "{key}");
@@ -41,8 +42,6 @@ fn what_a_user_may_do_changes_at_once_and_is_explained() {
     let echo = ["call", "demo__echo", "--arg", "message=hello"];
     let said = vaxel.with_key(&anna, &echo);
     assert!(said.status.success(), "{}", text(&said));
-    let calls = vaxel.ok(&["calls"]);
-    assert!(!calls.contains("anna") || calls.contains("anna@example.com"));
 
     // What is denied stays denied, whatever a role says.
     vaxel.ok(&[
