@@ -308,8 +308,8 @@ async fn refresh_tokens_that_were_never_given_out_or_are_too_old_are_refused() {
     let (home, clock) = with_anna(folder.path()).await;
     let good = home.enter("anna", GOOD).await.unwrap();
     let text = good.refresh.expose();
-    let made_up = format!("{}{}", &text[..text.len() - 65], "A".repeat(65));
-    let other_family = text.replacen(&text[41..44], "___", 1);
+    let made_up = format!("vxr_01890a5d-ac96-774b-bcce-b302099a8057{}", &text[40..]);
+    let other_family = format!("{}{}_{}", &text[..41], "A".repeat(32), "A".repeat(32));
     for bad in [
         "",
         "vxr_",
