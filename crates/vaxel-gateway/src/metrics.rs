@@ -1,8 +1,9 @@
-//! What the data plane counts. Handles are made once per service, so that a call hashes no label.
+//! What the data plane counts. Handles are made once per service, at its first call: no later one hashes
+//! a label, and of ten thousand services those that nobody calls cost nothing.
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -38,11 +39,16 @@ struct ServiceLabels {
     service: String,
 }
 
-/// Everything the data plane counts.
-pub(crate) struct Metrics {
+/// What is counted per service.
+struct Families {
     calls: Family<CallLabels, Counter>,
     duration: Family<ServiceLabels, Histogram>,
     in_flight: Family<ServiceLabels, Gauge>,
+}
+
+/// Everything the data plane counts.
+pub(crate) struct Metrics {
+    families: Arc<Families>,
     pub(crate) requests: Counter,
     pub(crate) refused: Counter,
     pub(crate) lists: Counter,
@@ -54,12 +60,15 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
-        let metrics = Self {
+        let families = Families {
             calls: Family::default(),
             duration: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(0.000_1, 2.5, 14))
             }),
             in_flight: Family::default(),
+        };
+        let metrics = Self {
+            families: Arc::new(families),
             requests: Counter::default(),
             refused: Counter::default(),
             lists: Counter::default(),
@@ -72,18 +81,18 @@ impl Metrics {
         registry.register(
             "calls",
             "Calls by service and outcome",
-            metrics.calls.clone(),
+            metrics.families.calls.clone(),
         );
         registry.register_with_unit(
             "call_duration",
             "Time from arrival of a call to the end of its answer",
             Unit::Seconds,
-            metrics.duration.clone(),
+            metrics.families.duration.clone(),
         );
         registry.register(
             "calls_in_flight",
             "Calls in flight",
-            metrics.in_flight.clone(),
+            metrics.families.in_flight.clone(),
         );
         registry.register("http_requests", "HTTP requests", metrics.requests.clone());
         registry.register(
@@ -120,24 +129,14 @@ impl Metrics {
     }
 
     pub(crate) fn meter(&self, service: &ServiceName) -> Arc<Meter> {
-        let service = service.to_string();
-        let labels = ServiceLabels {
-            service: service.clone(),
-        };
         Arc::new(Meter {
             breaker: Breaker::default(),
             in_flight: AtomicU32::new(0),
             calls: AtomicU64::new(0),
             errors: AtomicU64::new(0),
-            by_outcome: Outcome::ALL.map(|outcome| {
-                let labels = CallLabels {
-                    service: service.clone(),
-                    outcome: outcome.as_str(),
-                };
-                self.calls.get_or_create(&labels).clone()
-            }),
-            duration: self.duration.get_or_create(&labels).clone(),
-            gauge: self.in_flight.get_or_create(&labels).clone(),
+            service: service.clone(),
+            families: Arc::clone(&self.families),
+            series: OnceLock::new(),
             is_judged: AtomicBool::new(false),
             traffic: Mutex::default(),
         })
@@ -150,16 +149,48 @@ pub(crate) struct Meter {
     in_flight: AtomicU32,
     calls: AtomicU64,
     errors: AtomicU64,
-    by_outcome: [Counter; Outcome::ALL.len()],
-    duration: Histogram,
-    gauge: Gauge,
+    service: ServiceName,
+    families: Arc<Families>,
+    /// Made when the service is called first.
+    series: OnceLock<Box<Series>>,
     /// Spares the calls of all other services the lock.
     is_judged: AtomicBool,
     /// The last calls, of a service that is judged by them.
     traffic: Mutex<Option<Traffic>>,
 }
 
+/// What others see of one service.
+struct Series {
+    by_outcome: [Counter; Outcome::ALL.len()],
+    duration: Histogram,
+    in_flight: Gauge,
+}
+
+impl Families {
+    fn of(&self, service: &ServiceName) -> Series {
+        let service = service.to_string();
+        let by_outcome = Outcome::ALL.map(|outcome| {
+            let labels = CallLabels {
+                service: service.clone(),
+                outcome: outcome.as_str(),
+            };
+            self.calls.get_or_create(&labels).clone()
+        });
+        let labels = ServiceLabels { service };
+        Series {
+            by_outcome,
+            duration: self.duration.get_or_create(&labels).clone(),
+            in_flight: self.in_flight.get_or_create(&labels).clone(),
+        }
+    }
+}
+
 impl Meter {
+    fn series(&self) -> &Series {
+        let make = || Box::new(self.families.of(&self.service));
+        self.series.get_or_init(make)
+    }
+
     /// Counts a call in, unless `limit` are already in flight.
     pub(crate) fn enter(&self, limit: u32) -> bool {
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -167,14 +198,14 @@ impl Meter {
             self.in_flight.fetch_sub(1, Ordering::Relaxed);
             return false;
         }
-        self.gauge.inc();
+        self.series().in_flight.inc();
         true
     }
 
     /// Counts a call out.
     pub(crate) fn leave(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.gauge.dec();
+        self.series().in_flight.dec();
     }
 
     /// Counts how a call ended.
@@ -183,8 +214,9 @@ impl Meter {
         if !matches!(outcome, Outcome::Ok) {
             self.errors.fetch_add(1, Ordering::Relaxed);
         }
-        self.by_outcome[outcome as usize].inc();
-        self.duration.observe(duration.as_secs_f64());
+        let series = self.series();
+        series.by_outcome[outcome as usize].inc();
+        series.duration.observe(duration.as_secs_f64());
     }
 
     /// From now on the calls of the last `window` are remembered; none are without one.
