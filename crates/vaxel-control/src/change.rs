@@ -190,6 +190,8 @@ impl Terms {
             | Change::Policy(PolicyChange::Create(_)) => "What is made here is new",
             Change::Grant(_) => "A grant does not change",
             Change::CreateKey(_) | Change::RevokeKey(_) => "Keys do not change",
+            Change::SetPassword(_) => "A password is replaced whatever it was",
+            Change::EndSignIn(_) => "A sign-in does not change",
             Change::Shutdown => "A server does not change",
             _ => return Ok(()),
         };

@@ -50,6 +50,8 @@ const NEW: &[(&str, &str)] = &[
     ("POST", "/policies"),
     ("POST", "/keys"),
     ("DELETE", "/keys/{key}"),
+    ("PUT", "/users/{user}/password"),
+    ("DELETE", "/auth/sessions/{session}"),
 ];
 
 /// What changes nothing that is stored, or asks for the versions of many things in its body.
@@ -58,6 +60,9 @@ const OTHER: &[(&str, &str)] = &[
     ("POST", "/backup"),
     ("POST", "/shutdown"),
     ("POST", "/auth/explain"),
+    ("POST", "/auth/login"),
+    ("POST", "/auth/logout"),
+    ("POST", "/auth/refresh"),
     ("POST", "/services/{service}/heartbeat"),
     ("POST", "/services/{service}/health/check"),
     ("POST", "/services/{service}/tools/{tool}/call"),
@@ -73,6 +78,7 @@ fn body(path: &str) -> Value {
         ["services", _, "labels", _] => json!({ "revision": 1 }),
         ["toolsets", ..] => json!({ "name": "work", "services": [{ "service": "one" }] }),
         ["templates", ..] => template("base"),
+        ["users", _, "password"] => json!({ "password": "a pair of brown shoes" }),
         ["users", ..] => json!({ "name": "anna", "roles": ["analyst"] }),
         ["roles", ..] => json!({ "name": "analyst", "permissions": ["mcp:read"] }),
         ["grants"] => json!({ "to": "user:anna", "service": "one" }),
@@ -101,6 +107,7 @@ async fn write(home: &Home, (method, path): (&str, &str), on: Option<&str>) -> A
         .replace("{role}", "analyst")
         .replace("{policy}", "quiet")
         .replace("{grant}", "01890a5d-ac96-774b-bcce-b302099a8057")
+        .replace("{session}", "01890a5d-ac96-774b-bcce-b302099a8057")
         .replace("{key}", "k");
     let mut asked = request(method, &format!("/api/v1{filled}"));
     if let Some(on) = on {
