@@ -17,8 +17,9 @@ use vaxel_store::KeyRow;
 use crate::{
     change::{KeyRef, ServiceRef},
     control::Control,
-    grant::{GrantEntry, target},
+    grant::GrantEntry,
     role::RoleEntry,
+    service::query::target,
 };
 
 /// What a change of who may do what answers.

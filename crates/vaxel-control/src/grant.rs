@@ -17,6 +17,7 @@ use crate::{
     change::{Outcome, ServiceRef},
     control::{Control, conflict},
     rights::{cannot_give, unknown_role, unknown_user},
+    service::query::target,
 };
 
 /// One change of grants. `access:manage`, or `mcp:manage` on the service; and nobody gives what they lack.
@@ -38,17 +39,6 @@ pub struct GrantEntry {
     pub resource: GrantResource,
     /// The name that its service has now.
     pub service: String,
-}
-
-/// What a question about a service is about.
-pub(crate) fn target(service: &ServiceResource) -> Target<'_> {
-    Target {
-        id: service.id,
-        name: service.name.as_str(),
-        owner: &service.owner,
-        environment: &service.environment,
-        tags: &service.tags,
-    }
 }
 
 impl Control {

@@ -84,6 +84,7 @@ fn understood(text: &str) -> Result<Program, String> {
     let program = Program::compile(text).map_err(|errors| {
         let all = errors.to_string();
         let first = all.lines().next().unwrap_or_default();
+        let first = first.replace("ERROR: <input>:", "at ");
         format!("is not a condition in CEL: {first}")
     })?;
     let whole = program.expression();
