@@ -142,7 +142,7 @@ impl Algorithm {
         }
     }
 
-    const fn library(self) -> jsonwebtoken::Algorithm {
+    const fn jose(self) -> jsonwebtoken::Algorithm {
         use jsonwebtoken::Algorithm as A;
         match self {
             Self::EdDsa => A::EdDSA,
@@ -196,7 +196,7 @@ impl Signer {
     /// # Errors
     /// [`Error::Unsignable`] when the key cannot sign.
     pub fn sign(&self, typ: &str, claims: &Map<String, Value>) -> Result<String, Error> {
-        let mut header = Header::new(self.algorithm.library());
+        let mut header = Header::new(self.algorithm.jose());
         header.typ = Some(typ.to_owned());
         header.kid = Some(self.kid.clone());
         jsonwebtoken::encode(&header, claims, &self.key).map_err(|_| Error::Unsignable)
@@ -229,7 +229,7 @@ pub fn verify(
     }
     let key = keys.find(header.kid.as_deref());
     let VerifyingKey { algorithm, key } = key.ok_or(Refused::UnknownKey)?;
-    if header.alg != algorithm.library() {
+    if header.alg != algorithm.jose() {
         return Err(Refused::Algorithm);
     }
     let claims = signed(token, *algorithm, key)?;
@@ -244,7 +244,7 @@ fn signed(
     algorithm: Algorithm,
     key: &DecodingKey,
 ) -> Result<Map<String, Value>, Refused> {
-    let mut validation = Validation::new(algorithm.library());
+    let mut validation = Validation::new(algorithm.jose());
     validation.validate_exp = false;
     validation.validate_aud = false;
     validation.required_spec_claims.clear();
