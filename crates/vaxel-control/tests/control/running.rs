@@ -183,10 +183,7 @@ async fn a_process_that_installs_itself_first_has_the_whole_time_of_a_start() {
 async fn a_server_that_cannot_be_reached_is_an_error_and_stops_at_once() {
     let folder = folder();
     let home = open(folder.path()).await;
-    // Bound and closed again: nobody listens there.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
-    drop(listener);
+    let url = "http://127.0.0.1:1/mcp";
     home.create(json!({ "name": "far", "spec": { "source": { "mcp": { "url": url } } } }))
         .await
         .unwrap();

@@ -354,7 +354,7 @@ async fn a_server_that_cannot_be_reached_says_why_it_is_not_added() {
             .to_string();
         assert!(refused.contains(part), "{status}: {refused}");
     }
-    let gone = Upstream::modern(|_| None).await.url();
+    let gone: url::Url = "http://127.0.0.1:1/mcp".parse().unwrap();
     let refused = rig.try_url("up", gone).await.err().unwrap().to_string();
     assert!(refused.contains("cannot connect"), "{refused}");
 }
