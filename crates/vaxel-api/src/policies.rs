@@ -4,7 +4,7 @@ use axum::{Json as Answer, extract::State, http::StatusCode, response::Response}
 use serde::Serialize;
 use vaxel_control::{AccessEntry, Change, Outcome, PolicyChange};
 use vaxel_core::{
-    failure::Failure,
+    failure::{Failure, Issue},
     id::{Id, Policy},
     policy::{PolicyDraft, PolicyResource},
     time::Timestamp,
@@ -33,6 +33,9 @@ pub(crate) struct PolicyView {
     /// Last written.
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
+    /// Why what is stored cannot be read. Such a policy denies everything, until it is replaced or deleted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    issues: Vec<Issue>,
 }
 
 impl From<PolicyResource> for PolicyView {
@@ -43,6 +46,7 @@ impl From<PolicyResource> for PolicyView {
             draft,
             created_at,
             updated_at,
+            issues,
         } = policy;
         Self {
             id,
@@ -50,6 +54,7 @@ impl From<PolicyResource> for PolicyView {
             draft,
             created_at,
             updated_at,
+            issues,
         }
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct StatusView {
     records: RecordsView,
     /// What cannot be done on this machine.
     notes: Vec<String>,
+    /// What is stored and cannot be read, one sentence each: it is as if it were not there.
+    left_out: Vec<String>,
 }
 
 /// How many services are in which state.
@@ -115,6 +117,7 @@ impl From<ServerStatus> for StatusView {
             calls,
             store,
             records,
+            left_out,
         } = status;
         let vaxel_control::ServerFacts {
             version,
@@ -164,6 +167,7 @@ impl From<ServerStatus> for StatusView {
                 lost: records.lost,
             },
             notes,
+            left_out,
         }
     }
 }

@@ -98,6 +98,7 @@ impl Control {
             draft,
             created_at: now,
             updated_at: now,
+            issues: Vec::new(),
         };
         let audit = self.policy_audit(caller, "policy.create", &policy);
         let created = self.store().create_policy(&policy, audit).await;
@@ -125,6 +126,7 @@ impl Control {
             version: old.version + 1,
             draft,
             updated_at: self.now(),
+            issues: Vec::new(),
             ..old.clone()
         };
         let mut audit = self.policy_audit(caller, "policy.update", &next);

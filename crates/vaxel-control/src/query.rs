@@ -267,6 +267,8 @@ pub struct ServerStatus {
     pub store: StoreFacts,
     /// Call records on their way.
     pub records: RecordFacts,
+    /// What is stored and cannot be read, one sentence each.
+    pub left_out: Vec<String>,
 }
 
 /// Calls since the start.

@@ -51,6 +51,7 @@ impl Control {
                 lost: inner.records.lost.load(Ordering::Relaxed)
                     + inner.context.gateway.records_lost(),
             },
+            left_out: self.store().left_out(),
         })
     }
 

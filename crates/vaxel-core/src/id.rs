@@ -40,6 +40,9 @@ pub enum Session {}
 pub struct InvalidId(String);
 
 impl<T> Id<T> {
+    /// Of nothing: what stands for an id that cannot be read.
+    pub const NIL: Self = Self::from_uuid(Uuid::nil());
+
     /// A new id; the random part comes from the process-wide generator of the `uuid` crate.
     pub fn new(now: Timestamp) -> Self {
         let millis = now.as_millis();

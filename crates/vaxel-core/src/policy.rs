@@ -42,6 +42,8 @@ pub struct PolicyResource {
     pub created_at: Timestamp,
     /// Last written.
     pub updated_at: Timestamp,
+    /// Why it cannot be read; then `draft` is [`PolicyDraft::unreadable`].
+    pub issues: Vec<Issue>,
 }
 
 /// What a policy says. An absent list fits everything; in patterns `*` stands for any run of characters.
@@ -111,6 +113,31 @@ fn execute() -> Permissions {
 }
 
 impl PolicyDraft {
+    /// What stands for a policy that cannot be read: it denies everything of every service to everyone,
+    /// until somebody writes it anew or removes it, which policies cannot deny.
+    pub fn unreadable(name: PolicyName) -> Self {
+        let everything = [
+            Permission::McpRead,
+            Permission::McpWrite,
+            Permission::McpExecute,
+            Permission::McpManage,
+        ];
+        Self {
+            name,
+            description: None,
+            effect: Effect::Deny,
+            users: None,
+            roles: None,
+            permissions: Permissions::of(&everything),
+            services: None,
+            environments: None,
+            tags: None,
+            tools: None,
+            when: None,
+            enabled: true,
+        }
+    }
+
     /// Reads a draft from JSON that a person wrote: `Err` holds every problem with its path.
     pub fn from_json(value: &Value) -> Result<Self, Vec<Issue>> {
         let mut issues = Vec::new();

@@ -161,7 +161,7 @@ pub enum Error {
     #[error("`{0}` is no cursor; use `next_cursor` of the page before, as it is")]
     Cursor(String),
     /// A stored value is not what this version reads.
-    #[error("a stored {what} cannot be read")]
+    #[error("the stored {what} cannot be read")]
     Unreadable {
         /// Which.
         what: &'static str,
@@ -184,6 +184,14 @@ impl Error {
         Self::Unreadable {
             what,
             source: source.into(),
+        }
+    }
+
+    /// The whole sentence, with why a value cannot be read.
+    pub(crate) fn with_reason(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(reason) => format!("{self}: {reason}"),
+            None => self.to_string(),
         }
     }
 

@@ -9,6 +9,7 @@ use vaxel_core::{
 use crate::{
     audit,
     error::Error,
+    left_out::Every,
     outbox,
     service::{from_json, to_json},
     stmt::{Row, Stmt, values},
@@ -34,6 +35,13 @@ static INSERT: Stmt = Stmt::new(
 static DELETE: Stmt = Stmt::new("DELETE FROM grants WHERE id = $1");
 static FORGET: Stmt = Stmt::new("DELETE FROM grants WHERE service = $1");
 static FORGET_GRANTEE: Stmt = Stmt::new("DELETE FROM grants WHERE grantee = $1");
+static EVERY: Every<GrantResource> = Every {
+    name: "grants",
+    what: "grant",
+    stmt: &ALL,
+    label: 0,
+    read,
+};
 
 impl Store {
     /// Shares a service.
@@ -79,21 +87,9 @@ impl Store {
             .await
     }
 
-    /// Every grant, oldest first. A row that cannot be read is left out and logged.
+    /// Every grant, oldest first. A row that cannot be read is left out.
     pub async fn grants(&self) -> Result<Vec<GrantResource>, Error> {
-        let rows = self
-            .read("grants", |tx| {
-                tx.query(&ALL, &[], |row| Ok((row.text(0)?, read(row))))
-            })
-            .await?;
-        let readable = rows.into_iter().filter_map(|(id, row)| match row {
-            Ok(grant) => Some(grant),
-            Err(error) => {
-                tracing::error!(grant.id = %id, %error, "a stored grant is left out");
-                None
-            }
-        });
-        Ok(readable.collect())
+        self.read_every(&EVERY).await
     }
 }
 

@@ -10,6 +10,7 @@ mod writer;
 mod error;
 mod stmt;
 mod tx;
+mod left_out;
 mod link; // where the engines part:
 mod sqlite;
 mod postgres;

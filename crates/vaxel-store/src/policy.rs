@@ -2,9 +2,10 @@
 
 use vaxel_core::{
     audit::AuditLine,
+    failure::Issue,
     id::{Id, Policy},
     name::PolicyName,
-    policy::PolicyResource,
+    policy::{PolicyDraft, PolicyResource},
 };
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 macro_rules! columns {
     ($rest:literal) => {
         concat!(
-            "SELECT id, version, policy, created_at, updated_at FROM policies ",
+            "SELECT id, version, policy, created_at, updated_at, name FROM policies ",
             $rest
         )
     };
@@ -37,6 +38,9 @@ static UPDATE: Stmt = Stmt::new(
      WHERE id = $1 AND version = $6",
 );
 static DELETE: Stmt = Stmt::new("DELETE FROM policies WHERE id = $1 AND version = $2");
+
+/// The name of a policy whose own cannot be read.
+const UNREADABLE: &str = "unreadable";
 
 impl Store {
     /// Adds a policy.
@@ -130,22 +134,33 @@ impl Store {
         .await
     }
 
-    /// Every policy, by name.
-    ///
-    /// # Errors
-    /// Also when one of them cannot be read: without a policy that denies, more would be allowed.
+    /// Every policy, by name. One that cannot be read denies everything ([`PolicyDraft::unreadable`]),
+    /// since without a policy that denies more would be allowed.
     pub async fn policies(&self) -> Result<Vec<PolicyResource>, Error> {
         self.read("policies", |tx| tx.query(&ALL, &[], read)).await
     }
 }
 
 fn read(row: &Row<'_>) -> Result<PolicyResource, Error> {
+    let stored: Result<PolicyDraft, Error> =
+        row.text(2).and_then(|text| from_json("policy", &text));
+    let (id, mut issues) = match row.id(0) {
+        Ok(id) => (id, Vec::new()),
+        Err(error) => (Id::NIL, vec![Issue::new("id", error.with_reason())]),
+    };
+    let draft = stored.or_else(|error| {
+        issues.push(Issue::new("", error.with_reason()));
+        let name = row.text(5)?.parse().or_else(|_| UNREADABLE.parse());
+        let name = name.map_err(|error| Error::unreadable("policy name", error))?;
+        Ok::<_, Error>(PolicyDraft::unreadable(name))
+    })?;
     Ok(PolicyResource {
-        id: row.id(0)?,
+        id,
         version: row.count(1)?,
-        draft: from_json("policy", &row.text(2)?)?,
+        draft,
         created_at: row.time(3)?,
         updated_at: row.time(4)?,
+        issues,
     })
 }
 

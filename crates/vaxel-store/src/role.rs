@@ -5,7 +5,9 @@ use vaxel_core::{audit::AuditLine, name::RoleName, role::RoleResource};
 use crate::{
     audit,
     error::Error,
-    grant, outbox,
+    grant,
+    left_out::Every,
+    outbox,
     service::{from_json, to_json},
     stmt::{Row, Stmt, values},
     store::Store,
@@ -31,6 +33,13 @@ static UPDATE: Stmt = Stmt::new(
      WHERE name = $1 AND version = $6",
 );
 static DELETE: Stmt = Stmt::new("DELETE FROM roles WHERE name = $1 AND version = $2");
+static EVERY: Every<RoleResource> = Every {
+    name: "roles",
+    what: "role",
+    stmt: &ALL,
+    label: 0,
+    read,
+};
 
 impl Store {
     /// Adds a role.
@@ -113,21 +122,9 @@ impl Store {
             .await
     }
 
-    /// Every role that somebody made, by name. A row that cannot be read is left out and logged.
+    /// Every role that somebody made, by name. A row that cannot be read is left out.
     pub async fn roles(&self) -> Result<Vec<RoleResource>, Error> {
-        let rows = self
-            .read("roles", |tx| {
-                tx.query(&ALL, &[], |row| Ok((row.text(0)?, read(row))))
-            })
-            .await?;
-        let readable = rows.into_iter().filter_map(|(name, row)| match row {
-            Ok(role) => Some(role),
-            Err(error) => {
-                tracing::error!(role.name = %name, %error, "a stored role is left out");
-                None
-            }
-        });
-        Ok(readable.collect())
+        self.read_every(&EVERY).await
     }
 }
 

@@ -17,7 +17,9 @@ use vaxel_core::{
 use crate::{
     audit, dependency,
     error::Error,
-    grant, health, outbox, revision,
+    grant, health,
+    left_out::Every,
+    outbox, revision,
     secret::{self, SecretRow},
     stmt::{Row, Stmt, Value, values},
     store::Store,
@@ -154,6 +156,13 @@ static HAND_OVER: Stmt = Stmt::new(
 static PURGE: Stmt = Stmt::new("DELETE FROM services WHERE id = $1 AND deleted_at IS NOT NULL");
 static PURGE_SECRETS: Stmt = Stmt::new("DELETE FROM secrets WHERE service = $1");
 static PURGE_CATALOG: Stmt = Stmt::new("DELETE FROM catalogs WHERE service = $1");
+static EVERY: Every<ServiceResource> = Every {
+    name: "all_services",
+    what: "service",
+    stmt: &ALL,
+    label: 1,
+    read,
+};
 
 impl Store {
     /// Adds a service with its first revision and its sealed values.
@@ -300,25 +309,13 @@ impl Store {
     /// logged, since nothing can be said of it; whatever else cannot be read of one is its defect: one bad
     /// service must not keep the others from starting.
     pub async fn all_services(&self) -> Result<Vec<ServiceResource>, Error> {
-        let rows = self
-            .read("all_services", |tx| {
-                tx.query(&ALL, &[], |row| Ok((row.text(1)?, read(row))))
-            })
-            .await?;
-        let readable = rows.into_iter().filter_map(|(name, row)| match row {
-            Ok(service) => Some(service),
-            Err(error) => {
-                tracing::error!(service.name = %name, %error, "a stored service is left out");
-                None
-            }
-        });
-        Ok(readable.collect())
+        self.read_every(&EVERY).await
     }
 
     /// Id and version of every service that is not deleted.
     pub async fn service_versions(&self) -> Result<Vec<(Id<Service>, u64)>, Error> {
         self.read("service_versions", |tx| {
-            tx.query(&VERSIONS, &[], |row| Ok((row.id(0)?, row.count(1)?)))
+            tx.query_readable(&VERSIONS, &[], |row| Ok((row.id(0)?, row.count(1)?)))
         })
         .await
     }
@@ -327,7 +324,7 @@ impl Store {
     pub async fn owned_services(&self, owner: &UserName) -> Result<Vec<Id<Service>>, Error> {
         let owner = owner.to_string();
         self.read("owned_services", move |tx| {
-            tx.query(&OWNED, &values![owner], |row| row.id(0))
+            tx.query_readable(&OWNED, &values![owner], |row| row.id(0))
         })
         .await
     }
@@ -351,9 +348,6 @@ impl Store {
         (after, limit): (Option<ServicePosition>, u32),
     ) -> Result<Vec<ServiceResource>, Error> {
         self.read("services", move |tx| {
-            let mut values = matching(query)?;
-            values.extend(beyond(order, backwards, after)?);
-            values.push(i64::from(limit).into());
             let page = match (order, backwards) {
                 (ServiceOrder::Name, false) => &BY_NAME_UP,
                 (ServiceOrder::Name, true) => &BY_NAME_DOWN,
@@ -362,7 +356,22 @@ impl Store {
                 (ServiceOrder::Updated, false) => &UPDATED_UP,
                 (ServiceOrder::Updated, true) => &UPDATED_DOWN,
             };
-            tx.query(page, &values, read)
+            let (matching, limit) = (matching(query)?, limit as usize);
+            let (mut found, mut after) = (Vec::new(), after);
+            // More than once where there are rows that cannot be read: a page is short only at the end.
+            loop {
+                let missing = limit - found.len();
+                let mut values = matching.clone();
+                values.extend(beyond(order, backwards, after)?);
+                values.push((missing as u64).into());
+                let rows = tx.query(page, &values, |row| Ok((place(row, order), read(row))))?;
+                let is_end = rows.len() < missing;
+                after = rows.last().and_then(|(place, _)| place.clone());
+                found.extend(rows.into_iter().filter_map(|(_, row)| row.ok()));
+                if is_end || after.is_none() || found.len() == limit {
+                    return Ok(found);
+                }
+            }
         })
         .await
     }
@@ -370,11 +379,11 @@ impl Store {
     /// Every service that a query finds, in no order, with no more than what lists choose by.
     pub async fn service_entries(&self, query: ServiceQuery) -> Result<Vec<ServiceEntry>, Error> {
         self.read("service_entries", move |tx| {
-            tx.query(&ENTRIES, &matching(query)?, |row| {
+            tx.query_readable(&ENTRIES, &matching(query)?, |row| {
                 Ok(ServiceEntry {
                     id: row.id(0)?,
                     name: row.text(1)?,
-                    tags: from_json("tags", &row.text(2)?)?,
+                    tags: from_json("tags", &row.text(2)?).unwrap_or_default(),
                     environment: row.text(3)?,
                     owner: row.text(4)?,
                 })
@@ -422,7 +431,7 @@ impl Store {
     ) -> Result<Vec<(Id<Service>, String)>, Error> {
         self.read("deleted_before", move |tx| {
             let values = values![before, i64::from(limit)];
-            tx.query(&DELETED_BEFORE, &values, |row| {
+            tx.query_readable(&DELETED_BEFORE, &values, |row| {
                 Ok((row.id(0)?, row.text(1)?))
             })
         })
@@ -451,6 +460,17 @@ fn matching(query: ServiceQuery) -> Result<Vec<Value<'static>>, Error> {
     let tag = tag.as_ref().map(to_json).transpose()?;
     let text = text.map(|text| like(&searchable(&text)));
     Ok(values![deleted, text, tag, environment, source, owner].to_vec())
+}
+
+/// Where a row stands in an order.
+fn place(row: &Row<'_>, order: ServiceOrder) -> Option<ServicePosition> {
+    let key = match order {
+        ServiceOrder::Name => row.text(1).ok()?,
+        ServiceOrder::Created => row.int(9).ok()?.to_string(),
+        ServiceOrder::Updated => row.int(10).ok()?.to_string(),
+    };
+    let id = row.text(0).ok()?;
+    Some(ServicePosition { key, id })
 }
 
 /// The values of the place behind which a page begins; without one, before everything.

@@ -16,6 +16,7 @@ use crate::{
     counts::TransactionStats,
     database::Database,
     error::Error,
+    left_out::LeftOut,
     link::Link,
     lock::DirLock,
     migrations,
@@ -68,6 +69,7 @@ pub(crate) struct Inner {
     pub(crate) ticks: watch::Sender<u64>,
     /// Hears what others commit, from the first time that somebody waits.
     pub(crate) ear: Mutex<Option<Ear>>,
+    pub(crate) left_out: LeftOut,
     _lock: Option<DirLock>,
 }
 
@@ -182,6 +184,7 @@ impl Store {
                 engine,
                 ticks: watch::Sender::new(0),
                 ear: Mutex::new(None),
+                left_out: LeftOut::default(),
                 _lock: lock,
             }),
         })

@@ -13,6 +13,7 @@ use vaxel_core::{
 use crate::{
     audit,
     error::Error,
+    left_out::Every,
     outbox,
     service::{from_json, to_json},
     stmt::{Row, Stmt, values},
@@ -65,6 +66,13 @@ static DELETE: Stmt = Stmt::new(
     "UPDATE templates SET version = version + 1, author = $2, deleted_at = $3 \
      WHERE name = $1 AND version = $4 AND deleted_at IS NULL",
 );
+static EVERY: Every<TemplateRow> = Every {
+    name: "templates",
+    what: "template",
+    stmt: &ALL,
+    label: 5,
+    read,
+};
 
 impl Store {
     /// Adds a template.
@@ -143,9 +151,9 @@ impl Store {
         .await
     }
 
-    /// Every template, by name.
+    /// Every template, by name. One that cannot be read has an issue instead; one without a name is left out.
     pub async fn templates(&self) -> Result<Vec<TemplateRow>, Error> {
-        self.read("templates", |tx| tx.query(&ALL, &[], read)).await
+        self.read_every(&EVERY).await
     }
 
     /// Name and version of every template.

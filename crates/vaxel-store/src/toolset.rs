@@ -11,6 +11,7 @@ use vaxel_core::{
 use crate::{
     audit,
     error::Error,
+    left_out::Every,
     outbox,
     service::{from_json, to_json},
     stmt::{Row, Stmt, values},
@@ -39,6 +40,13 @@ static UPDATE: Stmt = Stmt::new(
      updated_at = $6, shown = $8 WHERE id = $1 AND version = $7",
 );
 static DELETE: Stmt = Stmt::new("DELETE FROM toolsets WHERE id = $1 AND version = $2");
+static EVERY: Every<ToolsetResource> = Every {
+    name: "all_toolsets",
+    what: "set",
+    stmt: &ALL,
+    label: 1,
+    read,
+};
 
 impl Store {
     /// Adds a set.
@@ -140,21 +148,9 @@ impl Store {
     }
 
     /// Every set, by name. One whose services cannot be read has an issue instead; one without a name
-    /// or an id is left out and logged: one bad set must not take the others away.
+    /// or an id is left out: one bad set must not take the others away.
     pub async fn all_toolsets(&self) -> Result<Vec<ToolsetResource>, Error> {
-        let rows = self
-            .read("all_toolsets", |tx| {
-                tx.query(&ALL, &[], |row| Ok((row.text(1)?, read(row))))
-            })
-            .await?;
-        let readable = rows.into_iter().filter_map(|(name, row)| match row {
-            Ok(toolset) => Some(toolset),
-            Err(error) => {
-                tracing::error!(toolset.name = %name, %error, "a stored set is left out");
-                None
-            }
-        });
-        Ok(readable.collect())
+        self.read_every(&EVERY).await
     }
 }
 

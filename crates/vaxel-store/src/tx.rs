@@ -39,6 +39,17 @@ impl Tx<'_> {
         }
     }
 
+    /// Those rows of a statement that can be read.
+    pub(crate) fn query_readable<T>(
+        &mut self,
+        stmt: &Stmt,
+        values: &[Value<'_>],
+        mut read: impl FnMut(&Row<'_>) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let rows = self.query(stmt, values, |row| Ok(read(row).ok()))?;
+        Ok(rows.into_iter().flatten().collect())
+    }
+
     /// All rows of a statement, each read by `read`.
     pub(crate) fn query<T>(
         &mut self,

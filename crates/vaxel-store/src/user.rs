@@ -10,7 +10,9 @@ use vaxel_core::{
 use crate::{
     audit,
     error::Error,
-    grant, key, outbox,
+    grant, key,
+    left_out::Every,
+    outbox,
     service::{self, from_json, to_json},
     stmt::{Row, Stmt, values},
     store::Store,
@@ -37,6 +39,13 @@ static UPDATE: Stmt = Stmt::new(
     "UPDATE users SET version = $2, title = $3, roles = $4, disabled = $5, updated_at = $6, \
      deleted_at = $7 WHERE id = $1 AND version = $8",
 );
+static EVERY: Every<UserResource> = Every {
+    name: "users",
+    what: "user",
+    stmt: &ALL,
+    label: 1,
+    read,
+};
 
 impl Store {
     /// Adds a user.
@@ -113,21 +122,9 @@ impl Store {
             .await
     }
 
-    /// Every user, also those who are gone, by name. A row that cannot be read is left out and logged.
+    /// Every user, also those who are gone, by name. A row that cannot be read is left out.
     pub async fn users(&self) -> Result<Vec<UserResource>, Error> {
-        let rows = self
-            .read("users", |tx| {
-                tx.query(&ALL, &[], |row| Ok((row.text(1)?, read(row))))
-            })
-            .await?;
-        let readable = rows.into_iter().filter_map(|(name, row)| match row {
-            Ok(user) => Some(user),
-            Err(error) => {
-                tracing::error!(user.name = %name, %error, "a stored user is left out");
-                None
-            }
-        });
-        Ok(readable.collect())
+        self.read_every(&EVERY).await
     }
 
     /// The user of this id.

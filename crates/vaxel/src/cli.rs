@@ -63,6 +63,7 @@ pub(crate) struct Cli {
 
 /// Flags of every command.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// Base URL of another Vaxel than the one on this machine
     #[arg(long, global = true, env = "VAXEL_URL", value_name = "URL")]

@@ -84,6 +84,7 @@ fn policy(name: &str) -> PolicyResource {
         draft: PolicyDraft::from_json(&value).unwrap(),
         created_at: NOW,
         updated_at: NOW,
+        issues: Vec::new(),
     }
 }
 

@@ -129,6 +129,7 @@ async fn running(local: &Local, context: &Context) -> Vec<Check> {
         && let Ok(status) = client.get::<Value>("/api/v1/status").await
     {
         checks.push(running_database(&status));
+        checks.extend(left_out(&status));
     }
     let services = match context.client() {
         Ok(client) => all_pages(&client, "/api/v1/services", &[]).await,
@@ -223,6 +224,14 @@ fn running_database(status: &Value) -> Check {
         }
         problem => Check::new(DATABASE, Verdict::Error, problem),
     }
+}
+
+/// What is stored there and cannot be read.
+fn left_out(status: &Value) -> Option<Check> {
+    let rows = status["left_out"].as_array()?;
+    let rows: Vec<&str> = rows.iter().filter_map(Value::as_str).collect();
+    let found = Check::new("stored data", Verdict::Error, rows.join("\n"));
+    (!rows.is_empty()).then_some(found)
 }
 
 fn programs() -> Vec<Check> {

@@ -191,11 +191,13 @@ fn list(page: &Value, context: &Context) {
     let mut table = output::table(&["NAME", "EFFECT", "WHOM", "WHAT", "WHERE", "WHEN"]);
     for item in items {
         let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
-        let effect = if item["enabled"] == false {
-            format!("{} (disabled)", text("effect"))
-        } else {
-            text("effect")
-        };
+        let mut effect = text("effect");
+        if item["enabled"] == false {
+            effect += " (disabled)";
+        }
+        if item["issues"].is_array() {
+            effect += " (cannot be read)";
+        }
         table.add_row([
             text("name"),
             effect,

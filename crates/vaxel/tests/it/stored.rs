@@ -208,3 +208,84 @@ fn sets_and_templates_that_are_stored_badly_say_so() {
         assert_eq!(seen["issues"], Value::Null, "{seen}");
     }
 }
+
+#[test]
+fn a_policy_that_cannot_be_read_denies_everything_until_it_is_written_anew_or_removed() {
+    let mut vaxel = start();
+    vaxel.ok(&["policy", "add", "calm", "--deny", "--tool", "delete_*"]);
+    vaxel.ok(&["policy", "add", "other", "--deny", "--tool", "write_*"]);
+    wait_for("the good one to be ready", || calls(&vaxel, "good"));
+    spoil(
+        &mut vaxel,
+        &["UPDATE policies SET policy = '{\"na' WHERE name IN ('calm', 'other')"],
+    );
+    assert!(!calls(&vaxel, "good"));
+    let seen = get(&vaxel, "/api/v1/policies/calm");
+    let said = seen["issues"][0]["message"].as_str().unwrap();
+    assert!(
+        said.starts_with("the stored policy cannot be read: "),
+        "{said}"
+    );
+    let listed = vaxel.ok(&["policy", "ls"]);
+    assert_eq!(listed.matches("(cannot be read)").count(), 2, "{listed}");
+
+    let calm = json!({ "name": "calm", "effect": "deny", "tools": ["delete_*"] });
+    let door = Door::of(&vaxel);
+    let (status, said) = door
+        .ask("PUT", "/api/v1/policies/calm", Some(&calm))
+        .unwrap();
+    assert_eq!((status, &said["issues"]), (200, &Value::Null), "{said}");
+    assert!(!calls(&vaxel, "good"), "the other one still denies");
+    vaxel.ok(&["policy", "rm", "other"]);
+    wait_for("what it denied to be allowed", || calls(&vaxel, "good"));
+}
+
+#[test]
+fn rows_of_which_nothing_can_be_said_are_named_in_the_status_and_harm_no_others() {
+    let mut vaxel = start();
+    let door = Door::of(&vaxel);
+    let set = json!({ "name": "work", "services": [{ "service": "good" }] });
+    let template = json!({ "name": "mine", "spec": { "source": { "builtin": "demo" } } });
+    for (list, body) in [("toolsets", &set), ("templates", &template)] {
+        let path = format!("/api/v1/{list}");
+        let (status, said) = door.ask("POST", &path, Some(body)).unwrap();
+        assert_eq!(status, 201, "{said}");
+    }
+    vaxel.ok(&["role", "add", "analyst", "mcp:read"]);
+    vaxel.ok(&["user", "add", "anna", "--role", "analyst"]);
+    vaxel.ok(&["grant", "add", "good", "--user", "anna"]);
+    spoil(
+        &mut vaxel,
+        &[
+            "UPDATE services SET id = 'x' WHERE name = 'broken'",
+            "UPDATE toolsets SET id = 'x' WHERE name = 'work'",
+            "UPDATE templates SET name = 'No Name' WHERE name = 'mine'",
+            "UPDATE roles SET permissions = '[' WHERE name = 'analyst'",
+            "UPDATE users SET kind = 'x' WHERE name = 'anna'",
+            "UPDATE grants SET permissions = '[' WHERE grantee = 'user:anna'",
+        ],
+    );
+    wait_for("the good one to be ready", || calls(&vaxel, "good"));
+    for list in ["services", "toolsets", "templates", "roles", "users"] {
+        get(&vaxel, &format!("/api/v1/{list}"));
+    }
+    let status = get(&vaxel, "/api/v1/status");
+    let left_out = status["left_out"].as_array().unwrap();
+    let about = |what: &str| {
+        let what = format!("the {what}");
+        let mut all = left_out.iter().filter_map(Value::as_str);
+        all.any(|said| said.starts_with(&what))
+    };
+    for what in [
+        "service `broken`",
+        "set `work`",
+        "template `No Name`",
+        "role `analyst`",
+        "user `anna`",
+        "grant ",
+    ] {
+        assert!(about(what), "{what}: {status}");
+    }
+    let examined = text(&vaxel.cli(&["doctor"]));
+    assert!(examined.contains("service `broken`"), "{examined}");
+}
