@@ -6,6 +6,7 @@ use serde_json::Map;
 use vaxel_core::{
     audit::AuditLine,
     failure::Issue,
+    service::stored,
     template::{Template, TemplateName},
     time::Timestamp,
 };
@@ -86,7 +87,7 @@ impl Store {
     ) -> Result<TemplateRow, Error> {
         let template = template.clone();
         self.write("create_template", move |tx| {
-            let (name, text) = (template.name.as_str(), to_json(&template)?);
+            let (name, text) = (template.name.as_str(), text_of(&template)?);
             let author = audit.actor.as_str();
             let revived = values![name, text.as_str(), author, audit.at];
             if tx.execute(&REVIVE, &revived)? == 0 {
@@ -109,7 +110,7 @@ impl Store {
     ) -> Result<TemplateRow, Error> {
         let template = template.clone();
         self.write("update_template", move |tx| {
-            let text = to_json(&template)?;
+            let text = text_of(&template)?;
             let name = template.name.as_str();
             let values = values![name, text, audit.actor.as_str(), audit.at, expected];
             if tx.execute(&UPDATE, &values)? == 0 {
@@ -172,6 +173,20 @@ fn finish(tx: &mut Tx<'_>, name: &TemplateName, audit: &AuditLine) -> Result<Tem
     written.ok_or(Error::Missing)
 }
 
+/// What is stored of a template: its spec says its format, as those of services do.
+fn text_of(template: &Template) -> Result<String, Error> {
+    let mut template = template.clone();
+    stored::mark(&mut template.spec);
+    to_json(&template)
+}
+
+fn template_of(text: &str) -> Result<Template, Issue> {
+    let read: Result<Template, Error> = from_json("template", text);
+    let mut template = read.map_err(|error| Issue::new("", error.with_reason()))?;
+    stored::upgrade_marked(&mut template.spec)?;
+    Ok(template)
+}
+
 /// What stands for a template that cannot be read.
 fn unread(name: TemplateName) -> Template {
     Template {
@@ -189,9 +204,9 @@ fn read(row: &Row<'_>) -> Result<TemplateRow, Error> {
     let name: TemplateName = name
         .parse()
         .map_err(|error| Error::unreadable("template name", error))?;
-    let (template, issues) = match from_json("template", &row.text(0)?) {
+    let (template, issues) = match template_of(&row.text(0)?) {
         Ok(template) => (template, Vec::new()),
-        Err(error) => (unread(name), vec![Issue::new("", error.to_string())]),
+        Err(issue) => (unread(name), vec![issue]),
     };
     Ok(TemplateRow {
         template,

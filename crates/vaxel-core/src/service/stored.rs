@@ -87,9 +87,22 @@ pub fn value(text: &str) -> Result<Value, Issue> {
     let Value::Object(members) = &mut value else {
         return Err(Issue::new("spec", "cannot be read: it is no object"));
     };
-    let format = members.remove(KEY).unwrap_or(Value::from(1));
-    upgrade(members, &format, STEPS)?;
+    upgrade_marked(members)?;
     Ok(value)
+}
+
+/// Writes the number of the newest format into a part of a spec, as templates hold one.
+pub fn mark(members: &mut Map<String, Value>) {
+    members.insert(KEY.to_owned(), FORMAT.into());
+}
+
+/// Takes the number out of a spec, or of a part of one, and brings it to the newest format.
+///
+/// # Errors
+/// When no such format is known.
+pub fn upgrade_marked(members: &mut Map<String, Value>) -> Result<(), Issue> {
+    let format = members.remove(KEY).unwrap_or(Value::from(1));
+    upgrade(members, &format, STEPS)
 }
 
 /// Takes a spec that was written in `format` to the newest one.
@@ -239,6 +252,19 @@ mod tests {
         assert_eq!(renewed("{\"source\":7}"), None, "it stays as it is");
         let other = text.replacen("\"format\":1", "\"format\":12", 1);
         assert!(!is_newest(&other), "{other}");
+    }
+
+    #[test]
+    fn a_part_of_a_spec_keeps_its_number_too() {
+        let part = json!({ "limits": { "timeout": "5s" } });
+        let mut stored = part.clone();
+        mark(stored.as_object_mut().unwrap());
+        assert_eq!(stored["format"], FORMAT);
+        upgrade_marked(stored.as_object_mut().unwrap()).unwrap();
+        assert_eq!(stored, part);
+        let mut newer = json!({ "format": FORMAT + 1 });
+        let refused = upgrade_marked(newer.as_object_mut().unwrap());
+        assert_eq!(refused.unwrap_err().path, "spec.format");
     }
 
     #[test]

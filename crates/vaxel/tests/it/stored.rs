@@ -179,19 +179,29 @@ fn sets_and_templates_that_are_stored_badly_say_so() {
     let door = Door::of(&vaxel);
     let set = json!({ "name": "work", "services": [{ "service": "good" }] });
     let template = json!({ "name": "mine", "spec": { "source": { "builtin": "demo" } } });
-    for (path, body) in [("toolsets", &set), ("templates", &template)] {
+    let newer = json!({ "name": "newer", "spec": { "source": { "builtin": "demo" } } });
+    for (path, body) in [
+        ("toolsets", &set),
+        ("templates", &template),
+        ("templates", &newer),
+    ] {
         let (status, said) = door
             .ask("POST", &format!("/api/v1/{path}"), Some(body))
             .unwrap();
         assert_eq!(status, 201, "{said}");
+        assert_eq!(said["spec"]["format"], Value::Null, "{said}");
     }
     spoil(
         &mut vaxel,
         &[
             "UPDATE toolsets SET services = '[7' WHERE name = 'work'",
             "UPDATE templates SET template = '[]' WHERE name = 'mine'",
+            "UPDATE templates SET template = replace(template, '\"format\":1', '\"format\":9') \
+             WHERE template LIKE '%\"format\":1%' AND name = 'newer'",
         ],
     );
+    let seen = get(&vaxel, "/api/v1/templates/newer");
+    assert_eq!(seen["problems"][0]["path"], "spec.format", "{seen}");
     let seen = get(&vaxel, "/api/v1/toolsets");
     assert_eq!(seen["items"][0]["issues"][0]["path"], "services", "{seen}");
     let seen = get(&vaxel, "/api/v1/templates/mine");
