@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod access;
+mod add;
 mod backup;
 mod apply;
 mod calls;

@@ -9,8 +9,9 @@ use vaxel_client::{Client, segment};
 
 use super::{
     Context, Why,
+    add::absolute,
     edit::{self, Subject},
-    service::{absolute, yaml},
+    service::yaml,
 };
 use crate::output;
 
