@@ -445,7 +445,7 @@ fn fixed(name: &TemplateName) -> Failure {
 }
 
 fn missing(name: &TemplateName) -> String {
-    format!("there is no template called `{name}`; `vaxel template list` shows which there are")
+    format!("there is no template called `{name}`; `vaxel template ls` shows which there are")
 }
 
 fn unknown(name: &str) -> Failure {
@@ -453,7 +453,7 @@ fn unknown(name: &str) -> Failure {
     Failure::new(
         Kind::NotFound,
         format!(
-            "There is no template of yours called `{name}`; `vaxel template list` shows which there are"
+            "There is no template of yours called `{name}`; `vaxel template ls` shows which there are"
         ),
     )
 }

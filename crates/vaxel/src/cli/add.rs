@@ -30,7 +30,7 @@ pub(super) struct AddArgs {
     /// Program and arguments of a stdio server, after `--`
     #[arg(last = true, conflicts_with = "template")]
     command: Vec<String>,
-    /// Template that it is made from; `vaxel template list` shows which there are
+    /// Template that it is made from; `vaxel template ls` shows which there are
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
     /// Value of a parameter of the template; a path may be relative

@@ -50,11 +50,19 @@ pub(super) enum Command {
     /// Print the JSON Schema of what can be sent to create a service
     #[command(after_help = "Example:\n  vaxel service schema > service.schema.json")]
     Schema,
-    /// Change a service in your editor
-    #[command(after_help = "Example:\n  EDITOR=vi vaxel service edit everything")]
+    /// Change a service in your editor, or single settings of it
+    #[command(
+        after_help = "Without --set and --unset it opens your editor. `vaxel service config` shows the names of settings.\n\nExamples:\n  EDITOR=vi vaxel service edit everything\n  vaxel service edit everything --set limits.timeout=20s --set replicas=2 -m 'it is slow'\n  vaxel service edit everything --set 'tools.deny=[\"delete_*\"]' --unset limits.memory"
+    )]
     Edit {
         /// Name or id
         name: String,
+        /// Setting and its value: a text, or JSON
+        #[arg(long, value_name = "SETTING=VALUE")]
+        set: Vec<String>,
+        /// Setting that goes back to its default
+        #[arg(long, value_name = "SETTING")]
+        unset: Vec<String>,
         #[command(flatten)]
         why: Why,
     },
@@ -200,7 +208,21 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<E
         Command::Config { name, .. } => settings::show(&name, &client, context).await?,
         Command::Refresh { name, why } => act((&name, &why), "refresh", &client, context).await?,
         Command::Schema => {}
-        Command::Edit { name, why } => {
+        Command::Edit {
+            name,
+            set,
+            unset,
+            why,
+        } if !(set.is_empty() && unset.is_empty()) => {
+            let found: Value = client.get(&path(&name, "")).await?;
+            let mut draft = editable(&found);
+            settings::change(&mut draft, &set, &unset)?;
+            let version = found["version"].as_u64();
+            let path = why.on(path(&name, ""));
+            client.put::<Value>(&path, &draft, version).await?;
+            output::note(format!("Changed {name}"));
+        }
+        Command::Edit { name, why, .. } => {
             let subject = Subject {
                 what: "service",
                 hint: "`secret:` stands for a value that is kept sealed; replace it to set another one.",

@@ -18,8 +18,8 @@ use crate::output;
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// List templates
-    #[command(after_help = "Example:\n  vaxel template list")]
-    List(super::Format),
+    #[command(visible_alias = "list", after_help = "Example:\n  vaxel template ls")]
+    Ls(super::Format),
     /// Show a template with every parameter that it takes
     #[command(after_help = "Example:\n  vaxel template show filesystem")]
     Show {
@@ -55,8 +55,11 @@ pub(super) enum Command {
         why: Why,
     },
     /// Remove templates; services that were made from them stay as they are
-    #[command(after_help = "Example:\n  vaxel template remove team-files")]
-    Remove {
+    #[command(
+        visible_alias = "remove",
+        after_help = "Example:\n  vaxel template rm team-files"
+    )]
+    Rm {
         /// Names
         #[arg(required = true)]
         names: Vec<String>,
@@ -68,8 +71,8 @@ pub(super) enum Command {
 impl Command {
     pub(super) const fn format(&self) -> super::Format {
         match self {
-            Self::List(format) | Self::Show { format, .. } | Self::Add { format, .. } => *format,
-            Self::Edit { .. } | Self::Remove { .. } => super::Format { json: false },
+            Self::Ls(format) | Self::Show { format, .. } | Self::Add { format, .. } => *format,
+            Self::Edit { .. } | Self::Rm { .. } => super::Format { json: false },
         }
     }
 }
@@ -77,7 +80,7 @@ impl Command {
 pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<()> {
     let client = context.client()?;
     match command {
-        Command::List(_) => list(&client.get("/api/v1/templates").await?, context),
+        Command::Ls(_) => list(&client.get("/api/v1/templates").await?, context),
         Command::Show { name, .. } => {
             let template: Value = client.get(&path(&name)).await?;
             if context.style.json {
@@ -103,7 +106,7 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
             };
             edit::run(&name, &subject, &client).await?;
         }
-        Command::Remove { names, why } => {
+        Command::Rm { names, why } => {
             for name in names {
                 client.delete(&why.on(path(&name))).await?;
                 output::note(format!("Removed the template {name}"));

@@ -144,7 +144,7 @@ fn edit(vaxel: &TestVaxel, name: &str, change: impl FnOnce(&mut Value)) {
 fn a_template_is_shown_copied_refused_and_removed() {
     let vaxel = TestVaxel::start();
     let script = echo_server(vaxel.home.path()).display().to_string();
-    let list = vaxel.ok(&["template", "list"]);
+    let list = vaxel.ok(&["template", "ls"]);
     for name in [
         "filesystem",
         "memory",
@@ -223,10 +223,10 @@ fn a_template_is_shown_copied_refused_and_removed() {
     );
     assert!(env("FOLDER").starts_with('/'));
 
-    vaxel.ok(&["template", "remove", "echo", "mine"]);
+    vaxel.ok(&["template", "rm", "echo", "mine"]);
     let gone = vaxel.cli(&["template", "show", "mine"]);
     assert_eq!(gone.status.code(), Some(4), "{}", text(&gone));
-    let fixed = vaxel.cli(&["template", "remove", "filesystem"]);
+    let fixed = vaxel.cli(&["template", "rm", "filesystem"]);
     assert!(
         text(&fixed).contains("is part of Vaxel"),
         "{}",
