@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use vaxel_core::{
-    access::require,
+    access::{require, require_anywhere},
     audit::AuditLine,
     failure::{Failure, Issue, Kind},
     principal::{Permission, Principal},
@@ -56,9 +56,10 @@ pub struct Written {
 }
 
 impl Control {
-    /// Every template by name, those of the binary among them. `mcp:read`.
+    /// Every template by name, those of the binary among them; the approved ones for who reads nothing but
+    /// what is its own. `mcp:read`.
     pub async fn templates(&self, caller: &Principal) -> Result<Vec<TemplateEntry>, Failure> {
-        require(caller, Permission::McpRead)?;
+        require_anywhere(caller, Permission::McpRead)?;
         let rows = self.store().templates().await?;
         let mut known: BTreeMap<TemplateName, (Template, u64, Option<Written>)> = builtin::all()
             .iter()
@@ -72,7 +73,10 @@ impl Control {
             let found = known.get(name);
             found.map(|(template, version, _)| (template.clone(), *version))
         };
-        let entries = known.values().map(|(template, version, written)| {
+        let seen = known
+            .values()
+            .filter(|(template, _, _)| may_see(caller, template));
+        let entries = seen.map(|(template, version, written)| {
             let linked = link((template.clone(), *version), find);
             entry((template.clone(), *version, written.clone()), linked)
         });
@@ -81,7 +85,7 @@ impl Control {
 
     /// One template. `mcp:read`.
     pub async fn template(&self, caller: &Principal, name: &str) -> Result<TemplateEntry, Failure> {
-        require(caller, Permission::McpRead)?;
+        require_anywhere(caller, Permission::McpRead)?;
         let name: TemplateName = name.parse().map_err(|_| unknown(name))?;
         let (template, version, written) = if let Some((template, version)) = builtin::find(&name) {
             (template.clone(), *version, None)
@@ -89,6 +93,9 @@ impl Control {
             let (template, version, written) = taken_apart(self.stored(&name).await?);
             (template, version, Some(written))
         };
+        if !may_see(caller, &template) {
+            return Err(unknown(name.as_str()));
+        }
         let linked = self.chain_of((template.clone(), version)).await?;
         Ok(entry((template, version, written), linked))
     }
@@ -323,6 +330,12 @@ impl Control {
         let entry = entry((template, version, Some(written)), linked);
         Ok(Outcome::Template(Box::new(entry)))
     }
+}
+
+/// Whether a template is shown: who reads no more than what is its own sees what it may start services by.
+fn may_see(caller: &Principal, template: &Template) -> bool {
+    let is_open = template.approved || builtin::find(&template.name).is_some();
+    is_open || require(caller, Permission::McpRead).is_ok()
 }
 
 pub(crate) fn may_write_template(caller: &Principal, template: &Template) -> Result<(), Failure> {

@@ -46,6 +46,8 @@ pub(crate) enum As {
     Nobody,
     /// A key with these permissions.
     With(Permissions),
+    /// A user with all that it may do.
+    User(&'static str),
 }
 
 impl As {
@@ -224,6 +226,7 @@ impl Home {
                 Kind::Unauthenticated,
                 "A key is needed",
             ))),
+            As::User(name) => Ok(self.control.as_user(name).unwrap()),
             As::With(permissions) => {
                 let name = "someone".into();
                 let limits = Limits {

@@ -10,6 +10,7 @@ mod home; // read this first
 mod access;
 mod answers;
 mod bundles;
+mod everyone;
 mod feed;
 mod pages;
 mod people;

@@ -177,3 +177,48 @@ async fn the_schema_of_a_service_is_everyones_and_says_category_and_default() {
     );
     home.control.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_only_what_is_its_own_sees_the_templates_that_it_may_use() {
+    let home = open().await;
+    let spec = json!({ "source": { "builtin": "demo" } });
+    for (name, approved) in [("open", true), ("closed", false)] {
+        let draft = json!({ "name": name, "approved": approved, "spec": spec });
+        let made = home
+            .ask_with(As::admin(), ("POST", "/api/v1/templates"), &draft)
+            .await;
+        assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
+    }
+    let anna = json!({ "name": "anna", "roles": ["user"] });
+    let made = home
+        .ask_with(As::admin(), ("POST", "/api/v1/users"), &anna)
+        .await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
+    let listed = home
+        .ask(As::User("anna"), "GET", "/api/v1/templates")
+        .await
+        .json();
+    let names: Vec<&str> = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert!(
+        names.contains(&"open") && names.contains(&"filesystem"),
+        "{names:?}"
+    );
+    assert!(!names.contains(&"closed"), "{names:?}");
+    let status = async |name: &str| {
+        let path = format!("/api/v1/templates/{name}");
+        home.ask(As::User("anna"), "GET", &path)
+            .await
+            .status
+            .as_u16()
+    };
+    assert_eq!(
+        (status("open").await, status("filesystem").await),
+        (200, 200)
+    );
+    assert_eq!(status("closed").await, 404);
+}
