@@ -6,13 +6,16 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
 use parking_lot::RwLock;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use vaxel_core::{
     id::{Id, SignIn, User},
+    principal::Permissions,
+    rights::Limits,
     time::Timestamp,
 };
 
@@ -21,6 +24,7 @@ use crate::{
     failure::Error,
     jwks::KeySet,
     jwt::{self, Refused, Rules, Signer},
+    oauth::{endpoint::Endpoint, scope},
     random,
 };
 
@@ -32,8 +36,11 @@ const TYPE: &str = "at+jwt";
 const PARTS: usize = 16;
 const SEEN_MAX: usize = 1_024;
 
+/// Most sets of permissions that are shared.
+const LIMITS_MAX: usize = 1_000;
+
 /// Whom an access token stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bearer {
     /// The user.
     pub user: Id<User>,
@@ -41,6 +48,17 @@ pub struct Bearer {
     pub sign_in: Id<SignIn>,
     /// Until when it is good.
     pub expires_at: Timestamp,
+    /// What its user left to a client, when it is a client's.
+    pub delegated: Option<Delegated>,
+}
+
+/// What a user left to a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delegated {
+    /// Where the token is good.
+    pub endpoint: Arc<Endpoint>,
+    /// What it lets through; the same value for tokens that let the same through.
+    pub limits: Arc<Limits>,
 }
 
 /// What an access token is made of.
@@ -56,6 +74,8 @@ pub struct Grant<'a> {
     pub sign_in: Id<SignIn>,
     /// Names of the user's roles; they decide nothing here.
     pub roles: &'a [String],
+    /// Which client it is for, where, and what it lets through; absent: for the user, everywhere, everything.
+    pub delegation: Option<(&'a str, &'a Endpoint, Permissions)>,
 }
 
 /// Checks access tokens of this server. An immutable value, but for what it remembers: it is replaced when
@@ -65,6 +85,7 @@ pub struct Verifier {
     keys: KeySet,
     rules: Rules,
     ended: HashSet<Id<SignIn>>,
+    limits: RwLock<HashMap<u32, Arc<Limits>>>,
     seen: [RwLock<HashMap<[u8; 32], Bearer>>; PARTS],
 }
 
@@ -74,7 +95,7 @@ pub struct Verifier {
 /// [`Error::Unsignable`].
 pub fn issue(signer: &Signer, grant: &Grant<'_>, now: Timestamp) -> Result<String, Error> {
     let seconds = |at: Timestamp| at.as_millis() / 1_000;
-    let claims = json!({
+    let mut claims = json!({
         "iss": grant.server,
         "aud": grant.server,
         "sub": grant.user,
@@ -86,6 +107,11 @@ pub fn issue(signer: &Signer, grant: &Grant<'_>, now: Timestamp) -> Result<Strin
         "exp": seconds(now.plus(LIFETIME)),
         "jti": random::token(16),
     });
+    if let Some((client, endpoint, permissions)) = grant.delegation {
+        claims["aud"] = endpoint.address(grant.server).into();
+        claims["client_id"] = client.into();
+        claims["scope"] = scope::text(permissions).into();
+    }
     let claims = claims.as_object().ok_or(Error::Unsignable)?;
     signer.sign(TYPE, claims)
 }
@@ -106,9 +132,11 @@ impl Verifier {
             rules: Rules {
                 issuer: server.to_owned(),
                 audiences: vec![server.to_owned()],
+                below: true,
                 types: &[TYPE],
             },
             ended,
+            limits: RwLock::default(),
             seen: Default::default(),
         }
     }
@@ -125,13 +153,13 @@ impl Verifier {
         }
         let digest = digest::sha256(token.as_bytes());
         let part = &self.seen[usize::from(digest[0]) % PARTS];
-        let seen = part.read().get(&digest).copied();
+        let seen = part.read().get(&digest).cloned();
         let bearer = match seen {
             Some(bearer) if now < bearer.expires_at => bearer,
             Some(_) => return Err(Refused::Expired),
             None => {
                 let bearer = self.read(token, now)?;
-                remember(&mut part.write(), digest, bearer, now);
+                remember(&mut part.write(), digest, bearer.clone(), now);
                 bearer
             }
         };
@@ -150,7 +178,52 @@ impl Verifier {
             user: user.ok_or(Refused::Lacks("sub"))?,
             sign_in: sign_in.ok_or(Refused::Lacks("sid"))?,
             expires_at: verified.expires_at,
+            delegated: self.delegated(&verified.claims)?,
         })
+    }
+
+    /// What was left to a client. A token without a client's name must be for this server itself.
+    fn delegated(&self, claims: &Map<String, Value>) -> Result<Option<Delegated>, Refused> {
+        let text = |name| claims.get(name).and_then(Value::as_str);
+        let audience = text("aud").ok_or(Refused::Audience)?;
+        let path = self
+            .rules
+            .audiences
+            .iter()
+            .find_map(|ours| audience.strip_prefix(ours.as_str()));
+        let path = path.ok_or(Refused::Audience)?;
+        if text("client_id").is_none() {
+            return if path.is_empty() {
+                Ok(None)
+            } else {
+                Err(Refused::Audience)
+            };
+        }
+        let endpoint = Endpoint::at(path).ok_or(Refused::Audience)?;
+        let permissions = scope::read(text("scope")).map_err(|_| Refused::Lacks("scope"))?;
+        Ok(Some(Delegated {
+            endpoint: Arc::new(endpoint),
+            limits: self.limits_of(permissions),
+        }))
+    }
+
+    /// Shared, so that what is kept per limits is kept once.
+    fn limits_of(&self, permissions: Permissions) -> Arc<Limits> {
+        if let Some(limits) = self.limits.read().get(&permissions.bits()) {
+            return Arc::clone(limits);
+        }
+        let mut all = self.limits.write();
+        if all.len() >= LIMITS_MAX {
+            all.clear();
+        }
+        let limits = all.entry(permissions.bits()).or_insert_with(|| {
+            Arc::new(Limits {
+                permissions,
+                services: None,
+                environments: None,
+            })
+        });
+        Arc::clone(limits)
     }
 }
 

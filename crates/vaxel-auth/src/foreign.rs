@@ -69,6 +69,7 @@ impl Issuer {
             rules: Rules {
                 issuer: issuer.into(),
                 audiences,
+                below: false,
                 types: TYPES,
             },
             keys,

@@ -71,6 +71,8 @@ pub struct Rules {
     pub issuer: String,
     /// One of these must be in its `aud`.
     pub audiences: Vec<String>,
+    /// Whether an address below one of them is good, too: who asks then looks which it is.
+    pub below: bool,
     /// Its `typ` must be one of these, whatever the case; an empty text stands for none.
     pub types: &'static [&'static str],
 }
@@ -271,7 +273,15 @@ fn is_of(rules: &Rules, typ: Option<&str>, claims: &Map<String, Value>) -> Resul
     }
     let is_ours = |one: &Value| {
         let audience = one.as_str();
-        audience.is_some_and(|audience| rules.audiences.iter().any(|ours| ours == audience))
+        let below = |rest: &str| rules.below && rest.starts_with('/');
+        audience.is_some_and(|audience| {
+            let rest = |ours: &String| audience.strip_prefix(ours.as_str());
+            rules
+                .audiences
+                .iter()
+                .filter_map(rest)
+                .any(|rest| rest.is_empty() || below(rest))
+        })
     };
     let is_for_us = match claims.get("aud") {
         Some(Value::Array(all)) => all.iter().any(is_ours),

@@ -14,6 +14,7 @@ use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, User},
     principal::Principal,
+    rights::Limits,
     time::Timestamp,
 };
 
@@ -36,7 +37,8 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    fn find(&self, token: &str, now: Timestamp) -> Result<&Arc<Caller>, Failure> {
+    /// Who comes with a token to a path.
+    fn find(&self, token: &str, path: &str, now: Timestamp) -> Result<Found<'_>, Failure> {
         let refused = |why: &dyn std::fmt::Display| {
             let detail = format!("Refused: the token is not good here: {why}; sign in again");
             Failure::new(Kind::Unauthenticated, detail)
@@ -44,19 +46,30 @@ impl Tokens {
         let bearer = self.verifier.check(token, now);
         let bearer = bearer.map_err(|error| refused(&error))?;
         let user = self.users.get(&bearer.user);
-        user.ok_or_else(|| refused(&"its user is disabled or gone"))
+        let user = user.ok_or_else(|| refused(&"its user is disabled or gone"))?;
+        let Some(delegated) = bearer.delegated else {
+            return Ok((user, None));
+        };
+        if !delegated.endpoint.covers(path) {
+            let detail = format!("it is for {} and nothing else", delegated.endpoint.path());
+            return Err(refused(&detail));
+        }
+        Ok((user, Some(delegated.limits)))
     }
 }
+
+/// Whom a credential leads to, and what it is limited to besides.
+type Found<'a> = (&'a Arc<Caller>, Option<Arc<Limits>>);
 
 /// An alternative to `Authorization` that some clients can set more easily.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// The caller that the request's key or token belongs to.
+/// Who makes a request to `path`, by the key or token that comes with it.
 pub(crate) fn authenticate(
-    headers: &HeaderMap,
+    (headers, path): (&HeaderMap, &str),
     (keys, tokens): (&KeyRing<Arc<Caller>>, &Tokens),
     now: Timestamp,
-) -> Result<Arc<Caller>, Failure> {
+) -> Result<Principal, Failure> {
     let key = presented(headers).ok_or_else(|| {
         Failure::new(
             Kind::Unauthenticated,
@@ -65,14 +78,20 @@ pub(crate) fn authenticate(
         )
     })?;
     let found = if jwt::looks_like(key) {
-        Ok(tokens.find(key, now)?)
+        Ok(tokens.find(key, path, now)?)
     } else {
-        keys.find(key, now)
+        keys.find(key, now).map(|caller| (caller, None))
     };
     match found {
-        Ok(caller) => {
+        Ok((caller, limits)) => {
             caller.last_used.store(now.as_millis(), Ordering::Relaxed);
-            Ok(Arc::clone(caller))
+            let principal = caller.principal.clone();
+            Ok(match limits {
+                None => principal,
+                limits => {
+                    Principal::of_user((principal.proof, principal.name), principal.rights, limits)
+                }
+            })
         }
         Err(refused) => Err(Failure::new(
             Kind::Unauthenticated,
@@ -81,7 +100,8 @@ pub(crate) fn authenticate(
     }
 }
 
-fn presented(headers: &HeaderMap) -> Option<&str> {
+/// The key or token that a request shows.
+pub(crate) fn presented(headers: &HeaderMap) -> Option<&str> {
     let bearer = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok());

@@ -11,6 +11,10 @@ use crate::breaker::BreakerRules;
 pub struct Config {
     /// Whether callers must show a key. When false, everyone who reaches the listener is admin.
     pub auth: bool,
+    /// Whether refused clients are told where their users can log in.
+    pub oauth: bool,
+    /// The address of this server for its clients, without a slash at the end; absent: the one that they use.
+    pub public_url: Option<String>,
     /// Version shown to clients and upstreams.
     pub version: &'static str,
     /// Largest request body, bytes.
@@ -63,6 +67,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             auth: true,
+            oauth: true,
+            public_url: None,
             version: "0.0.0",
             body_max: 4 << 20,
             head_max: 32 << 10,

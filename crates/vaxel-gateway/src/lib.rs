@@ -10,6 +10,7 @@ mod listener; // read from here: the way of a request, in order
 mod pipeline;
 mod guard;
 mod authenticate;
+mod challenge; // where whoever is refused can log in
 mod decode;
 mod edge;
 mod dispatch;

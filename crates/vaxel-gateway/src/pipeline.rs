@@ -18,7 +18,7 @@ use vaxel_core::{
 };
 
 use crate::{
-    authenticate, decode, dispatch, edge,
+    authenticate, challenge, decode, dispatch, edge,
     gateway::Shared,
     guard,
     respond::{self, Body, Response},
@@ -91,32 +91,36 @@ pub(crate) async fn serve(
         Some("" | "/") => None,
         Some(rest) if rest.starts_with('/') => Some(rest.trim_matches('/').to_owned()),
         _ if edge::oldest::is_here(path) => {
-            let answered = edge::oldest::serve(&shared, head, body).await;
+            let principal = match edge::oldest::authenticate(&shared, &head) {
+                Ok(principal) => principal,
+                Err(failure) => return challenge::refuse(&shared, &head, &failure),
+            };
+            let answered = edge::oldest::serve(&shared, principal, head, body).await;
             return answered.unwrap_or_else(|failure| refused(&shared, &failure));
         }
         _ => return fall_back(&shared, head, body, peer).await,
     };
-    match mcp(&shared, head, body, below.as_deref()).await {
+    let principal = match shared.authenticate(&head) {
+        Ok(principal) => principal,
+        Err(failure) => return challenge::refuse(&shared, &head, &failure),
+    };
+    match mcp(&shared, (head, body), principal, below.as_deref()).await {
         Ok(response) => response,
         Err(failure) => refused(&shared, &failure),
     }
 }
 
 fn refused(shared: &Shared, failure: &Failure) -> Response {
-    if failure.kind == Kind::Unauthenticated {
-        shared.metrics.refused.inc();
-    }
     respond::problem(failure, &request_id(shared))
 }
 
 /// An MCP endpoint. `Err` is for what fails before there is a JSON-RPC request to answer.
 async fn mcp(
     shared: &Arc<Shared>,
-    head: Parts,
-    body: Incoming,
+    (head, body): (Parts, Incoming),
+    principal: Principal,
     path: Option<&str>,
 ) -> Result<Response, Failure> {
-    let principal = shared.authenticate(&head.headers)?;
     let snapshot = shared.snapshot.load_full();
     let scope = Scope::find(&snapshot, path, &principal)?;
     let context = Context {
@@ -155,6 +159,9 @@ async fn post(context: Context, body: Incoming) -> Result<Response, Failure> {
         return edge::batch::answer(&context, &body);
     }
     match edge::open(&context, &body) {
+        Ok(exchange) if challenge::is_too_narrow(&context.principal, exchange.request.method()) => {
+            Ok(challenge::narrow(&context, &exchange))
+        }
         Ok(exchange) => Ok(dispatch::dispatch(context, exchange).await),
         Err(answer) => Ok(*answer),
     }
@@ -166,7 +173,7 @@ async fn fall_back(
     body: Incoming,
     peer: SocketAddr,
 ) -> Response {
-    let identity = shared.authenticate(&head.headers).map_err(Arc::new);
+    let identity = shared.authenticate(&head).map_err(Arc::new);
     let mut request = http::Request::from_parts(head, body);
     let extensions = request.extensions_mut();
     extensions.insert(Identity(identity));
@@ -175,18 +182,26 @@ async fn fall_back(
     shared.fallback(request).await.map(Body::Fallback)
 }
 
-fn request_id(shared: &Shared) -> String {
+pub(crate) fn request_id(shared: &Shared) -> String {
     Id::<Call>::new(shared.clock.now()).to_string()
 }
 
 impl Shared {
     /// The caller, or everyone when authentication is off.
-    pub(crate) fn authenticate(&self, headers: &http::HeaderMap) -> Result<Principal, Failure> {
+    pub(crate) fn authenticate(&self, head: &Parts) -> Result<Principal, Failure> {
+        self.authenticate_at(&head.headers, head.uri.path())
+    }
+
+    /// The same where the endpoint is another one than the request's path says.
+    pub(crate) fn authenticate_at(
+        &self,
+        headers: &http::HeaderMap,
+        path: &str,
+    ) -> Result<Principal, Failure> {
         if !self.config.auth {
             return Ok(self.unguarded.clone());
         }
         let (keys, tokens) = (self.keys.load(), self.tokens.load());
-        let caller = authenticate::authenticate(headers, (&keys, &tokens), self.clock.now())?;
-        Ok(caller.principal.clone())
+        authenticate::authenticate((headers, path), (&keys, &tokens), self.clock.now())
     }
 }

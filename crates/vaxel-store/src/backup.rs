@@ -22,6 +22,8 @@ use crate::{
 /// only when it is sealed itself.
 pub const PRIVATE: &[&str] = &[
     "keys",
+    "oauth_clients",
+    "oauth_consents",
     "passwords",
     "secrets",
     "sessions",

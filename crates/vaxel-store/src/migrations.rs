@@ -173,6 +173,18 @@ CREATE TABLE signing_keys (
     sealed BLOB NOT NULL
 );
 ",
+    // Clients that log in for users: what they say of themselves, what users let them do, and sign-ins of theirs.
+    "
+CREATE TABLE oauth_clients (
+    id TEXT PRIMARY KEY, metadata TEXT NOT NULL, secret BLOB, created_at BIGINT NOT NULL,
+    used_at BIGINT
+);
+CREATE TABLE oauth_consents (
+    user_id TEXT NOT NULL, client TEXT NOT NULL, endpoint TEXT NOT NULL, permissions TEXT NOT NULL,
+    given_at BIGINT NOT NULL, PRIMARY KEY (user_id, client, endpoint)
+);
+ALTER TABLE sign_ins ADD COLUMN delegation TEXT;
+",
 ];
 
 /// Steps of `records.db`.

@@ -1,8 +1,10 @@
 //! Sign-ins: each begins with a password, is renewed with a token that is good once, and ends.
 
+use serde::{Deserialize, Serialize};
 use vaxel_core::{
     audit::AuditLine,
     id::{Id, SignIn, User},
+    principal::Permissions,
     time::Timestamp,
 };
 
@@ -37,13 +39,28 @@ pub struct SignInRow {
     pub family: [u8; 32],
     /// SHA-256 of the one token that renews it now.
     pub refresh: [u8; 32],
+    /// What the user left to a client, when it is a client's.
+    pub delegation: Option<Delegation>,
+}
+
+/// What a user left to a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegation {
+    /// Which client.
+    pub client: String,
+    /// What it called itself then.
+    pub name: String,
+    /// Path of the MCP endpoint; empty for the whole server.
+    pub endpoint: String,
+    /// What it may do there, at most.
+    pub permissions: Permissions,
 }
 
 macro_rules! columns {
     ($rest:literal) => {
         concat!(
             "SELECT id, user_id, created_at, last_used_at, expires_at, ended_at, address, agent, \
-             family, refresh FROM sign_ins ",
+             family, refresh, delegation FROM sign_ins ",
             $rest
         )
     };
@@ -51,7 +68,7 @@ macro_rules! columns {
 
 static INSERT: Stmt = Stmt::new(
     "INSERT INTO sign_ins (id, user_id, created_at, last_used_at, expires_at, ended_at, address, \
-     agent, family, refresh) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+     agent, family, refresh, delegation) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
 );
 static BY_ID: Stmt = Stmt::new(columns!("WHERE id = $1"));
 static OF_USER: Stmt = Stmt::new(columns!(
@@ -70,16 +87,20 @@ static END_ALL: Stmt = Stmt::new(
 static FORGET: Stmt = Stmt::new("DELETE FROM sign_ins WHERE expires_at < $1 OR ended_at < $1");
 
 impl Store {
-    /// Begins a sign-in; what was wrong before is forgotten.
+    /// Begins a sign-in. One that a password began forgets what was wrong before; one of a client, which gave
+    /// no password, does not.
     ///
     /// # Errors
     /// [`Error::Changed`] when the password was locked meanwhile, or is gone.
     pub async fn begin_sign_in(&self, row: &SignInRow, audit: AuditLine) -> Result<(), Error> {
         let row = row.clone();
         self.write("begin_sign_in", move |tx| {
-            if !password::forgive(tx, row.user, row.created_at)? {
+            if row.delegation.is_none() && !password::forgive(tx, row.user, row.created_at)? {
                 return Err(Error::Changed);
             }
+            let delegation = row.delegation.as_ref().map(serde_json::to_string);
+            let delegation = delegation.transpose();
+            let delegation = delegation.map_err(|error| Error::unreadable("delegation", error))?;
             let values = values![
                 row.id,
                 row.user,
@@ -91,6 +112,7 @@ impl Store {
                 row.agent.as_str(),
                 &row.family[..],
                 &row.refresh[..],
+                delegation,
             ];
             tx.execute(&INSERT, &values)?;
             audit::append(tx, &audit)
@@ -198,6 +220,11 @@ fn read(row: &Row<'_>) -> Result<SignInRow, Error> {
         agent: row.text(7)?,
         family: digest(8)?,
         refresh: digest(9)?,
+        delegation: match row.maybe_text(10)? {
+            None => None,
+            Some(text) => serde_json::from_str(&text)
+                .map_err(|error| Error::unreadable("delegation of a sign-in", error))?,
+        },
     })
 }
 

@@ -4,6 +4,7 @@ mod contract; // one body for every engine:
 mod services;
 mod access;
 mod keys;
+mod oauth;
 mod sign_ins;
 mod templates;
 mod toolsets;

@@ -13,6 +13,7 @@ fn grant(user: Id<User>, sign_in: Id<SignIn>) -> Grant<'static> {
         name: "anna",
         sign_in,
         roles: &[],
+        delegation: None,
     }
 }
 
@@ -64,6 +65,7 @@ fn what_is_remembered_of_tokens_is_bounded() {
         user: Id::new(NOW),
         sign_in: Id::new(NOW),
         expires_at,
+        delegated: None,
     };
     let later = NOW.plus(LIFETIME);
     for number in 0..u64::try_from(SEEN_MAX).unwrap() * 3 {
@@ -73,4 +75,65 @@ fn what_is_remembered_of_tokens_is_bounded() {
         remember(&mut seen, digest, bearer(ends), NOW);
         assert!(seen.len() <= SEEN_MAX);
     }
+}
+
+#[test]
+fn what_a_user_left_to_a_client_is_read_from_its_token() {
+    let key = OwnKey::generate(Algorithm::EdDsa).unwrap();
+    let endpoint = Endpoint::at("/mcp/files").unwrap();
+    let permissions = Permissions::of(&scope::USUAL);
+    let grant = Grant {
+        delegation: Some(("client", &endpoint, permissions)),
+        ..grant(Id::new(NOW), Id::new(NOW))
+    };
+    let token = issue(&key.signer(), &grant, NOW).unwrap();
+    let other = issue(&key.signer(), &grant, NOW).unwrap();
+    let verifier = verifier(&key, &[]);
+    let read = |token: &str| verifier.check(token, NOW).unwrap().delegated.unwrap();
+    assert_eq!(*read(&token).endpoint, endpoint);
+    assert_eq!(read(&token).limits.permissions, permissions);
+    assert!(Arc::ptr_eq(&read(&token).limits, &read(&other).limits));
+}
+
+#[test]
+fn a_token_for_another_audience_is_refused() {
+    let key = OwnKey::generate(Algorithm::EdDsa).unwrap();
+    let verifier = verifier(&key, &[]);
+    let claims = |audience: &str, client: Option<&str>| {
+        let mut claims = json!({ "iss": SERVER, "aud": audience, "sub": Id::<User>::new(NOW), "sid": Id::<SignIn>::new(NOW),
+            "exp": NOW.as_millis() / 1_000 + 60, "scope": "mcp:read" });
+        claims["client_id"] = client.into();
+        claims
+    };
+    let check = |claims: &Value| {
+        let token = key
+            .signer()
+            .sign(TYPE, claims.as_object().unwrap())
+            .unwrap();
+        verifier.check(&token, NOW).map(drop)
+    };
+    assert_eq!(
+        check(&claims("https://vaxel.example.com/mcp", Some("c"))),
+        Ok(())
+    );
+    for other in [
+        "https://vaxel.example.com.evil.example/mcp",
+        "https://other.example/mcp",
+        "https://vaxel.example.com/api",
+        "",
+    ] {
+        assert_eq!(
+            check(&claims(other, Some("c"))),
+            Err(Refused::Audience),
+            "{other}"
+        );
+    }
+    // Nobody's token is for one endpoint.
+    assert_eq!(
+        check(&claims("https://vaxel.example.com/mcp", None)),
+        Err(Refused::Audience)
+    );
+    let mut scopeless = claims("https://vaxel.example.com/mcp", Some("c"));
+    scopeless["scope"] = "openid".into();
+    assert_eq!(check(&scopeless), Err(Refused::Lacks("scope")));
 }

@@ -13,6 +13,7 @@ pub(crate) fn rules() -> Rules {
     Rules {
         issuer: SERVER.to_owned(),
         audiences: vec![SERVER.to_owned()],
+        below: false,
         types: &["at+jwt"],
     }
 }

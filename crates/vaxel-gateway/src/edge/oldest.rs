@@ -59,13 +59,27 @@ fn below(path: &str) -> Option<&str> {
     rest.strip_prefix('/')
 }
 
+/// Who asks. What is posted belongs to the endpoint of its stream.
+pub(crate) fn authenticate(shared: &Shared, head: &Parts) -> Result<Principal, Failure> {
+    let stream = below(head.uri.path())
+        .is_none()
+        .then(|| stream_of(shared, head));
+    match stream.flatten() {
+        None => shared.authenticate(head),
+        Some(stream) => {
+            let path = stream.path.as_deref().unwrap_or_default();
+            shared.authenticate_at(&head.headers, &format!("/sse/{path}"))
+        }
+    }
+}
+
 /// Answers a request to `/sse…` or `/messages`.
 pub(crate) async fn serve(
     shared: &Arc<Shared>,
+    principal: Principal,
     head: Parts,
     body: Incoming,
 ) -> Result<Response, Failure> {
-    let principal = shared.authenticate(&head.headers)?;
     match (below(head.uri.path()), &head.method) {
         (Some(path), &Verb::GET) => {
             let path = Some(path).filter(|path| !path.is_empty());
@@ -129,8 +143,7 @@ async fn post(
     head: Parts,
     body: Incoming,
 ) -> Result<Response, Failure> {
-    let id = session_id(head.uri.query().unwrap_or_default());
-    let stream = id.and_then(|id| shared.streams_of_2024.0.lock().get(id)?.upgrade());
+    let stream = stream_of(shared, &head);
     // Someone else's stream does not exist for this caller.
     let stream = stream.filter(|stream| stream.proof == principal.proof);
     let stream = stream.ok_or_else(|| {
@@ -154,6 +167,11 @@ async fn post(
     };
     stream.duplex.hear(context, body, turn);
     Ok(respond::empty(StatusCode::ACCEPTED))
+}
+
+fn stream_of(shared: &Shared, head: &Parts) -> Option<Arc<Stream>> {
+    let id = session_id(head.uri.query().unwrap_or_default())?;
+    shared.streams_of_2024.0.lock().get(id)?.upgrade()
 }
 
 fn session_id(query: &str) -> Option<&str> {

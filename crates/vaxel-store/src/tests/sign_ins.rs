@@ -61,6 +61,7 @@ fn sign_in(user: Id<User>) -> SignInRow {
         agent: "curl/8".to_owned(),
         family: [1; 32],
         refresh: [2; 32],
+        delegation: None,
     }
 }
 

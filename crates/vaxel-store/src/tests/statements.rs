@@ -6,7 +6,7 @@ use super::{fresh, postgres::Schema};
 use crate::{
     audit, call, catalog, dependency,
     error::Error,
-    grant, health, key, meta, note, outbox, password, policy,
+    grant, health, key, meta, note, oauth, outbox, password, policy,
     postgres::Session,
     revision, role, secret, service, session, sign_in, signing_key,
     stmt::{Kind, Stmt},
@@ -30,6 +30,7 @@ static ALL: &[(&str, &[&Stmt], bool)] = &[
     ("password", password::STATEMENTS, false),
     ("sign_in", sign_in::STATEMENTS, false),
     ("signing_key", signing_key::STATEMENTS, false),
+    ("oauth", oauth::STATEMENTS, false),
     ("template", template::STATEMENTS, false),
     ("toolset", toolset::STATEMENTS, false),
     ("catalog", catalog::STATEMENTS, false),

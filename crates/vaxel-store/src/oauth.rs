@@ -1,0 +1,161 @@
+//! Clients that log in for users, and what users let them do.
+
+use vaxel_core::{
+    audit::AuditLine,
+    id::{Id, User},
+    principal::{Permission, Permissions},
+    time::Timestamp,
+};
+
+use crate::{
+    audit,
+    error::Error,
+    stmt::{Row, Stmt, values},
+    store::Store,
+};
+
+/// A client that registered itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OauthClientRow {
+    /// Never changes.
+    pub id: String,
+    /// What it says about itself, as JSON.
+    pub metadata: String,
+    /// SHA-256 of its secret, when it has one.
+    pub secret: Option<[u8; 32]>,
+    /// When it registered.
+    pub created_at: Timestamp,
+    /// When it last got a token.
+    pub used_at: Option<Timestamp>,
+}
+
+static INSERT: Stmt = Stmt::new(
+    "INSERT INTO oauth_clients (id, metadata, secret, created_at, used_at) VALUES ($1, $2, $3, $4, $5)",
+);
+static COUNT: Stmt = Stmt::new("SELECT COUNT(*) FROM oauth_clients");
+static BY_ID: Stmt =
+    Stmt::new("SELECT id, metadata, secret, created_at, used_at FROM oauth_clients WHERE id = $1");
+static USED: Stmt = Stmt::new("UPDATE oauth_clients SET used_at = $2 WHERE id = $1");
+static FORGET: Stmt = Stmt::new(
+    "DELETE FROM oauth_clients WHERE (used_at IS NULL AND created_at < $1) OR used_at < $2",
+);
+static CONSENT: Stmt = Stmt::new(
+    "SELECT permissions FROM oauth_consents WHERE user_id = $1 AND client = $2 AND endpoint = $3",
+);
+static PUT_CONSENT: Stmt = Stmt::new(
+    "INSERT INTO oauth_consents (user_id, client, endpoint, permissions, given_at) \
+     VALUES ($1, $2, $3, $4, $5) ON CONFLICT (user_id, client, endpoint) \
+     DO UPDATE SET permissions = $4, given_at = $5",
+);
+
+impl Store {
+    /// Adds a client; `false` when there are `most` already. Those that are over before one of these times make
+    /// room: the first is for who never got a token, the second for who got none since.
+    pub async fn add_oauth_client(
+        &self,
+        row: OauthClientRow,
+        (most, over): (u64, (Timestamp, Timestamp)),
+        audit: AuditLine,
+    ) -> Result<bool, Error> {
+        self.write("add_oauth_client", move |tx| {
+            tx.execute(&FORGET, &values![over.0, over.1])?;
+            if tx.find(&COUNT, &[], |row| row.count(0))?.unwrap_or(0) >= most {
+                return Ok(false);
+            }
+            let values = values![
+                row.id.as_str(),
+                row.metadata.as_str(),
+                row.secret.as_ref().map(|secret| &secret[..]),
+                row.created_at,
+                row.used_at,
+            ];
+            tx.execute(&INSERT, &values)?;
+            audit::append(tx, &audit)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// A client that registered itself.
+    pub async fn oauth_client(&self, id: &str) -> Result<Option<OauthClientRow>, Error> {
+        let id = id.to_owned();
+        self.read("oauth_client", move |tx| {
+            tx.find(&BY_ID, &values![id.as_str()], read)
+        })
+        .await
+    }
+
+    /// Notes that a client got a token.
+    pub async fn note_oauth_client_use(&self, id: &str, at: Timestamp) -> Result<(), Error> {
+        let id = id.to_owned();
+        self.write("note_oauth_client_use", move |tx| {
+            tx.put(&USED, &values![id.as_str(), at])
+        })
+        .await
+    }
+
+    /// What a user let a client do at an endpoint.
+    pub async fn oauth_consent(
+        &self,
+        user: Id<User>,
+        (client, endpoint): (&str, &str),
+    ) -> Result<Option<Permissions>, Error> {
+        let (client, endpoint) = (client.to_owned(), endpoint.to_owned());
+        self.read("oauth_consent", move |tx| {
+            let values = values![user, client.as_str(), endpoint.as_str()];
+            let found = tx.find(&CONSENT, &values, |row| row.text(0))?;
+            let read = |text: String| serde_json::from_str(&text);
+            let found = found.map(read).transpose();
+            found.map_err(|error| Error::unreadable("consent", error))
+        })
+        .await
+    }
+
+    /// Remembers what a user lets a client do at an endpoint.
+    pub async fn put_oauth_consent(
+        &self,
+        user: Id<User>,
+        (client, endpoint, permissions): (&str, &str, Permissions),
+        audit: AuditLine,
+    ) -> Result<(), Error> {
+        let (client, endpoint) = (client.to_owned(), endpoint.to_owned());
+        let names: Vec<&str> = permissions.iter().map(Permission::as_str).collect();
+        let permissions = serde_json::to_string(&names);
+        let permissions = permissions.map_err(|error| Error::unreadable("consent", error))?;
+        self.write("put_oauth_consent", move |tx| {
+            let values = values![
+                user,
+                client.as_str(),
+                endpoint.as_str(),
+                permissions.as_str(),
+                audit.at,
+            ];
+            tx.execute(&PUT_CONSENT, &values)?;
+            audit::append(tx, &audit)
+        })
+        .await
+    }
+}
+
+fn read(row: &Row<'_>) -> Result<OauthClientRow, Error> {
+    let secret = row.maybe_blob(2)?.map(TryInto::try_into).transpose();
+    Ok(OauthClientRow {
+        id: row.text(0)?,
+        metadata: row.text(1)?,
+        secret: secret
+            .map_err(|_| Error::unreadable("secret of a client", "it has not 32 bytes"))?,
+        created_at: row.time(3)?,
+        used_at: row.maybe_time(4)?,
+    })
+}
+
+#[cfg(test)]
+pub(crate) static STATEMENTS: &[&Stmt] = &[
+    &INSERT,
+    &COUNT,
+    &BY_ID,
+    &USED,
+    &FORGET,
+    &CONSENT,
+    &PUT_CONSENT,
+];

@@ -1,0 +1,106 @@
+//! Clients, consents, and sign-ins of clients.
+
+use std::time::Duration;
+
+use vaxel_core::{
+    audit::AuditLine,
+    id::Id,
+    principal::{Permission, Permissions, Principal},
+    time::Timestamp,
+};
+
+use super::contract::contract;
+use crate::{
+    oauth::OauthClientRow,
+    sign_in::{Delegation, SignInRow},
+    store::Store,
+    tests::NOW,
+};
+
+contract!(
+    a_client_is_read_as_it_was_added_and_too_many_are_refused,
+    a_consent_is_the_last_one_that_was_given,
+    a_sign_in_of_a_client_needs_no_password,
+);
+
+const HOUR: Duration = Duration::from_hours(1);
+
+fn line() -> AuditLine {
+    let target = ("client", String::new(), String::new());
+    AuditLine::new(NOW, &Principal::system(), "client.register", target)
+}
+
+fn client(id: &str, created_at: Timestamp) -> OauthClientRow {
+    OauthClientRow {
+        id: id.to_owned(),
+        metadata: "{}".to_owned(),
+        secret: Some([7; 32]),
+        created_at,
+        used_at: None,
+    }
+}
+
+async fn a_client_is_read_as_it_was_added_and_too_many_are_refused(store: &Store) {
+    let add = |row: OauthClientRow, over: Timestamp| {
+        store.add_oauth_client(row, (2, (over, over)), line())
+    };
+    assert!(add(client("a", NOW), NOW).await.unwrap());
+    assert!(add(client("b", NOW), NOW).await.unwrap());
+    assert_eq!(
+        store.oauth_client("a").await.unwrap(),
+        Some(client("a", NOW))
+    );
+    assert!(!add(client("c", NOW), NOW).await.unwrap());
+    store
+        .note_oauth_client_use("a", NOW.plus(2 * HOUR))
+        .await
+        .unwrap();
+    // One that nobody used makes room, one that was used stays.
+    let later = NOW.plus(HOUR);
+    assert!(add(client("c", later), later).await.unwrap());
+    assert_eq!(store.oauth_client("b").await.unwrap(), None);
+    let used = store.oauth_client("a").await.unwrap().unwrap().used_at;
+    assert_eq!(used, Some(NOW.plus(2 * HOUR)));
+}
+
+async fn a_consent_is_the_last_one_that_was_given(store: &Store) {
+    let user = Id::new(NOW);
+    let what = ("client", "/mcp");
+    assert_eq!(store.oauth_consent(user, what).await.unwrap(), None);
+    for permission in [Permission::McpRead, Permission::McpExecute] {
+        let permissions = Permissions::of(&[permission]);
+        let given = ("client", "/mcp", permissions);
+        store.put_oauth_consent(user, given, line()).await.unwrap();
+        assert_eq!(
+            store.oauth_consent(user, what).await.unwrap(),
+            Some(permissions)
+        );
+    }
+    assert_eq!(
+        store.oauth_consent(user, ("client", "")).await.unwrap(),
+        None
+    );
+}
+
+async fn a_sign_in_of_a_client_needs_no_password(store: &Store) {
+    let row = SignInRow {
+        id: Id::new(NOW),
+        user: Id::new(NOW),
+        created_at: NOW,
+        last_used_at: NOW,
+        expires_at: NOW.plus(HOUR),
+        ended_at: None,
+        address: "203.0.113.7".to_owned(),
+        agent: "curl/8".to_owned(),
+        family: [1; 32],
+        refresh: [2; 32],
+        delegation: Some(Delegation {
+            client: "c".to_owned(),
+            name: "C".to_owned(),
+            endpoint: "/mcp".to_owned(),
+            permissions: Permissions::of(&[Permission::McpRead]),
+        }),
+    };
+    store.begin_sign_in(&row, line()).await.unwrap();
+    assert_eq!(store.sign_in(row.id).await.unwrap(), Some(row));
+}
