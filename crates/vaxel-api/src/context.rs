@@ -10,6 +10,8 @@ use vaxel_control::Control;
 pub struct Config {
     /// Base of the URLs in answers, without a slash at the end.
     pub base: String,
+    /// The same where it is configured; else clients name the server as they reach it.
+    pub public_url: Option<String>,
     /// Largest request body, bytes.
     pub body_max: usize,
     /// Who may read `/metrics`.

@@ -24,6 +24,7 @@ mod logs;
 mod calls;
 mod users;
 mod sign_ins;
+mod oauth; // clients that log in for users
 mod roles;
 mod grants;
 mod policies;

@@ -14,8 +14,8 @@ use utoipa_axum::{
 
 use crate::{
     access, backup, bundle, calls, compat, context::Context, dependencies, describe, docs, events,
-    grants, health, keys, leases, logs, policies, problem, revisions, roles, services, sign_ins,
-    status, templates, tools, toolsets, usage, users,
+    grants, health, keys, leases, logs, oauth, policies, problem, revisions, roles, services,
+    sign_ins, status, templates, tools, toolsets, usage, users,
 };
 
 /// The document that describes every endpoint of the table. It is large and takes a while to make: the
@@ -149,6 +149,7 @@ fn endpoints<T: Table>(table: T) -> T {
 pub(crate) fn router(context: Context) -> Router {
     endpoints(Router::new())
         .merge(compat::router())
+        .merge(oauth::router())
         .route("/", get(docs::home))
         .route("/docs", get(docs::reader_folder))
         .route("/docs/", get(docs::reader))

@@ -59,6 +59,7 @@ impl From<SignedIn> for SignedInView {
             refresh,
             id,
             user,
+            permissions: _,
         } = signed_in;
         Self {
             access_token: access.expose().clone(),
@@ -93,6 +94,14 @@ pub(crate) struct SessionView {
     /// What the program said it is.
     #[schema(example = "vaxel/1.0.0")]
     agent: String,
+    /// The client that was let in, when it is a client's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "Claude")]
+    client: Option<String>,
+    /// The endpoint for which it was let in; empty for the whole server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/mcp")]
+    endpoint: Option<String>,
     /// It is the one that this request belongs to.
     current: bool,
 }
@@ -110,6 +119,7 @@ impl SessionView {
             agent,
             family: _,
             refresh: _,
+            delegation,
         } = row;
         Self {
             id,
@@ -118,6 +128,8 @@ impl SessionView {
             expires_at,
             address,
             agent,
+            client: delegation.as_ref().map(|one| one.name.clone()),
+            endpoint: delegation.map(|one| one.endpoint),
             current: current == Some(id),
         }
     }

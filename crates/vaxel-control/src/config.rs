@@ -22,6 +22,8 @@ pub struct Config {
     pub health: HealthConfig,
     /// Sign-ins and the tokens that come of them.
     pub tokens: TokensConfig,
+    /// Clients that log in for users.
+    pub oauth: OauthConfig,
     /// How call records are kept.
     pub records: RecordsConfig,
     /// The feed of changes.
@@ -63,6 +65,24 @@ impl Default for TokensConfig {
             algorithm: Algorithm::default(),
             rotation: Duration::from_hours(30 * 24),
             sign_in: Duration::from_hours(30 * 24),
+        }
+    }
+}
+
+/// Clients that log in for users.
+#[derive(Debug, Clone, Copy)]
+pub struct OauthConfig {
+    /// Whether they can.
+    pub enabled: bool,
+    /// Whether they may register themselves.
+    pub registration: bool,
+}
+
+impl Default for OauthConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            registration: true,
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     change::{Change, Outcome, Terms},
     event::Event,
     feed::Feed,
+    oauth::Oauth,
     password::Guesses,
     reconcile::Signals,
     recorder::{Callers, RecordCounts},
@@ -84,6 +85,8 @@ pub(crate) struct Inner {
     pub(crate) people: People,
     /// Keys of tokens, and who may come with one.
     pub(crate) signing: Signing,
+    /// Clients that log in for users.
+    pub(crate) oauth: Oauth,
     /// Checks of passwords.
     pub(crate) guesses: Guesses,
     /// Serializes changes of who may do what: each is checked against what the one before it left.

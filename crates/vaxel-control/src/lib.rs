@@ -19,6 +19,7 @@ mod user;
 mod password;
 mod sign_in;
 mod signing; // the keys of tokens
+mod oauth; // clients that get tokens for their users
 mod role;
 mod grant;
 mod policy;
@@ -55,7 +56,8 @@ pub use backup::{Backup, BackupContents, BackupFile, BackupHead, DataFile, KeptS
 pub use bundle::{Plan, Step};
 pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef, Terms, ToolsetRef};
 pub use config::{
-    Config, FeedConfig, HealthConfig, ProcessConfig, RecordsConfig, ServerFacts, TokensConfig,
+    Config, FeedConfig, HealthConfig, OauthConfig, ProcessConfig, RecordsConfig, ServerFacts,
+    TokensConfig,
 };
 pub use control::{Control, Deps, STOP_REST, Started};
 pub use dependency::DependencyMap;
@@ -65,6 +67,10 @@ pub use grant::{GrantChange, GrantEntry};
 pub use health::{Checked, HealthHistory, HealthReport};
 pub use key::NewKey;
 pub use lease::Heartbeat;
+pub use oauth::{
+    Asked, Authorization, Browser, Client, DeviceStarted, OauthError, Presented, Registered,
+    Stopped, Tokens, Waiting,
+};
 pub use password::PasswordChange;
 pub use policy::PolicyChange;
 pub use query::{

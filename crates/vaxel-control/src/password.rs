@@ -109,7 +109,7 @@ impl Guesses {
 }
 
 /// What counts as one address: of IPv6 the network, in which one machine may have any number.
-fn network(address: IpAddr) -> Option<IpAddr> {
+pub(crate) fn network(address: IpAddr) -> Option<IpAddr> {
     match address.to_canonical() {
         address if address.is_loopback() => None,
         IpAddr::V6(address) => {

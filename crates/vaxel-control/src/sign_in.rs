@@ -11,6 +11,7 @@ use serde_json::json;
 use vaxel_auth::{
     bearer::{self, Bearer, Grant},
     digest,
+    oauth::endpoint::Endpoint,
     password::Check,
     random,
 };
@@ -19,13 +20,15 @@ use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, SignIn},
     name::UserName,
-    principal::{Permission, Principal},
+    principal::{Permission, Permissions, Principal},
     secret::Secret,
     user::{UserKind, UserResource},
 };
-use vaxel_store::{Error as StoreError, PasswordRow, SignInRow};
+use vaxel_store::{Delegation, Error as StoreError, PasswordRow, SignInRow};
 
-use crate::{change::Outcome, control::Control, password::check_new, rights::Person};
+use crate::{
+    change::Outcome, control::Control, oauth::audited, password::check_new, rights::Person,
+};
 
 const MARK: &str = "vxr_";
 /// Letters of the family and of the secret, 5.95 bits each.
@@ -72,6 +75,8 @@ pub struct SignedIn {
     pub id: Id<SignIn>,
     /// Who signed in.
     pub user: UserResource,
+    /// What the tokens let through, when they are a client's.
+    pub permissions: Option<Permissions>,
 }
 
 /// A refresh token as it was shown.
@@ -93,6 +98,17 @@ impl Control {
         credentials: Credentials,
         origin: Origin,
     ) -> Result<SignedIn, Failure> {
+        let lasts = self.inner.context.config.tokens.sign_in;
+        self.sign_in_for(credentials, origin, lasts).await
+    }
+
+    /// The same for so long, if it is not renewed before.
+    pub(crate) async fn sign_in_for(
+        &self,
+        credentials: Credentials,
+        origin: Origin,
+        lasts: Duration,
+    ) -> Result<SignedIn, Failure> {
         if let Some(wait) = self.inner.guesses.wait(origin.address, self.now()) {
             let seconds = u32::try_from(wait.as_secs() + 1).unwrap_or(u32::MAX);
             let detail = "Too many wrong passwords came from this address";
@@ -110,7 +126,10 @@ impl Control {
             control
                 .renew_password(&person.user, &row, (password, new_password))
                 .await?;
-            control.open_sign_in(person, origin).await
+            let id = Id::new(control.now());
+            control
+                .open_sign_in(&person, (id, None), (origin, lasts))
+                .await
         });
         working.await.map_err(Failure::internal)?
     }
@@ -120,13 +139,25 @@ impl Control {
     /// # Errors
     /// `Unauthenticated`; a token that was used before ends its sign-in.
     pub async fn renew(&self, token: &str, origin: Origin) -> Result<SignedIn, Failure> {
+        self.renew_for(token, None, origin).await
+    }
+
+    /// The same for a client: tokens that were left to one are renewed by no other, and not without one.
+    pub(crate) async fn renew_for(
+        &self,
+        token: &str,
+        client: Option<&str>,
+        origin: Origin,
+    ) -> Result<SignedIn, Failure> {
         let refused = || Failure::new(Kind::Unauthenticated, NOT_RENEWED);
         let shown = Shown::read(token).ok_or_else(refused)?;
         let row = self.store().sign_in(shown.id).await?.ok_or_else(refused)?;
         let family = digest::sha256(shown.family.as_bytes());
         let now = self.now();
         let is_over = row.ended_at.is_some() || row.expires_at <= now;
-        if !digest::are_equal(&family, &row.family) || is_over {
+        let delegated = row.delegation.as_ref();
+        let is_its = delegated.map(|delegation| delegation.client.as_str()) == client;
+        if !digest::are_equal(&family, &row.family) || is_over || !is_its {
             return Err(refused());
         }
         let person = self.inner.people.with_id(row.user).ok_or_else(refused)?;
@@ -141,7 +172,7 @@ impl Control {
             Err(StoreError::Changed)
         };
         match renewed {
-            Ok(()) => self.signed_in(&person, row.id, text),
+            Ok(()) => self.signed_in(&person, (row.id, delegated), text),
             Err(StoreError::Changed) => {
                 self.end_reused(&person.user, &row, &origin).await?;
                 Err(refused())
@@ -280,9 +311,26 @@ impl Control {
         self.end_all(&caller, user, None).await
     }
 
-    async fn open_sign_in(&self, person: Person, origin: Origin) -> Result<SignedIn, Failure> {
+    /// Begins the sign-in of a client, to which a user left something.
+    pub(crate) async fn begin_delegated(
+        &self,
+        person: &Person,
+        (id, delegation): (Id<SignIn>, Delegation),
+        origin: Origin,
+    ) -> Result<SignedIn, Failure> {
+        let lasts = self.inner.context.config.tokens.sign_in;
+        self.open_sign_in(person, (id, Some(delegation)), (origin, lasts))
+            .await
+    }
+
+    async fn open_sign_in(
+        &self,
+        person: &Person,
+        (id, delegation): (Id<SignIn>, Option<Delegation>),
+        (origin, lasts): (Origin, Duration),
+    ) -> Result<SignedIn, Failure> {
         let now = self.now();
-        let shown = Shown::invent(Id::new(now));
+        let shown = Shown::invent(id);
         let (text, made) = shown.next();
         let Origin { address, agent } = origin;
         let row = SignInRow {
@@ -290,18 +338,23 @@ impl Control {
             user: person.user.id,
             created_at: now,
             last_used_at: now,
-            expires_at: now.plus(self.inner.context.config.tokens.sign_in),
+            expires_at: now.plus(lasts),
             ended_at: None,
             address: address.to_canonical().to_string(),
             agent: printable(&agent),
             family: digest::sha256(shown.family.as_bytes()),
             refresh: made.digest,
+            delegation,
         };
         let target = ("sign-in", row.id.to_string(), person.user.name.to_string());
         let mut audit = self.line(&acting(&person.user), "user.sign_in", target);
         audit.detail = json!({ "address": row.address, "agent": row.agent });
+        if let Some(delegation) = &row.delegation {
+            audit.action = "oauth.sign_in";
+            audit.detail["delegation"] = audited(delegation);
+        }
         match self.store().begin_sign_in(&row, audit).await {
-            Ok(()) => self.signed_in(&person, row.id, text),
+            Ok(()) => self.signed_in(person, (row.id, row.delegation.as_ref()), text),
             // It was guessed at too often in the meantime.
             Err(StoreError::Changed) => Err(Failure::new(Kind::Unauthenticated, REFUSED)),
             Err(error) => Err(error.into()),
@@ -311,9 +364,14 @@ impl Control {
     fn signed_in(
         &self,
         person: &Person,
-        id: Id<SignIn>,
+        (id, delegation): (Id<SignIn>, Option<&Delegation>),
         refresh: Secret<String>,
     ) -> Result<SignedIn, Failure> {
+        let endpoint = delegation.map(|one| Endpoint::at(&one.endpoint));
+        let endpoint =
+            endpoint.map(|one| one.ok_or_else(|| Failure::internal("an endpoint that is none")));
+        let endpoint = endpoint.transpose()?;
+        let delegated = delegation.zip(endpoint.as_ref());
         let roles: Vec<String> = person.user.roles.iter().map(ToString::to_string).collect();
         let grant = Grant {
             server: &self.inner.context.config.server.url,
@@ -321,6 +379,7 @@ impl Control {
             name: person.user.name.as_str(),
             sign_in: id,
             roles: &roles,
+            delegation: delegated.map(|(one, at)| (one.client.as_str(), at, one.permissions)),
         };
         let access = bearer::issue(&self.signer()?, &grant, self.now())?;
         Ok(SignedIn {
@@ -329,6 +388,7 @@ impl Control {
             refresh,
             id,
             user: person.user.clone(),
+            permissions: delegation.map(|one| one.permissions),
         })
     }
 
@@ -340,15 +400,41 @@ impl Control {
     ) -> Result<(), Failure> {
         tracing::warn!(user.name = %user.name, address = %origin.address,
             "a refresh token was used twice: its sign-in is ended");
-        match self
-            .end(&acting(user), user, (row.id, "user.token_reused"))
-            .await
-        {
+        self.end_quietly(user, (row.id, "user.token_reused")).await
+    }
+
+    /// Ends a sign-in in its user's name, unless it is over.
+    pub(crate) async fn end_quietly(
+        &self,
+        user: &UserResource,
+        end: (Id<SignIn>, &'static str),
+    ) -> Result<(), Failure> {
+        match self.end(&acting(user), user, end).await {
             Ok(()) => self.sign_ins_ended().await,
             // Another request has ended it.
             Err(StoreError::Missing) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// What a refresh token's user left to a client, when it is one.
+    pub(crate) async fn delegation_of(&self, token: &str) -> Result<Option<Delegation>, Failure> {
+        let Some(id) = self.refresh_of(token).await? else {
+            return Ok(None);
+        };
+        let row = self.store().sign_in(id).await?;
+        Ok(row.and_then(|row| row.delegation))
+    }
+
+    /// The sign-in of a refresh token, also of one that was used.
+    pub(crate) async fn refresh_of(&self, token: &str) -> Result<Option<Id<SignIn>>, Failure> {
+        let Some(shown) = Shown::read(token) else {
+            return Ok(None);
+        };
+        let row = self.store().sign_in(shown.id).await?;
+        let family = digest::sha256(shown.family.as_bytes());
+        let row = row.filter(|row| digest::are_equal(&family, &row.family));
+        Ok(row.map(|row| row.id))
     }
 
     async fn end(
@@ -370,7 +456,7 @@ impl Control {
 }
 
 /// A user as the actor of what follows from its own password, whatever it may do.
-fn acting(user: &UserResource) -> Principal {
+pub(crate) fn acting(user: &UserResource) -> Principal {
     Principal {
         name: user.name.shared().clone(),
         ..Principal::system()

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use http::Request;
+use bytes::Bytes;
+use http::{Request, header::ACCEPT};
 use tokio::time::Instant;
 use url::Url;
 use vaxel_core::time::Timestamp;
@@ -30,6 +31,26 @@ impl Egress {
         })?;
         let reply = target.send(request, deadline).await?;
         Ok(reply.parts.status.as_u16())
+    }
+
+    /// The document at `url`, with the status: at most `limit` bytes of it. Redirects are not followed.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn document(
+        &self,
+        url: &Url,
+        (limit, deadline): (usize, Instant),
+    ) -> Result<(u16, Bytes), Error> {
+        let target = self.origin(url)?;
+        let request = Request::get(target.uri()).header(ACCEPT, "application/json");
+        let request = request.body(Body::Empty).map_err(|error| Error::Request {
+            origin: Arc::clone(target.origin().text()),
+            source: error.into(),
+        })?;
+        let reply = target.send(request, deadline).await?;
+        let status = reply.parts.status.as_u16();
+        Ok((status, reply.body.collect(limit, deadline).await?))
     }
 
     /// When the certificate that the server behind `url` shows ends; none when it shows none, or one

@@ -92,7 +92,11 @@ fn put(response: &mut Response, shared: &Shared, head: &Parts, why: Why) {
     };
     let path = head.uri.path().trim_end_matches('/');
     // What is no endpoint has no metadata; messages are posted where none is.
-    let path = if Endpoint::at(path).is_some() { path } else { "/mcp" };
+    let path = if Endpoint::at(path).is_some() {
+        path
+    } else {
+        "/mcp"
+    };
     if let Ok(value) = HeaderValue::from_str(&metadata::challenge(&base, path, why)) {
         response
             .headers_mut()

@@ -37,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) process: Process,
     /// Sign-ins and their tokens.
     pub(crate) tokens: vaxel_control::TokensConfig,
+    /// Clients that log in for users.
+    pub(crate) oauth: vaxel_control::OauthConfig,
     /// Health checks.
     pub(crate) health: vaxel_control::HealthConfig,
     /// Store.

@@ -101,6 +101,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
     let api = Api::new(
         vaxel_api::Config {
             base: url.clone(),
+            public_url: config.server.public_url.clone(),
             body_max: config.gateway.body_max,
             metrics: config.metrics,
         },
@@ -228,6 +229,7 @@ fn control_config(config: &Config, server: ServerFacts) -> vaxel_control::Config
         },
         catalog_ttl: config.catalog_ttl,
         tokens: config.tokens,
+        oauth: config.oauth,
         health: config.health.clone(),
         records: RecordsConfig {
             retention: config.records.retention,

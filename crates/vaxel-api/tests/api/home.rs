@@ -90,6 +90,7 @@ pub(crate) async fn open_with(metrics: MetricsAccess) -> Home {
     let (control, supervisor, registry) = control(folder.path()).await;
     let config = Config {
         base: "http://127.0.0.1:3010".to_owned(),
+        public_url: None,
         body_max: 64 * 1024,
         metrics,
     };
@@ -146,6 +147,7 @@ async fn control(folder: &Path) -> (Control, Supervisor, Registry) {
         catalog_ttl: Duration::from_mins(10),
         health: vaxel_control::HealthConfig::default(),
         tokens: vaxel_control::TokensConfig::default(),
+        oauth: vaxel_control::OauthConfig::default(),
         records: RecordsConfig::default(),
         feed: FeedConfig::default(),
         archive: None,

@@ -111,6 +111,7 @@ fn settings(data: &Path, clock: &Clock) -> Config {
         catalog_ttl: Duration::from_mins(10),
         health: vaxel_control::HealthConfig::default(),
         tokens: vaxel_control::TokensConfig::default(),
+        oauth: vaxel_control::OauthConfig::default(),
         records: RecordsConfig::default(),
         feed: FeedConfig::default(),
         archive: None,

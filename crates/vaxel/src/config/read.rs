@@ -45,6 +45,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
     });
     let process = fields.nested("process", process);
     let tokens = fields.nested("tokens", tokens);
+    let oauth = fields.nested("oauth", |fields| oauth(fields, &mut gateway));
     let health = fields.nested("health", health);
     let store = fields.nested("store", |fields| store(fields, data_dir));
     let records = fields.nested("records", records);
@@ -72,6 +73,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
         egress,
         process: process?,
         tokens: tokens?,
+        oauth: oauth?,
         health: health?,
         store,
         archive,
@@ -104,6 +106,7 @@ fn server(
         fields.issue("auth", message);
     }
     let public_url = public_url(fields);
+    gateway.public_url.clone_from(&public_url);
     gateway.shutdown_grace = span(fields, "shutdown_grace", Duration::ZERO..=HOUR);
     let workers = count(fields, "workers", 0..=1_024);
     // Hosts and origins are checked also when the address is wrong; any address will do for that.
@@ -228,6 +231,17 @@ fn tokens(fields: &mut Fields<'_>) -> vaxel_control::TokensConfig {
         algorithm: fields.parsed("algorithm").unwrap_or_default(),
         rotation: span(fields, "rotation", HOUR..=3_650 * DAY),
         sign_in: span(fields, "sign_in", HOUR..=3_650 * DAY),
+    }
+}
+
+fn oauth(
+    fields: &mut Fields<'_>,
+    gateway: &mut vaxel_gateway::Config,
+) -> vaxel_control::OauthConfig {
+    gateway.oauth = fields.boolean("enabled").unwrap_or(true);
+    vaxel_control::OauthConfig {
+        enabled: gateway.oauth,
+        registration: fields.boolean("registration").unwrap_or(true),
     }
 }
 
