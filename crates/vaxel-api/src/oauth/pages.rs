@@ -28,7 +28,7 @@ button.link{background:none;border:0;padding:0;color:#2456c8;font-weight:400;tex
 .row{display:flex;gap:.7rem;margin-top:1.4rem}.row button{flex:1}ul{padding-left:1.2rem;margin:.6rem 0}\
 .wrong{background:#fdecea;color:#8b1a10;padding:.6rem .8rem;border-radius:8px}.note{background:#fff6dd;\
 color:#5c4500;padding:.6rem .8rem;border-radius:8px}.quiet{color:#5d677a;font-size:.9rem}code{font:14px \
-ui-monospace,monospace;overflow-wrap:anywhere}form.inline{display:inline}\
+ui-monospace,monospace;overflow-wrap:anywhere}form.inline{display:inline}div.quiet{margin-top:1rem}\
 @media(prefers-color-scheme:dark){body{color:#dde2ec;background:#0f1217}main{background:#181c23}\
 input{background:#10141a;border-color:#4a5366}button.link{color:#8fb2ff}button.no{border-color:#4a5366}\
 .wrong{background:#40201d;color:#ffb4ab}.note{background:#3a3012;color:#f3dc9a}.quiet{color:#98a2b5}}";
@@ -296,8 +296,8 @@ const fn meaning(permission: Permission) -> &'static str {
 
 fn not_you(browser: &Browser, query: &str, word: &str) -> String {
     format!(
-        "<p class=\"quiet\">You are {}. <form class=\"inline\" method=\"post\" action=\"/oauth/sign-out\">{}<button \
-         class=\"link\">Somebody else?</button></form></p>",
+        "<div class=\"quiet\">You are {}. <form class=\"inline\" method=\"post\" action=\"/oauth/sign-out\">{}<button \
+         class=\"link\">Somebody else?</button></form></div>",
         escape(browser.user.name.as_str()),
         hidden(query, word),
     )

@@ -15,6 +15,8 @@ mod feed;
 mod pages;
 mod people;
 mod revisions;
+mod oauth;
+mod oauth_attacks;
 mod sign_ins;
 mod templates;
 mod toolsets;

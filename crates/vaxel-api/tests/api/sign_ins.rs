@@ -16,10 +16,10 @@ use vaxel_core::{principal::Principal, secret::Secret, user::UserDraft};
 use crate::home::{Answer, As, Home, open, request};
 
 const GIVEN: &str = "set by an admin";
-const GOOD: &str = "a good long password";
+pub(crate) const GOOD: &str = "a good long password";
 
 /// An API with a user `anna`, who replaced the password that she was given.
-async fn with_anna() -> Home {
+pub(crate) async fn with_anna() -> Home {
     let home = open().await;
     let draft = json!({ "name": "anna", "roles": ["user"] });
     let change = UserChange::Create(UserDraft::from_json(&draft).unwrap());
@@ -28,16 +28,7 @@ async fn with_anna() -> Home {
         .submit(&admin, Change::User(change))
         .await
         .unwrap();
-    let change = PasswordChange {
-        user: "anna".to_owned(),
-        password: Secret::new(GIVEN.to_owned()),
-        old: None,
-        keep: None,
-    };
-    home.control
-        .submit(&admin, Change::SetPassword(change))
-        .await
-        .unwrap();
+    home.set_password("anna", GIVEN).await;
     let asked = ("POST", "/api/v1/auth/login");
     let body = json!({ "username": "anna", "password": GIVEN });
     let refused = home.ask_with(As::Nobody, asked, &body).await;
@@ -46,6 +37,23 @@ async fn with_anna() -> Home {
     let changed = home.ask_with(As::Nobody, asked, &body).await;
     assert_eq!(changed.status, StatusCode::OK, "{}", changed.text());
     home
+}
+
+impl Home {
+    /// As an admin: its user has to replace it.
+    pub(crate) async fn set_password(&self, user: &str, password: &str) {
+        let change = PasswordChange {
+            user: user.to_owned(),
+            password: Secret::new(password.to_owned()),
+            old: None,
+            keep: None,
+        };
+        let change = Change::SetPassword(change);
+        self.control
+            .submit(&Principal::system(), change)
+            .await
+            .unwrap();
+    }
 }
 
 async fn with_token(home: &Home, (method, path): (&str, &str), token: &str) -> Answer {

@@ -17,6 +17,7 @@ mod history;
 mod health;
 mod http_services;
 mod login;
+mod oauth;
 mod matrix;
 mod peers;
 mod postgres;

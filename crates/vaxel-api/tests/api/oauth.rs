@@ -1,0 +1,560 @@
+//! Clients log in for a user: what they find, what she sees, and what comes of it.
+
+use axum::{
+    body::Body,
+    http::{StatusCode, header},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    home::{Answer, As, Home, open, request},
+    sign_ins::{GOOD, with_anna},
+};
+
+pub(crate) const HERE: &str = "http://127.0.0.1:3010";
+pub(crate) const CALLBACK: &str = "http://127.0.0.1:7000/cb";
+/// RFC 7636, appendix B.
+pub(crate) const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+
+/// A browser.
+#[derive(Default, Clone)]
+pub(crate) struct Browser {
+    pub(crate) cookie: Option<String>,
+}
+
+impl Browser {
+    fn head(&self, method: &str, path: &str) -> axum::http::request::Builder {
+        let request = request(method, path).header(header::HOST, "127.0.0.1:3010");
+        match &self.cookie {
+            Some(cookie) => request.header(header::COOKIE, format!("other=1; vaxel={cookie}")),
+            None => request,
+        }
+    }
+
+    fn take(&mut self, answer: &Answer) {
+        let set = answer.header("set-cookie").strip_prefix("vaxel=");
+        if let Some((value, flags)) = set.and_then(|set| set.split_once(';')) {
+            assert!(
+                flags.contains("HttpOnly") && flags.contains("SameSite=Lax"),
+                "{flags}"
+            );
+            self.cookie = Some(value.to_owned());
+        }
+    }
+
+    pub(crate) async fn get(&mut self, home: &Home, path: &str) -> Answer {
+        let request = self.head("GET", path).body(Body::empty()).unwrap();
+        let answer = home.send(As::Nobody, request).await;
+        self.take(&answer);
+        answer
+    }
+
+    pub(crate) async fn post(&mut self, home: &Home, path: &str, form: &[(&str, &str)]) -> Answer {
+        self.post_from(home, (path, Some(HERE)), form).await
+    }
+
+    pub(crate) async fn post_from(
+        &mut self,
+        home: &Home,
+        (path, origin): (&str, Option<&str>),
+        form: &[(&str, &str)],
+    ) -> Answer {
+        let mut head = self
+            .head("POST", path)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        if let Some(origin) = origin {
+            head = head.header(header::ORIGIN, origin);
+        }
+        let answer = home
+            .send(As::Nobody, head.body(Body::from(encoded(form))).unwrap())
+            .await;
+        self.take(&answer);
+        answer
+    }
+
+    /// Signs in on the way to `query`.
+    pub(crate) async fn sign_in(&mut self, home: &Home, query: &str, password: &str) -> Answer {
+        let page = self.get(home, &format!("/oauth/authorize?{query}")).await;
+        assert_eq!(page.status, StatusCode::OK, "{}", page.text());
+        let word = hidden(&page, "word");
+        let form = [
+            ("username", "anna"),
+            ("password", password),
+            ("query", query),
+            ("to", "/oauth/authorize"),
+            ("word", &word),
+        ];
+        self.post(home, "/oauth/sign-in", &form).await
+    }
+
+    /// Signs in and allows: where the browser goes then.
+    pub(crate) async fn allow(&mut self, home: &Home, query: &str) -> String {
+        let signed_in = self.sign_in(home, query, GOOD).await;
+        assert!(
+            signed_in.text().contains("You are signed in"),
+            "{}",
+            signed_in.text()
+        );
+        let page = self.get(home, &format!("/oauth/authorize?{query}")).await;
+        let word = hidden(&page, "word");
+        let form = [("query", query), ("word", &word), ("answer", "allow")];
+        let answer = self.post(home, "/oauth/consent", &form).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text());
+        answer.header("location").to_owned()
+    }
+}
+
+pub(crate) fn encoded(form: &[(&str, &str)]) -> String {
+    let encode = |text: &str| -> String {
+        let letter = |byte: u8| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+                char::from(byte).to_string()
+            }
+            byte => format!("%{byte:02X}"),
+        };
+        text.bytes().map(letter).collect()
+    };
+    let pairs: Vec<String> = form
+        .iter()
+        .map(|(name, value)| format!("{name}={}", encode(value)))
+        .collect();
+    pairs.join("&")
+}
+
+/// The value of a hidden field.
+pub(crate) fn hidden(page: &Answer, name: &str) -> String {
+    let mark = format!("name=\"{name}\" value=\"");
+    let (_, rest) = page
+        .text()
+        .split_once(&mark)
+        .unwrap_or_else(|| panic!("no {name}: {}", page.text()));
+    rest.split_once('"').unwrap().0.replace("&amp;", "&")
+}
+
+/// A parameter of an address.
+pub(crate) fn parameter(address: &str, name: &str) -> Option<String> {
+    let query = address.split_once('?')?.1;
+    let pair = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(&format!("{name}=")));
+    pair.map(|value| {
+        value
+            .replace("%3A", ":")
+            .replace("%2F", "/")
+            .replace('+', " ")
+    })
+}
+
+pub(crate) async fn register(home: &Home, metadata: &Value) -> Value {
+    let head = Browser::default().head("POST", "/oauth/register");
+    let head = head.header(header::CONTENT_TYPE, "application/json");
+    let asked = head.body(Body::from(metadata.to_string())).unwrap();
+    let answer = home.send(As::Nobody, asked).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+    answer.json()
+}
+
+/// A client that registered, and the query with which it asks.
+pub(crate) async fn client(home: &Home) -> (String, String) {
+    let metadata = json!({ "client_name": "Test", "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "none" });
+    let id = register(home, &metadata).await["client_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let query = query(&id, &[]);
+    (id, query)
+}
+
+/// What a client asks with; `other` goes in the place of the usual.
+pub(crate) fn query(client: &str, other: &[(&str, &str)]) -> String {
+    let usual = [
+        ("response_type", "code"),
+        ("client_id", client),
+        ("redirect_uri", CALLBACK),
+        ("state", "a state"),
+        ("scope", "mcp:read mcp:execute"),
+        ("resource", "http://127.0.0.1:3010/mcp"),
+        ("code_challenge", CHALLENGE),
+        ("code_challenge_method", "S256"),
+    ];
+    let is_other = |name: &str| other.iter().any(|(known, _)| *known == name);
+    let kept = usual.iter().filter(|(name, _)| !is_other(name));
+    let all: Vec<_> = kept
+        .chain(other.iter().filter(|(_, value)| !value.is_empty()))
+        .copied()
+        .collect();
+    encoded(&all)
+}
+
+pub(crate) async fn token(home: &Home, form: &[(&str, &str)]) -> Answer {
+    Browser::default()
+        .post_from(home, ("/oauth/token", None), form)
+        .await
+}
+
+pub(crate) async fn exchange(home: &Home, client: &str, code: &str) -> Answer {
+    let form = [
+        ("grant_type", "authorization_code"),
+        ("client_id", client),
+        ("code", code),
+        ("redirect_uri", CALLBACK),
+        ("code_verifier", VERIFIER),
+        ("resource", "http://127.0.0.1:3010/mcp"),
+    ];
+    token(home, &form).await
+}
+
+pub(crate) async fn refresh(home: &Home, client: &str, token_text: &str) -> Answer {
+    token(
+        home,
+        &[
+            ("grant_type", "refresh_token"),
+            ("client_id", client),
+            ("refresh_token", token_text),
+        ],
+    )
+    .await
+}
+
+/// The claims of a token; nothing is verified.
+fn claims(token: &Value) -> Value {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    let part = token.as_str().unwrap().split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_let_in_by_its_user_and_goes_on_with_the_next_tokens() {
+    let home = with_anna().await;
+    let (id, query) = client(&home).await;
+    let to = Browser::default().allow(&home, &query).await;
+    assert!(to.starts_with(CALLBACK), "{to}");
+    assert_eq!(parameter(&to, "state").as_deref(), Some("a state"));
+    assert_eq!(parameter(&to, "iss").as_deref(), Some(HERE));
+    let answer = exchange(&home, &id, &parameter(&to, "code").unwrap()).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let tokens = answer.json();
+    assert_eq!(tokens["scope"], "mcp:read mcp:execute");
+    let said = claims(&tokens["access_token"]);
+    assert_eq!(said["aud"], "http://127.0.0.1:3010/mcp");
+    assert_eq!(said["client_id"], json!(id));
+    let next = refresh(&home, &id, tokens["refresh_token"].as_str().unwrap()).await;
+    assert_eq!(next.status, StatusCode::OK, "{}", next.text());
+    assert_eq!(claims(&next.json()["access_token"])["sid"], said["sid"]);
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_says_no_and_the_client_is_told() {
+    let home = with_anna().await;
+    let (_, query) = client(&home).await;
+    let mut browser = Browser::default();
+    browser.sign_in(&home, &query, GOOD).await;
+    let page = browser
+        .get(&home, &format!("/oauth/authorize?{query}"))
+        .await;
+    for seen in [
+        "Test",
+        "anna",
+        "nobody has proven it",
+        "your own machine",
+        "call tools",
+    ] {
+        assert!(page.text().contains(seen), "{seen}: {}", page.text());
+    }
+    let word = hidden(&page, "word");
+    let form = [
+        ("query", query.as_str()),
+        ("word", &word),
+        ("answer", "deny"),
+    ];
+    let answer = browser.post(&home, "/oauth/consent", &form).await;
+    let to = answer.header("location");
+    assert_eq!(parameter(to, "error").as_deref(), Some("access_denied"));
+    assert_eq!(parameter(to, "code"), None);
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consent_for_a_site_is_asked_once_and_for_a_program_each_time() {
+    let home = with_anna().await;
+    let site = "https://client.example/cb";
+    let metadata =
+        json!({ "redirect_uris": [site, CALLBACK], "token_endpoint_auth_method": "none" });
+    let id = register(&home, &metadata).await["client_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut browser = Browser::default();
+    let at_site = query(&id, &[("redirect_uri", site)]);
+    let first = browser.allow(&home, &at_site).await;
+    assert!(first.starts_with(site), "{first}");
+    let again = browser
+        .get(&home, &format!("/oauth/authorize?{at_site}"))
+        .await;
+    assert_eq!(again.status, StatusCode::SEE_OTHER);
+    assert!(again.header("location").starts_with(site));
+    // More than before is asked again, and so is another endpoint, and a program on her machine.
+    for other in [
+        query(
+            &id,
+            &[("redirect_uri", site), ("scope", "mcp:read mcp:write")],
+        ),
+        query(
+            &id,
+            &[
+                ("redirect_uri", site),
+                ("resource", "http://127.0.0.1:3010/mcp/files"),
+            ],
+        ),
+        query(&id, &[]),
+    ] {
+        let page = browser
+            .get(&home, &format!("/oauth/authorize?{other}"))
+            .await;
+        assert_eq!(page.status, StatusCode::OK, "{other}");
+    }
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_else_signs_in_and_a_password_of_others_is_replaced_on_the_page() {
+    let home = with_anna().await;
+    let (_, query) = client(&home).await;
+    let mut browser = Browser::default();
+    browser.sign_in(&home, &query, GOOD).await;
+    let page = browser
+        .get(&home, &format!("/oauth/authorize?{query}"))
+        .await;
+    let word = hidden(&page, "word");
+    let out = browser
+        .post(
+            &home,
+            "/oauth/sign-out",
+            &[("query", &query), ("word", &word)],
+        )
+        .await;
+    assert_eq!(out.status, StatusCode::SEE_OTHER);
+    let page = browser
+        .get(&home, &format!("/oauth/authorize?{query}"))
+        .await;
+    assert!(page.text().contains("Sign in to Vaxel"), "{}", page.text());
+    home.set_password("anna", "given by the admin").await;
+    let asked = browser.sign_in(&home, &query, "given by the admin").await;
+    assert!(asked.text().contains("New password"), "{}", asked.text());
+    let word = hidden(&asked, "word");
+    let form = [
+        ("username", "anna"),
+        ("password", "given by the admin"),
+        ("new_password", "one of her own"),
+        ("query", &query),
+        ("to", "/oauth/authorize"),
+        ("word", &word),
+    ];
+    let done = browser.post(&home, "/oauth/sign-in", &form).await;
+    assert!(done.text().contains("You are signed in"), "{}", done.text());
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_seen_among_the_sessions_of_its_user_and_ends_with_its_token() {
+    let home = with_anna().await;
+    let (id, query) = client(&home).await;
+    let to = Browser::default().allow(&home, &query).await;
+    let tokens = exchange(&home, &id, &parameter(&to, "code").unwrap())
+        .await
+        .json();
+    let access = tokens["access_token"].as_str().unwrap();
+    let listed = home
+        .ask(As::admin(), "GET", "/api/v1/auth/sessions?user=anna")
+        .await
+        .json();
+    let mine = listed["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| one["client"] == "Test");
+    assert_eq!(mine.clone().count(), 1, "{listed}");
+    assert_eq!(mine.clone().next().unwrap()["endpoint"], "/mcp");
+    assert!(home.control.bearer(access).is_ok());
+    let form = [
+        ("client_id", id.as_str()),
+        ("token", tokens["refresh_token"].as_str().unwrap()),
+    ];
+    let revoked = Browser::default()
+        .post_from(&home, ("/oauth/revoke", None), &form)
+        .await;
+    assert_eq!(revoked.status, StatusCode::OK, "{}", revoked.text());
+    assert!(home.control.bearer(access).is_err());
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_with_a_secret_shows_it_in_the_head_or_in_the_form() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let home = with_anna().await;
+    let metadata =
+        json!({ "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "client_secret_basic" });
+    let registered = register(&home, &metadata).await;
+    let (id, secret) = (
+        registered["client_id"].as_str().unwrap(),
+        registered["client_secret"].as_str().unwrap(),
+    );
+    let to = Browser::default().allow(&home, &query(id, &[])).await;
+    let code = parameter(&to, "code").unwrap();
+    let form = [
+        ("grant_type", "authorization_code"),
+        ("code", &code),
+        ("code_verifier", VERIFIER),
+    ];
+    let send = |secret: String| {
+        let head = request("POST", "/oauth/token")
+            .header(header::HOST, "127.0.0.1:3010")
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(
+                header::AUTHORIZATION,
+                format!("Basic {}", STANDARD.encode(format!("{id}:{secret}"))),
+            );
+        home.send(As::Nobody, head.body(Body::from(encoded(&form))).unwrap())
+    };
+    let wrong = send("vxs_wrong".to_owned()).await;
+    assert_eq!(
+        (wrong.status, wrong.json()["error"].clone()),
+        (StatusCode::UNAUTHORIZED, json!("invalid_client"))
+    );
+    assert!(
+        exchange(&home, id, &code).await.status == StatusCode::UNAUTHORIZED,
+        "without any"
+    );
+    // Who could not show who it is has not used the code up.
+    let tokens = send(secret.to_owned()).await;
+    assert_eq!(tokens.status, StatusCode::OK, "{}", tokens.text());
+    let next = [
+        ("grant_type", "refresh_token"),
+        ("client_id", id),
+        ("client_secret", secret),
+        (
+            "refresh_token",
+            tokens.json()["refresh_token"].as_str().unwrap(),
+        ),
+    ]
+    .map(|(name, value)| (name, value.to_owned()));
+    let next: Vec<(&str, &str)> = next
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    assert_eq!(token(&home, &next).await.status, StatusCode::OK);
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_without_a_browser_is_let_in_by_the_code_that_it_shows() {
+    let home = with_anna().await;
+    let form = [
+        ("client_id", "vaxel-cli"),
+        ("scope", "mcp:read"),
+        ("resource", HERE),
+    ];
+    let mut program = Browser::default();
+    let started = program
+        .post_from(&home, ("/oauth/device_authorization", None), &form)
+        .await;
+    assert_eq!(started.status, StatusCode::OK, "{}", started.text());
+    let started = started.json();
+    let device = started["device_code"].as_str().unwrap().to_owned();
+    let ask = || async {
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
+            ("client_id", "vaxel-cli"),
+            ("device_code", &device),
+        ];
+        token(&home, &form).await
+    };
+    assert_eq!(ask().await.json()["error"], "authorization_pending");
+    assert_eq!(ask().await.json()["error"], "slow_down");
+    let code = started["user_code"].as_str().unwrap().to_lowercase();
+    let mut browser = Browser::default();
+    let page = browser.get(&home, "/oauth/device").await;
+    let word = hidden(&page, "word");
+    let sign_in = [
+        ("username", "anna"),
+        ("password", GOOD),
+        ("query", ""),
+        ("to", "/oauth/device"),
+        ("word", &word),
+    ];
+    browser.post(&home, "/oauth/sign-in", &sign_in).await;
+    let wrong = browser
+        .get(&home, "/oauth/device?user_code=BCDF-GHJK")
+        .await;
+    assert!(
+        wrong.text().contains("No program shows this code"),
+        "{}",
+        wrong.text()
+    );
+    let page = browser
+        .get(&home, &format!("/oauth/device?user_code={code}"))
+        .await;
+    assert!(
+        page.text().contains("the command line of Vaxel"),
+        "{}",
+        page.text()
+    );
+    let word = hidden(&page, "word");
+    let form = [
+        ("user_code", code.as_str()),
+        ("word", &word),
+        ("answer", "allow"),
+    ];
+    let done = browser.post(&home, "/oauth/device", &form).await;
+    assert!(done.text().contains("is let in"), "{}", done.text());
+    let tokens = ask().await;
+    assert_eq!(tokens.status, StatusCode::OK, "{}", tokens.text());
+    assert_eq!(claims(&tokens.json()["access_token"])["aud"], HERE);
+    assert_eq!(ask().await.json()["error"], "invalid_grant");
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_endpoint_says_where_its_tokens_come_from_and_the_server_what_it_can() {
+    let home = open().await;
+    let mut browser = Browser::default();
+    for (path, resource) in [
+        ("", HERE),
+        ("/mcp", "http://127.0.0.1:3010/mcp"),
+        ("/mcp/files", "http://127.0.0.1:3010/mcp/files"),
+        ("/mcp/sets/daily", "http://127.0.0.1:3010/mcp/sets/daily"),
+        ("/sse", "http://127.0.0.1:3010/sse"),
+    ] {
+        let answer = browser
+            .get(
+                &home,
+                &format!("/.well-known/oauth-protected-resource{path}"),
+            )
+            .await;
+        assert_eq!(answer.json()["resource"], resource);
+        assert_eq!(answer.json()["authorization_servers"], json!([HERE]));
+    }
+    let other = browser
+        .get(&home, "/.well-known/oauth-protected-resource/api/v1")
+        .await;
+    assert_eq!(other.status, StatusCode::NOT_FOUND);
+    let server = browser
+        .get(&home, "/.well-known/oauth-authorization-server")
+        .await
+        .json();
+    assert_eq!(server["issuer"], HERE);
+    let openid = browser
+        .get(&home, "/.well-known/openid-configuration")
+        .await
+        .json();
+    assert_eq!(openid["token_endpoint"], server["token_endpoint"]);
+    // There is none for other issuers than itself.
+    let below = browser
+        .get(&home, "/.well-known/oauth-authorization-server/mcp")
+        .await;
+    assert_eq!(below.status, StatusCode::NOT_FOUND);
+    home.control.stop().await;
+}

@@ -1,0 +1,527 @@
+//! What others try at the log-in of clients. Each test is named for it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{StatusCode, header},
+};
+use serde_json::json;
+use tokio::net::TcpListener;
+use vaxel_gateway::Peer;
+
+use crate::{
+    home::{As, request},
+    oauth::{
+        Browser, CALLBACK, HERE, VERIFIER, client, encoded, exchange, hidden, parameter, query,
+        refresh, register, token,
+    },
+    sign_ins::{GOOD, with_anna},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replayed_code() {
+    let home = with_anna().await;
+    let (id, query) = client(&home).await;
+    let to = Browser::default().allow(&home, &query).await;
+    let code = parameter(&to, "code").unwrap();
+    let tokens = exchange(&home, &id, &code).await.json();
+    let access = tokens["access_token"].as_str().unwrap();
+    assert!(home.control.bearer(access).is_ok());
+    let again = exchange(&home, &id, &code).await;
+    assert_eq!(
+        (again.status, again.json()["error"].clone()),
+        (StatusCode::BAD_REQUEST, json!("invalid_grant"))
+    );
+    assert!(
+        home.control.bearer(access).is_err(),
+        "what the first one gave has ended"
+    );
+    let next = refresh(&home, &id, tokens["refresh_token"].as_str().unwrap()).await;
+    assert_eq!(next.json()["error"], "invalid_grant");
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replayed_refresh_token() {
+    let home = with_anna().await;
+    let (id, query) = client(&home).await;
+    let to = Browser::default().allow(&home, &query).await;
+    let first = exchange(&home, &id, &parameter(&to, "code").unwrap())
+        .await
+        .json();
+    let second = refresh(&home, &id, first["refresh_token"].as_str().unwrap())
+        .await
+        .json();
+    let again = refresh(&home, &id, first["refresh_token"].as_str().unwrap()).await;
+    assert_eq!(again.json()["error"], "invalid_grant");
+    assert!(
+        home.control
+            .bearer(second["access_token"].as_str().unwrap())
+            .is_err()
+    );
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_another_client_or_of_none() {
+    let home = with_anna().await;
+    let (id, query) = client(&home).await;
+    let (other, _) = client(&home).await;
+    let mut browser = Browser::default();
+    let to = browser.allow(&home, &query).await;
+    let stolen = exchange(&home, &other, &parameter(&to, "code").unwrap()).await;
+    assert_eq!(stolen.json()["error"], "invalid_grant");
+    let to = browser.allow(&home, &query).await;
+    let tokens = exchange(&home, &id, &parameter(&to, "code").unwrap())
+        .await
+        .json();
+    let text = tokens["refresh_token"].as_str().unwrap();
+    assert_eq!(
+        refresh(&home, &other, text).await.json()["error"],
+        "invalid_grant"
+    );
+    // At the door of people it would let everything through.
+    let body = json!({ "refresh_token": text });
+    let widened = home
+        .ask_with(As::Nobody, ("POST", "/api/v1/auth/refresh"), &body)
+        .await;
+    assert_eq!(widened.status, StatusCode::UNAUTHORIZED);
+    let login = json!({ "username": "anna", "password": GOOD });
+    let own = home
+        .ask_with(As::Nobody, ("POST", "/api/v1/auth/login"), &login)
+        .await
+        .json();
+    let narrowed = refresh(&home, &id, own["refresh_token"].as_str().unwrap()).await;
+    assert_eq!(narrowed.json()["error"], "invalid_grant");
+    // Nor does another client end it.
+    let form = [("client_id", other.as_str()), ("token", text)];
+    Browser::default()
+        .post_from(&home, ("/oauth/revoke", None), &form)
+        .await;
+    assert_eq!(refresh(&home, &id, text).await.status, StatusCode::OK);
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pkce_downgrade() {
+    let home = with_anna().await;
+    let (id, usual) = client(&home).await;
+    let mut browser = Browser::default();
+    browser.sign_in(&home, &usual, GOOD).await;
+    for other in [
+        &[("code_challenge", ""), ("code_challenge_method", "")][..],
+        &[("code_challenge_method", "plain")],
+        &[("code_challenge_method", "")],
+        &[
+            ("code_challenge", VERIFIER),
+            ("code_challenge_method", "s256"),
+        ],
+    ] {
+        let answer = browser
+            .get(&home, &format!("/oauth/authorize?{}", query(&id, other)))
+            .await;
+        let to = answer.header("location");
+        assert_eq!(
+            parameter(to, "error").as_deref(),
+            Some("invalid_request"),
+            "{other:?}"
+        );
+    }
+    let to = browser.allow(&home, &usual).await;
+    let code = parameter(&to, "code").unwrap();
+    let without = [
+        ("grant_type", "authorization_code"),
+        ("client_id", id.as_str()),
+        ("code", &code),
+    ];
+    assert_eq!(
+        token(&home, &without).await.json()["error"],
+        "invalid_request"
+    );
+    let wrong = "x".repeat(43);
+    let mut with_another = without.to_vec();
+    with_another.push(("code_verifier", &wrong));
+    assert_eq!(
+        token(&home, &with_another).await.json()["error"],
+        "invalid_grant"
+    );
+    // Who guesses has one try.
+    assert_eq!(
+        exchange(&home, &id, &code).await.json()["error"],
+        "invalid_grant"
+    );
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redirect_uri_tricks_and_open_redirect() {
+    let home = with_anna().await;
+    let (id, usual) = client(&home).await;
+    let mut browser = Browser::default();
+    // Whoever did not sign in is sent nowhere, whatever the client asks for.
+    for other in [
+        &[][..],
+        &[("scope", "nothing")],
+        &[("redirect_uri", "https://evil.example/")],
+    ] {
+        let page = browser
+            .get(&home, &format!("/oauth/authorize?{}", query(&id, other)))
+            .await;
+        assert_eq!(
+            (page.status, page.header("location")),
+            (StatusCode::OK, ""),
+            "{other:?}"
+        );
+    }
+    browser.sign_in(&home, &usual, GOOD).await;
+    for trick in [
+        "https://evil.example/",
+        "http://127.0.0.1:7000/cb/../evil",
+        "http://127.0.0.1:7000/cb?x=1",
+        "http://127.0.0.1:7000@evil.example/cb",
+        "http://127.0.0.1.evil.example:7000/cb",
+        "http://localhost:7000/cb",
+        "http://127.0.0.1:7000/cb#x",
+        "javascript:alert(1)",
+        "//evil.example/cb",
+    ] {
+        let asked = query(&id, &[("redirect_uri", trick)]);
+        let page = browser
+            .get(&home, &format!("/oauth/authorize?{asked}"))
+            .await;
+        assert_eq!(
+            (page.status, page.header("location")),
+            (StatusCode::BAD_REQUEST, ""),
+            "{trick}"
+        );
+    }
+    let twice = format!("{usual}&redirect_uri=https%3A%2F%2Fevil.example");
+    let page = browser
+        .get(&home, &format!("/oauth/authorize?{twice}"))
+        .await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
+    // The page after the sign-in goes on here only.
+    let mut other = Browser::default();
+    let page = other.get(&home, &format!("/oauth/authorize?{usual}")).await;
+    let word = hidden(&page, "word");
+    for to in [
+        "https://evil.example/",
+        "//evil.example",
+        "/api/v1/services",
+    ] {
+        let form = [
+            ("username", "anna"),
+            ("password", GOOD),
+            ("query", "\"><a href=//evil.example>"),
+            ("to", to),
+            ("word", &word),
+        ];
+        let signed_in = other.clone().post(&home, "/oauth/sign-in", &form).await;
+        assert!(
+            signed_in
+                .text()
+                .contains("content=\"0;url=/oauth/authorize?"),
+            "{}",
+            signed_in.text()
+        );
+        assert!(
+            !signed_in.text().contains("<a href=//"),
+            "{}",
+            signed_in.text()
+        );
+    }
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn csrf_on_consent_and_sign_in() {
+    let home = with_anna().await;
+    let (_, query) = client(&home).await;
+    let mut browser = Browser::default();
+    browser.sign_in(&home, &query, GOOD).await;
+    let page = browser
+        .get(&home, &format!("/oauth/authorize?{query}"))
+        .await;
+    let word = hidden(&page, "word");
+    // The word of another browser.
+    let foreign = hidden(
+        &Browser::default()
+            .get(&home, &format!("/oauth/authorize?{query}"))
+            .await,
+        "word",
+    );
+    assert_ne!(word, foreign);
+    for (origin, word) in [
+        (Some(HERE), ""),
+        (Some(HERE), foreign.as_str()),
+        (Some("https://evil.example"), word.as_str()),
+        (Some("http://127.0.0.1:8000"), &word),
+        (Some("http://localhost:3010"), &word),
+        (Some("null"), &word),
+        (None, &word),
+    ] {
+        let form = [
+            ("query", query.as_str()),
+            ("word", word),
+            ("answer", "allow"),
+        ];
+        for path in [
+            "/oauth/consent",
+            "/oauth/sign-out",
+            "/oauth/device",
+            "/oauth/sign-in",
+        ] {
+            let answer = browser
+                .clone()
+                .post_from(&home, (path, origin), &form)
+                .await;
+            assert_eq!(
+                (answer.status, answer.header("location")),
+                (StatusCode::FORBIDDEN, ""),
+                "{path} {origin:?}"
+            );
+        }
+    }
+    // Without the cookie the word is nothing.
+    let form = [
+        ("query", query.as_str()),
+        ("word", &word),
+        ("answer", "allow"),
+    ];
+    let answer = Browser::default()
+        .post(&home, "/oauth/consent", &form)
+        .await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    let answer = browser.post(&home, "/oauth/consent", &form).await;
+    assert_eq!(
+        answer.status,
+        StatusCode::SEE_OTHER,
+        "the real one: {}",
+        answer.text()
+    );
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_that_was_planted_before_the_sign_in() {
+    let home = with_anna().await;
+    let (_, query) = client(&home).await;
+    let planted = "a".repeat(32);
+    let mut browser = Browser {
+        cookie: Some(planted.clone()),
+    };
+    browser.sign_in(&home, &query, GOOD).await;
+    assert_ne!(browser.cookie.as_ref(), Some(&planted));
+    let mut thief = Browser {
+        cookie: Some(planted),
+    };
+    let page = thief.get(&home, &format!("/oauth/authorize?{query}")).await;
+    assert!(page.text().contains("Sign in to Vaxel"), "{}", page.text());
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clickjacking_and_markup_in_the_name_of_a_client() {
+    let home = with_anna().await;
+    let name = "<script>alert(1)</script>\"><img src=x>";
+    let metadata = json!({ "client_name": name, "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "none" });
+    let id = register(&home, &metadata).await["client_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let asked = query(&id, &[("state", "\"><script>")]);
+    let mut browser = Browser::default();
+    let before = browser
+        .get(&home, &format!("/oauth/authorize?{asked}"))
+        .await;
+    let signed_in = browser.sign_in(&home, &asked, GOOD).await;
+    let consent = browser
+        .get(&home, &format!("/oauth/authorize?{asked}"))
+        .await;
+    let sorry = browser
+        .get(&home, "/oauth/authorize?client_id=%3Cscript%3E")
+        .await;
+    let device = browser
+        .get(&home, "/oauth/device?user_code=%22%3E%3Cscript%3E")
+        .await;
+    for page in [before, signed_in, consent, sorry, device] {
+        let policy = page.header("content-security-policy");
+        assert!(
+            policy.contains("frame-ancestors 'none'") && policy.contains("default-src 'none'"),
+            "{policy}"
+        );
+        assert!(!policy.contains("script-src"), "{policy}");
+        assert_eq!(page.header("x-frame-options"), "DENY");
+        assert_eq!(page.header("cache-control"), "no-store");
+        assert_eq!(page.header("x-content-type-options"), "nosniff");
+        let text = page.text();
+        assert!(
+            !text.contains("<script") && !text.contains("<img"),
+            "{text}"
+        );
+    }
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn token_for_another_audience() {
+    let home = with_anna().await;
+    let (id, usual) = client(&home).await;
+    let mut browser = Browser::default();
+    browser.sign_in(&home, &usual, GOOD).await;
+    for other in [
+        "https://other.example/mcp",
+        "http://127.0.0.1:3010/api/v1",
+        "http://127.0.0.1:3011/mcp",
+    ] {
+        let answer = browser
+            .get(
+                &home,
+                &format!("/oauth/authorize?{}", query(&id, &[("resource", other)])),
+            )
+            .await;
+        assert_eq!(
+            parameter(answer.header("location"), "error").as_deref(),
+            Some("invalid_target"),
+            "{other}"
+        );
+    }
+    let to = browser.allow(&home, &usual).await;
+    let code = parameter(&to, "code").unwrap();
+    let form = [
+        ("grant_type", "authorization_code"),
+        ("client_id", id.as_str()),
+        ("code", &code),
+        ("code_verifier", VERIFIER),
+        ("resource", "http://127.0.0.1:3010/mcp/files"),
+    ];
+    assert_eq!(token(&home, &form).await.json()["error"], "invalid_target");
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_scopes_than_the_user_was_asked_about() {
+    let home = with_anna().await;
+    let (id, _) = client(&home).await;
+    let asked = query(&id, &[("scope", "mcp:read")]);
+    let to = Browser::default().allow(&home, &asked).await;
+    let tokens = exchange(&home, &id, &parameter(&to, "code").unwrap())
+        .await
+        .json();
+    assert_eq!(tokens["scope"], "mcp:read");
+    let form = [
+        ("grant_type", "refresh_token"),
+        ("client_id", id.as_str()),
+        ("scope", "mcp:read users:manage"),
+        ("refresh_token", tokens["refresh_token"].as_str().unwrap()),
+    ];
+    assert_eq!(token(&home, &form).await.json()["error"], "invalid_scope");
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn client_documents_at_private_addresses() {
+    let home = with_anna().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (_, usual) = client(&home).await;
+    let mut browser = Browser::default();
+    let addresses = [
+        format!("https://127.0.0.1:{port}/client.json"),
+        format!("https://localhost:{port}/client.json"),
+        format!("https://[::ffff:7f00:1]:{port}/client.json"),
+        "https://169.254.169.254/latest/meta-data".to_owned(),
+    ];
+    // Nobody's request leads anywhere.
+    for address in &addresses {
+        let page = browser
+            .get(&home, &format!("/oauth/authorize?{}", query(address, &[])))
+            .await;
+        assert!(page.text().contains("Sign in to Vaxel"), "{}", page.text());
+    }
+    browser.sign_in(&home, &usual, GOOD).await;
+    for address in &addresses {
+        let page = browser
+            .get(&home, &format!("/oauth/authorize?{}", query(address, &[])))
+            .await;
+        assert_eq!(
+            (page.status, page.header("location")),
+            (StatusCode::BAD_REQUEST, ""),
+            "{address}"
+        );
+        assert!(
+            page.text()
+                .contains("cannot be had from the public internet"),
+            "{}",
+            page.text()
+        );
+    }
+    let came = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
+    assert!(came.is_err(), "somebody connected");
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guessed_passwords_at_the_page() {
+    let home = with_anna().await;
+    let (_, query) = client(&home).await;
+    let mut browser = Browser::default();
+    for _ in 0..5 {
+        let page = browser.sign_in(&home, &query, "not her password").await;
+        assert!(
+            page.text().contains("The name or the password is wrong"),
+            "{}",
+            page.text()
+        );
+    }
+    let locked = browser.sign_in(&home, &query, GOOD).await;
+    assert!(
+        locked.text().contains("The name or the password is wrong"),
+        "{}",
+        locked.text()
+    );
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registrations_without_end() {
+    let home = with_anna().await;
+    let body = json!({ "redirect_uris": [CALLBACK] }).to_string();
+    let mut last = StatusCode::CREATED;
+    for _ in 0..61 {
+        let mut asked = request("POST", "/oauth/register")
+            .header(header::HOST, "127.0.0.1:3010")
+            .body(Body::from(body.clone()))
+            .unwrap();
+        asked
+            .extensions_mut()
+            .insert(Peer(SocketAddr::from(([203, 0, 113, 7], 4_000))));
+        last = home.send(As::Nobody, asked).await.status;
+    }
+    assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn codes_and_cookies_that_are_guessed() {
+    let home = with_anna().await;
+    let (id, usual) = client(&home).await;
+    for code in ["", "x", &"A".repeat(43)] {
+        let answer = exchange(&home, &id, code).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{code}");
+    }
+    for cookie in ["", "x", &"A".repeat(40), "../../etc/passwd"] {
+        let mut browser = Browser {
+            cookie: Some(cookie.to_owned()),
+        };
+        let page = browser
+            .get(&home, &format!("/oauth/authorize?{usual}"))
+            .await;
+        assert!(page.text().contains("Sign in to Vaxel"), "{}", page.text());
+    }
+    let huge = encoded(&[("grant_type", &"x".repeat(70_000))]);
+    let answer = token(&home, &[("grant_type", &huge)]).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    home.control.stop().await;
+}

@@ -1,0 +1,282 @@
+//! Clients of others log in with a real browser: they are refused, find their way, a person lets them in, and they
+//! call a tool. And what their tokens are good for at the data plane.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    doors::{Answer, Raw},
+    harness::{Door, TestVaxel, free_port, repository, text, tools},
+};
+
+const GOOD: &str = "a good long password";
+
+/// A Vaxel with the demo server and a user `anna`, who calls every service.
+fn with_anna() -> TestVaxel {
+    let vaxel = TestVaxel::start_with(&["--demo"]);
+    vaxel.ok(&["user", "add", "anna", "--role", "client"]);
+    vaxel.with_input(&["user", "password", "anna"], "set by the admin\n");
+    let change =
+        json!({ "username": "anna", "password": "set by the admin", "new_password": GOOD });
+    let (status, answer) = Door::of(&vaxel)
+        .ask("POST", "/authenticate", Some(&change))
+        .unwrap();
+    assert_eq!(status, 200, "{answer}");
+    vaxel
+}
+
+fn run(tools: &Path, (program, script): (&Path, &str), asked: &Value) -> std::process::Child {
+    let mut child = Command::new(program)
+        .arg(repository("tests/peers/oauth").join(script))
+        .env("VAXEL_TEST_TOOLS", tools)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(asked.to_string().as_bytes()).unwrap();
+    child
+}
+
+/// Anna at her browser: what she saw.
+fn visit(tools: &Path, url: &str, answer: &str) -> Value {
+    let asked = json!({ "url": url, "name": "anna", "password": GOOD, "answer": answer });
+    let done = run(
+        tools,
+        (&tools.join("node22/bin/node"), "person.mjs"),
+        &asked,
+    )
+    .wait_with_output()
+    .unwrap();
+    serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("{}", text(&done)))
+}
+
+/// Runs a client to its end; what it said last. Anna answers when it sends her somewhere.
+fn log_in(client: (&Path, &str), tools: &Path, asked: &Value, answer: &str) -> Value {
+    let mut child = run(tools, client, asked);
+    let mut last = Value::Null;
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        last = serde_json::from_str(&line.unwrap()).unwrap();
+        if let Some(url) = last["visit"].as_str() {
+            let seen = visit(tools, url, answer);
+            let titles: Vec<&str> = seen["titles"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one.as_str().unwrap())
+                .collect();
+            assert_eq!(
+                titles[..2],
+                ["Sign in · Vaxel", "Let a client in · Vaxel"],
+                "{seen}"
+            );
+            assert_eq!(seen["text"], "Back in the client", "{seen}");
+        }
+    }
+    child.wait().unwrap();
+    last
+}
+
+#[test]
+fn the_typescript_sdks_log_in_with_a_browser_and_renew_their_tokens() {
+    let Some(tools) = tools() else { return };
+    let vaxel = with_anna();
+    let node = tools.join("node22/bin/node");
+    for (sdk, method, era) in [
+        ("v1", "client_secret_post", "legacy"),
+        ("v2", "none", "auto"),
+    ] {
+        let asked = json!({ "url": format!("{}/mcp", vaxel.url()), "sdk": sdk, "method": method, "era": era,
+            "tool": "demo__echo", "arguments": { "message": "hello" } });
+        let said = log_in((&node, "ts.mjs"), &tools, &asked, "allow");
+        assert_eq!(
+            (&said["text"], &said["renewed"]),
+            (&json!("hello"), &json!(true)),
+            "{sdk}: {said}"
+        );
+        assert_eq!(said["scope"], "mcp:read mcp:execute");
+    }
+    let asked = json!({ "url": format!("{}/mcp", vaxel.url()), "sdk": "v2", "tool": "demo__echo", "arguments": {} });
+    let said = log_in((&node, "ts.mjs"), &tools, &asked, "deny");
+    assert!(
+        said["error"].as_str().unwrap().contains("access_denied"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_python_sdk_logs_in_with_a_browser() {
+    let Some(tools) = tools() else { return };
+    let vaxel = with_anna();
+    let python = tools.join("py/bin/python");
+    for (method, era) in [("none", "legacy"), ("client_secret_basic", "2026-07-28")] {
+        let asked = json!({ "url": format!("{}/mcp/demo", vaxel.url()), "method": method, "era": era,
+            "tool": "echo", "arguments": { "message": "hello" } });
+        let said = log_in((&python, "py.py"), &tools, &asked, "allow");
+        assert_eq!(said["text"], "hello", "{said}");
+    }
+}
+
+/// Of clients with a secret the suite shows none where the metadata knows clients without: they are refused,
+/// rightly.
+#[test]
+fn the_conformance_suite_finds_an_authorization_server() {
+    let Some(tools) = tools() else { return };
+    let vaxel = with_anna();
+    let port = free_port();
+    let metadata = json!({ "client_name": "suite", "token_endpoint_auth_method": "none",
+        "redirect_uris": [format!("http://127.0.0.1:{port}/callback")] });
+    let (_, registered) = Door::of(&vaxel)
+        .ask("POST", "/oauth/register", Some(&metadata))
+        .unwrap();
+    let mut suite = Command::new(tools.join("node22/bin/node"))
+        .arg(tools.join("npm/node_modules/@modelcontextprotocol/conformance/dist/index.js"))
+        .args([
+            "authorization",
+            "--url",
+            &vaxel.url(),
+            "--client-id",
+            registered["client_id"].as_str().unwrap(),
+        ])
+        .args([
+            "--resource",
+            &format!("{}/mcp", vaxel.url()),
+            "--port",
+            &port.to_string(),
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(suite.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if line.contains("/oauth/authorize?") {
+            visit(&tools, line.trim(), "allow");
+        }
+        said.push_str(&line);
+        said.push('\n');
+    }
+    assert!(suite.wait().unwrap().success(), "{said}");
+    assert!(said.contains("Total: 3 passed, 0 failed"), "{said}");
+}
+
+/// A token of a client that anna let in, by the shortest way: no browser is needed for what is tested here.
+fn token(vaxel: &TestVaxel, resource: &str, scope: &str) -> String {
+    let script = repository("tests/peers/oauth/short.mjs");
+    let node = tools().unwrap().join("node22/bin/node");
+    let done = Command::new(node)
+        .arg(script)
+        .args([&vaxel.url(), resource, scope, "anna", GOOD])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", text(&done));
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
+/// A call of `echo` at an endpoint, with a token.
+fn call(vaxel: &TestVaxel, token: &str, path: &str) -> Answer {
+    let mut raw = Raw::of(vaxel);
+    token.clone_into(&mut raw.key);
+    let head = [
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "echo"),
+    ];
+    let meta = json!({ "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {} });
+    let params = json!({ "name": "echo", "arguments": { "message": "hello" }, "_meta": meta });
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    raw.send("POST", path, &head, &message.to_string())
+}
+
+#[test]
+fn a_token_for_one_endpoint_is_refused_at_every_other() {
+    if tools().is_none() {
+        return;
+    }
+    let vaxel = with_anna();
+    let resource = format!("{}/mcp/demo", vaxel.url());
+    let token = token(&vaxel, &resource, "mcp:read mcp:execute");
+    let good = call(&vaxel, &token, "/mcp/demo");
+    assert_eq!(good.status, 200, "{}", good.body);
+    for other in [
+        "/mcp",
+        "/mcp/other",
+        "/mcp/sets/demo",
+        "/sse",
+        "/messages?session=x",
+    ] {
+        let refused = call(&vaxel, &token, other);
+        assert_eq!(refused.status, 401, "{other}: {}", refused.body);
+        assert!(
+            refused.body.contains("it is for /mcp/demo"),
+            "{}",
+            refused.body
+        );
+    }
+    let mut door = Door::of(&vaxel);
+    door.key = token;
+    for path in [
+        "/api/v1/services",
+        "/api/v1/auth/sessions",
+        "/api/v1/whoami",
+    ] {
+        assert_ne!(door.ask("GET", path, None).unwrap().0, 200, "{path}");
+    }
+    // Its user's own token goes everywhere, as it did.
+    let login = json!({ "username": "anna", "password": GOOD });
+    let own = door
+        .ask("POST", "/api/v1/auth/login", Some(&login))
+        .unwrap()
+        .1;
+    door.key = own["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(door.ask("GET", "/api/v1/services", None).unwrap().0, 200);
+    assert_eq!(call(&vaxel, &door.key, "/mcp/demo").status, 200);
+    vaxel.ok(&["user", "edit", "anna", "--state", "disabled"]);
+    assert_eq!(call(&vaxel, &door.key, "/mcp/demo").status, 401);
+}
+
+#[test]
+fn a_call_beyond_the_scope_of_a_token_is_told_which_scope_it_needs() {
+    if tools().is_none() {
+        return;
+    }
+    let vaxel = with_anna();
+    let resource = format!("{}/mcp/demo", vaxel.url());
+    let narrow = token(&vaxel, &resource, "mcp:read");
+    let metadata = format!(
+        "resource_metadata=\"{}/.well-known/oauth-protected-resource/mcp/demo\"",
+        vaxel.url()
+    );
+    for (token, status, error) in [
+        (narrow.as_str(), 403, "error=\"insufficient_scope\""),
+        ("eyJhbGciOiJub25lIn0.e30.", 401, "error=\"invalid_token\""),
+        ("vxk_wrong", 401, "error=\"invalid_token\""),
+    ] {
+        let refused = call(&vaxel, token, "/mcp/demo");
+        assert_eq!(refused.status, status, "{}", refused.body);
+        let challenge = refused.header("www-authenticate").unwrap();
+        for part in [error, &metadata, "scope=\"mcp:read mcp:execute\""] {
+            assert!(challenge.contains(part), "{part}: {challenge}");
+        }
+    }
+}
+
+#[test]
+fn without_authentication_nobody_is_sent_to_log_in() {
+    let vaxel = TestVaxel::start_with(&["--no-auth", "--demo"]);
+    let door = Door::of(&vaxel);
+    for path in [
+        "/.well-known/oauth-protected-resource/mcp",
+        "/.well-known/oauth-authorization-server",
+        "/oauth/authorize",
+    ] {
+        assert_eq!(door.ask("GET", path, None).unwrap().0, 404, "{path}");
+    }
+}
