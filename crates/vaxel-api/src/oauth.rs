@@ -73,21 +73,26 @@ impl FromRequestParts<Context> for Base {
     }
 }
 
-async fn whole_resource(_: Public, Base(base): Base) -> Response {
-    metadata_of(&base, "")
+async fn whole_resource(_: Public, Base(base): Base, State(context): State<Context>) -> Response {
+    metadata_of(&context, &base, "")
 }
 
-async fn resource(_: Public, Base(base): Base, Path(path): Path<String>) -> Response {
-    metadata_of(&base, &format!("/{path}"))
+async fn resource(
+    _: Public,
+    Base(base): Base,
+    State(context): State<Context>,
+    Path(path): Path<String>,
+) -> Response {
+    metadata_of(&context, &base, &format!("/{path}"))
 }
 
 /// Of every name that an endpoint can have: whether there is such a service is not for strangers.
-fn metadata_of(base: &str, path: &str) -> Response {
+fn metadata_of(context: &Context, base: &str, path: &str) -> Response {
     let Some(endpoint) = Endpoint::at(path) else {
         let detail = "This is no address of an MCP endpoint";
         return Refusal(Failure::new(Kind::NotFound, detail)).into_response();
     };
-    let mut document = metadata::of_resource(base, &endpoint, base);
+    let mut document = metadata::of_resource(base, &endpoint, context.control.oauth_issuer(base));
     // Clients compare it with the address that they use: also that of the transport of 2024-11-05.
     document["resource"] = format!("{base}{}", path.trim_end_matches('/')).into();
     open(document)

@@ -52,6 +52,10 @@ pub struct Stranger {
     pub roles: Vec<String>,
     /// Until when the token is good.
     pub expires_at: Timestamp,
+    /// Whom the token is for; one of them is one of ours.
+    pub audiences: Vec<String>,
+    /// What the token lets through, in the issuer's words.
+    pub scope: Option<String>,
 }
 
 impl Issuer {
@@ -76,6 +80,18 @@ impl Issuer {
             user: path(user),
             roles: roles.map(path),
         }
+    }
+
+    /// The same, with tokens for `server` or an address below it.
+    pub fn for_server(
+        issuer: impl Into<String>,
+        server: &str,
+        keys: KeysFrom,
+        claims: (&str, Option<&str>),
+    ) -> Self {
+        let mut made = Self::new(issuer, vec![server.to_owned()], keys, claims);
+        made.rules.below = true;
+        made
     }
 
     /// What it calls itself in `iss`.
@@ -141,6 +157,11 @@ impl Issuer {
             user: user.to_owned(),
             roles: roles.map(names).unwrap_or_default(),
             expires_at: verified.expires_at,
+            audiences: verified.claims.get("aud").map(names).unwrap_or_default(),
+            scope: ["scope", "scp"].into_iter().find_map(|name| {
+                let scope = names(verified.claims.get(name)?);
+                Some(scope.join(" "))
+            }),
         })
     }
 }

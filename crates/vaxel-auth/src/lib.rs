@@ -13,6 +13,7 @@ pub mod jwt; // what they get for it, or bring from elsewhere
 pub mod jwks; // keys that sign that
 pub mod foreign; // who else may sign
 pub mod bearer; // the same on the way of every request
+pub mod visitor; // those of another issuer there
 pub mod oauth; // how clients get them for their users
 pub mod token; // until when credentials of others hold
 pub mod seal; // values that nobody else may read or change

@@ -83,6 +83,21 @@ impl Client {
         self.json(Method::POST, path, to_bytes(body)?, None).await
     }
 
+    /// Posts a form to `path`, as the endpoints of OAuth take it.
+    pub async fn post_form<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        form: &[(&str, &str)],
+    ) -> Result<T, Error> {
+        let mut asking = self.clone();
+        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+        asking.headers.insert(header::CONTENT_TYPE, kind);
+        let body = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
+        asking.json(Method::POST, path, body.into(), None).await
+    }
+
     /// Puts `body` in the place of what is at `path`, when it still has `version`.
     pub async fn put<T: DeserializeOwned>(
         &self,
@@ -164,7 +179,8 @@ impl Client {
         *request.headers_mut() = self.headers.clone();
         if !body.is_empty() {
             let json = HeaderValue::from_static("application/json");
-            request.headers_mut().insert(header::CONTENT_TYPE, json);
+            let headers = request.headers_mut();
+            headers.entry(header::CONTENT_TYPE).or_insert(json);
             *request.body_mut() = Body::Full(body);
         }
         if let Some(version) = version

@@ -83,10 +83,21 @@ pub struct FieldProblem {
     pub message: String,
 }
 
+/// An answer of OAuth that is no success.
+#[derive(Deserialize)]
+struct Told {
+    error: String,
+    error_description: String,
+}
+
 impl Problem {
     pub(crate) fn read(status: StatusCode, body: &[u8]) -> Self {
         let mut problem: Self = serde_json::from_slice(body).unwrap_or_default();
         problem.status = status.as_u16();
+        // Endpoints of OAuth say it in their own way (RFC 6749 §5.2).
+        if let Ok(told) = serde_json::from_slice::<Told>(body) {
+            (problem.kind, problem.detail) = (told.error, told.error_description);
+        }
         if problem.detail.is_empty() {
             let text = String::from_utf8_lossy(&body[..body.len().min(300)]);
             problem.detail = format!("Vaxel answered {status} {text}");

@@ -70,12 +70,23 @@ impl Default for TokensConfig {
 }
 
 /// Clients that log in for users.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct OauthConfig {
     /// Whether they can.
     pub enabled: bool,
     /// Whether they may register themselves.
     pub registration: bool,
+    /// Another authorization server, which clients of MCP are sent to.
+    pub issuer: Option<IssuerConfig>,
+}
+
+/// Another authorization server.
+#[derive(Debug, Clone)]
+pub struct IssuerConfig {
+    /// What it calls itself.
+    pub url: String,
+    /// The claim that holds the name of a user here.
+    pub user_claim: String,
 }
 
 impl Default for OauthConfig {
@@ -83,6 +94,7 @@ impl Default for OauthConfig {
         Self {
             enabled: true,
             registration: true,
+            issuer: None,
         }
     }
 }

@@ -20,6 +20,7 @@ mod browser; // who sits there
 mod client; // who asks
 mod code; // what goes through the browser
 mod device; // programs without one
+pub(crate) mod issuer; // another one who gives tokens
 mod limit; // how often strangers may make us keep something
 mod token; // what comes of it
 
@@ -128,6 +129,12 @@ impl Control {
     /// Whether clients may register themselves.
     pub fn oauth_registers(&self) -> bool {
         self.inner.context.config.oauth.registration
+    }
+
+    /// Who gives the tokens that clients of MCP need, for a client that knows this server as `base`.
+    pub fn oauth_issuer<'a>(&'a self, base: &'a str) -> &'a str {
+        let issuer = self.inner.context.config.oauth.issuer.as_ref();
+        issuer.map_or(base, |issuer| &issuer.url)
     }
 
     /// How access tokens are signed.

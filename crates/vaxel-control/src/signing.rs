@@ -1,7 +1,11 @@
 //! The keys that sign tokens: made, put in each other's place and given to the data plane, together with
 //! who may come with a token.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -10,6 +14,7 @@ use vaxel_auth::{
     bearer::{self, Bearer, Verifier},
     jwks::{self, KeySet, OwnKey, Placed, Rotation, Stage, Step},
     jwt::{self, Refused, Signer},
+    visitor::Visitors,
 };
 use vaxel_core::{
     failure::Failure,
@@ -40,6 +45,7 @@ struct Current {
     keys: Vec<OwnKey>,
     signer: Option<Signer>,
     verifier: Arc<Verifier>,
+    visitors: Option<Arc<Visitors>>,
 }
 
 /// A key with its place.
@@ -119,10 +125,25 @@ impl Control {
             };
             (person.user.id, Arc::new(caller))
         });
+        let users: HashMap<_, Arc<Caller>> = users.collect();
+        let named = |caller: &Arc<Caller>| (Arc::clone(&caller.principal.name), Arc::clone(caller));
+        // Nobody is looked for by name where nobody else issues tokens.
+        let names = match &now.visitors {
+            Some(_) => users.values().map(named).collect(),
+            None => HashMap::new(),
+        };
         self.inner.context.gateway.publish_tokens(Tokens {
             verifier: Arc::clone(&now.verifier),
-            users: users.collect(),
+            users,
+            visitors: now.visitors.clone(),
+            names,
         });
+    }
+
+    /// The keys of another issuer were read: its tokens are good from now on.
+    pub(crate) fn publish_visitors(&self, visitors: Visitors) {
+        self.inner.signing.now.lock().visitors = Some(Arc::new(visitors));
+        self.publish_users();
     }
 
     /// What is kept in the store; `true` when it has to be written anew. A key that does not open signs and

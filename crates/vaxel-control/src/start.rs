@@ -22,7 +22,7 @@ use crate::{
     feed::{self, Feed},
     journal::{self, Journal},
     lease::{self, Leases},
-    oauth::Oauth,
+    oauth::{Oauth, issuer},
     password::Guesses,
     reconcile::{Known, Reconciler, Signals},
     recorder::{self, Callers, RecordCounts},
@@ -203,6 +203,9 @@ impl Control {
         });
         self.run("leases", |stop| lease::watch(self.clone(), stop));
         self.run("signing keys", |stop| signing::rotate(self.clone(), stop));
+        if let Some(issuer) = context.config.oauth.issuer.clone() {
+            self.run("issuer", |stop| issuer::follow(self.clone(), issuer, stop));
+        }
         self.run("archive", |stop| archive::empty(self.clone(), stop));
         self.run("sessions", |stop| {
             let (gateway, clock) = (context.gateway.clone(), context.clock.clone());

@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, header};
-use vaxel_auth::{bearer::Verifier, jwt, key::KeyRing};
+use vaxel_auth::{bearer::Verifier, jwt, key::KeyRing, visitor::Visitors};
 use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, User},
@@ -34,6 +34,10 @@ pub struct Tokens {
     pub verifier: Arc<Verifier>,
     /// Users by their ids; those who are disabled or gone are not here.
     pub users: HashMap<Id<User>, Arc<Caller>>,
+    /// The same of tokens of another issuer, where one is configured.
+    pub visitors: Option<Arc<Visitors>>,
+    /// Users by their names, for those.
+    pub names: HashMap<Arc<str>, Arc<Caller>>,
 }
 
 impl Tokens {
@@ -43,11 +47,17 @@ impl Tokens {
             let detail = format!("Refused: the token is not good here: {why}; sign in again");
             Failure::new(Kind::Unauthenticated, detail)
         };
-        let bearer = self.verifier.check(token, now);
-        let bearer = bearer.map_err(|error| refused(&error))?;
-        let user = self.users.get(&bearer.user);
-        let user = user.ok_or_else(|| refused(&"its user is disabled or gone"))?;
-        let Some(delegated) = bearer.delegated else {
+        let visitor = self.visitors.as_ref().and_then(|all| all.check(token, now));
+        let (user, delegated) = if let Some(visitor) = visitor {
+            let visitor = visitor.map_err(|error| refused(&error))?;
+            (self.names.get(&visitor.user), Some(visitor.delegated))
+        } else {
+            let bearer = self.verifier.check(token, now);
+            let bearer = bearer.map_err(|error| refused(&error))?;
+            (self.users.get(&bearer.user), bearer.delegated)
+        };
+        let user = user.ok_or_else(|| refused(&"its user is not known here, disabled or gone"))?;
+        let Some(delegated) = delegated else {
             return Ok((user, None));
         };
         if !delegated.endpoint.covers(path) {

@@ -34,6 +34,7 @@ mod history;
 mod import;
 mod key;
 mod login;
+mod browser_login;
 mod logs;
 mod passphrase;
 mod policy;
@@ -177,11 +178,15 @@ enum Command {
     /// Find out who may do what, and why
     #[command(subcommand)]
     Auth(access::Command),
-    /// Sign in with name and password, for the commands that follow
+    /// Sign in with a browser, or with name and password, for the commands that follow
+    ///
+    /// Without a name the address of a page is shown (and opened, on a terminal with a desktop), on which you sign in
+    /// and let the command line in. `--device` is for machines without a browser. With a name the password is asked
+    /// for, or read from the input.
     ///
     /// What you get is kept in your folder of configurations, for the Vaxel that is meant and no other.
     #[command(
-        after_help = "The password is asked for, or read from the input.\n\nExamples:\n  vaxel login anna@example.com\n  vaxel --url https://vaxel.example.com login anna@example.com < password.txt"
+        after_help = "Examples:\n  vaxel --url https://vaxel.example.com login\n  vaxel --url https://vaxel.example.com login --device\n  vaxel login anna@example.com < password.txt"
     )]
     Login(login::Args),
     /// Sign out

@@ -58,7 +58,8 @@ try {
     await look('3-consent');
     const before = page.url();
     await answer.click();
-    await page.waitForURL((url) => url.href !== before && !url.pathname.endsWith('/oauth/consent'));
+    const settled = (url) => url.href !== before && !url.pathname.endsWith('/oauth/consent');
+    await page.waitForURL(settled);
     await page.waitForLoadState();
   } else {
     await page.waitForLoadState();

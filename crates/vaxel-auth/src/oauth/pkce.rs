@@ -4,6 +4,11 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::digest;
 
+/// What a client sends first, made of what it keeps to itself.
+pub fn challenge(verifier: &str) -> String {
+    URL_SAFE_NO_PAD.encode(digest::sha256(verifier.as_bytes()))
+}
+
 /// What a client keeps to itself until it takes the code, hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge([u8; 32]);
@@ -33,6 +38,10 @@ mod tests {
         let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
         let challenge = Challenge::read("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM").unwrap();
         assert!(challenge.is_met_by(verifier));
+        assert_eq!(
+            Challenge::read(&super::challenge(verifier)),
+            Some(challenge.clone())
+        );
         let other = format!("{}j", &verifier[..42]);
         for bad in [
             "",

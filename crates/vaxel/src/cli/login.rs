@@ -19,7 +19,7 @@ use url::Url;
 use vaxel_client::{Client, Error};
 use vaxel_core::time::{Clock, Timestamp};
 
-use super::{Context, passphrase};
+use super::{Context, browser_login, passphrase};
 use crate::{output, paths, wire::write_private};
 
 /// An access token that is good for less than this is renewed first.
@@ -27,8 +27,11 @@ const MARGIN: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Name of the user
-    name: String,
+    /// Name of the user; without it you sign in with a browser
+    name: Option<String>,
+    /// Show a code, for a browser on another machine
+    #[arg(long, conflicts_with = "name")]
+    device: bool,
 }
 
 /// What is kept of the sign-ins, by the URLs of their servers.
@@ -38,6 +41,9 @@ struct Kept(BTreeMap<Url, SignedIn>);
 #[derive(Clone, Serialize, Deserialize)]
 struct SignedIn {
     user: String,
+    /// It began in a browser, and is renewed as clients renew theirs.
+    #[serde(default)]
+    by_browser: bool,
     access_token: String,
     expires_at: Timestamp,
     refresh_token: String,
@@ -45,8 +51,9 @@ struct SignedIn {
 
 /// What the server answers.
 #[derive(Deserialize)]
-struct Tokens {
-    user: String,
+pub(super) struct Tokens {
+    #[serde(alias = "username")]
+    pub(super) user: String,
     access_token: String,
     expires_in: u64,
     refresh_token: String,
@@ -62,26 +69,35 @@ struct Locked {
 pub(super) async fn login(args: &Args, context: &Context) -> anyhow::Result<()> {
     let (url, _) = context.address()?;
     let client = Client::new(&url, None)?;
-    let password = passphrase::password(&format!("Password of {}: ", args.name))?;
-    let mut body = json!({ "username": args.name, "password": password.expose() });
+    let (tokens, by_browser) = match &args.name {
+        Some(name) => (with_password(&client, name).await?, false),
+        None if args.device => (browser_login::with_code(&client).await?, true),
+        None => (browser_login::with_browser(&client).await?, true),
+    };
+    let user = tokens.user.clone();
+    let mut locked = Locked::open()?;
+    let signed_in = SignedIn::of(tokens, by_browser);
+    locked.kept.0.insert(url.clone(), signed_in);
+    locked.write()?;
+    output::note(format!(
+        "You are {user} at {url} now; `vaxel logout` ends it"
+    ));
+    Ok(())
+}
+
+async fn with_password(client: &Client, name: &str) -> anyhow::Result<Tokens> {
+    let password = passphrase::password(&format!("Password of {name}: "))?;
+    let mut body = json!({ "username": name, "password": password.expose() });
     let path = "/api/v1/auth/login";
-    let tokens: Tokens = match client.post(path, &body).await {
+    match client.post(path, &body).await {
         Err(Error::Problem(problem)) if problem.status == 403 => {
             output::note(problem.detail.clone());
             let new = passphrase::new_password("New password: ")?;
             body["new_password"] = new.expose().as_str().into();
-            client.post(path, &body).await?
+            Ok(client.post(path, &body).await?)
         }
-        answer => answer?,
-    };
-    let mut locked = Locked::open()?;
-    locked.kept.0.insert(url.clone(), SignedIn::of(tokens));
-    locked.write()?;
-    output::note(format!(
-        "You are {} at {url} now; `vaxel logout` ends it",
-        args.name
-    ));
-    Ok(())
+        answer => Ok(answer?),
+    }
 }
 
 pub(super) async fn logout(context: &Context) -> anyhow::Result<()> {
@@ -123,20 +139,20 @@ pub(super) async fn use_it(context: &mut Context) -> anyhow::Result<()> {
         return Ok(());
     }
     let client = Client::new(&url, None)?;
-    let body = json!({ "refresh_token": signed_in.refresh_token });
-    match client.post::<Tokens>("/api/v1/auth/refresh", &body).await {
+    match renewed(&client, &signed_in).await {
         Ok(tokens) => {
-            let signed_in = SignedIn::of(tokens);
+            let signed_in = SignedIn::of(tokens, signed_in.by_browser);
             context.global.key = Some(signed_in.access_token.clone());
             locked.kept.0.insert(url, signed_in);
             locked.write()
         }
-        Err(Error::Problem(problem)) if problem.status == 401 => {
+        Err(Error::Problem(problem))
+            if problem.status == 401 || problem.kind == "invalid_grant" =>
+        {
             locked.kept.0.remove(&url);
             locked.write()?;
             anyhow::bail!(
-                "your sign-in as {} at {url} is over; `vaxel login {}` begins another one",
-                signed_in.user,
+                "your sign-in as {} at {url} is over; `vaxel login` begins another one",
                 signed_in.user
             );
         }
@@ -145,8 +161,17 @@ pub(super) async fn use_it(context: &mut Context) -> anyhow::Result<()> {
     }
 }
 
+async fn renewed(client: &Client, signed_in: &SignedIn) -> Result<Tokens, Error> {
+    let token = signed_in.refresh_token.as_str();
+    if signed_in.by_browser {
+        return browser_login::renew(client, token).await;
+    }
+    let body = json!({ "refresh_token": token });
+    client.post("/api/v1/auth/refresh", &body).await
+}
+
 impl SignedIn {
-    fn of(tokens: Tokens) -> Self {
+    fn of(tokens: Tokens, by_browser: bool) -> Self {
         let Tokens {
             user,
             access_token,
@@ -156,6 +181,7 @@ impl SignedIn {
         let expires_at = Clock::system().now().plus(Duration::from_secs(expires_in));
         Self {
             user,
+            by_browser,
             access_token,
             expires_at,
             refresh_token,

@@ -242,7 +242,22 @@ fn oauth(
     vaxel_control::OauthConfig {
         enabled: gateway.oauth,
         registration: fields.boolean("registration").unwrap_or(true),
+        issuer: issuer(fields),
     }
+}
+
+/// Another authorization server; `None` where there is no address.
+fn issuer(fields: &mut Fields<'_>) -> Option<vaxel_control::IssuerConfig> {
+    let user_claim = fields.string("user_claim").unwrap_or_default();
+    let url = fields.string("issuer").filter(|text| !text.is_empty())?;
+    if !Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+        let message = format!("`{url}` is not a URL such as https://login.example.com");
+        fields.issue("issuer", message);
+    }
+    if user_claim.is_empty() {
+        fields.issue("user_claim", "names no claim, such as email");
+    }
+    Some(vaxel_control::IssuerConfig { url, user_claim })
 }
 
 fn health(fields: &mut Fields<'_>) -> HealthConfig {

@@ -268,6 +268,65 @@ fn a_call_beyond_the_scope_of_a_token_is_told_which_scope_it_needs() {
     }
 }
 
+/// Runs `vaxel login` with these flags, while anna does what it says.
+fn sign_in(vaxel: &TestVaxel, args: &[&str], act: impl FnOnce(&str)) {
+    let mut child = vaxel
+        .command(args)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = lines.find_map(|line| line.ok().filter(|line| line.contains("/oauth/")));
+    act(line.as_deref().unwrap_or_default().trim());
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert!(child.wait().unwrap().success(), "{rest:?}");
+}
+
+#[test]
+fn the_command_line_signs_in_with_a_browser_and_with_a_code() {
+    let Some(tools) = tools() else { return };
+    let vaxel = with_anna();
+    sign_in(&vaxel, &["login"], |url| {
+        let seen = visit(&tools, url, "allow");
+        assert!(
+            seen["text"]
+                .as_str()
+                .unwrap()
+                .contains("Back to the terminal"),
+            "{seen}"
+        );
+    });
+    assert_eq!(vaxel.json(&["whoami"])["name"], "anna");
+    // The access token is over: the next command renews it.
+    let file = vaxel.home().join(".config/vaxel/logins.json");
+    let mut kept: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    for signed_in in kept.as_object_mut().unwrap().values_mut() {
+        signed_in["expires_at"] = json!("2020-01-01T00:00:00Z");
+    }
+    std::fs::write(&file, kept.to_string()).unwrap();
+    assert_eq!(vaxel.json(&["whoami"])["name"], "anna");
+    vaxel.ok(&["logout"]);
+    assert_eq!(vaxel.json(&["whoami"])["name"], "admin");
+    sign_in(&vaxel, &["login", "--device"], |line| {
+        let code = line
+            .split(' ')
+            .find(|word| word.contains('-') && !word.contains('/'))
+            .unwrap();
+        let page = format!(
+            "{}/oauth/device?user_code={}",
+            vaxel.url(),
+            code.trim_end_matches(',')
+        );
+        let seen = visit(&tools, &page, "allow");
+        assert!(
+            seen["text"].as_str().unwrap().contains("is let in"),
+            "{seen}"
+        );
+    });
+    assert_eq!(vaxel.json(&["whoami"])["name"], "anna");
+}
+
 #[test]
 fn without_authentication_nobody_is_sent_to_log_in() {
     let vaxel = TestVaxel::start_with(&["--no-auth", "--demo"]);
