@@ -6,7 +6,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 use vaxel_core::time::Clock;
 
-use crate::{counts::Counts, error::Error, link::Link, tx::Tx, writer::Writer};
+use crate::{
+    counts::Counts,
+    error::Error,
+    link::{Link, Reader},
+    tx::Tx,
+    writer::Writer,
+};
 
 /// The resources, or the records.
 pub(crate) struct Database {
@@ -14,7 +20,7 @@ pub(crate) struct Database {
     /// As many permits as there are readers. Reads wait for one in the order of their arrival.
     turns: Arc<Semaphore>,
     /// Those that rest.
-    readers: Arc<Mutex<Vec<Link>>>,
+    readers: Arc<Mutex<Vec<Reader>>>,
     timeout: Duration,
     clock: Clock,
     pub(crate) counts: Arc<Counts>,
@@ -24,7 +30,7 @@ impl Database {
     /// `queue` writes may wait, each at most `timeout`; so long a read waits for its turn, too.
     pub(crate) fn start(
         writer: Link,
-        readers: Vec<Link>,
+        readers: Vec<Reader>,
         (queue, timeout): (usize, Duration),
     ) -> std::io::Result<Self> {
         Ok(Self {
@@ -79,27 +85,28 @@ impl Database {
         let readers = Arc::clone(&self.readers);
         let (told, found) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
-            let Some(mut link) = readers.lock().pop() else {
+            let Some(mut reader) = readers.lock().pop() else {
                 return;
             };
-            let found = link
-                .begin_read()
-                .and_then(|()| guarded(|| work(&mut link.tx())));
-            let rest = |mut link: Link| {
-                link.roll_back();
+            let found = reader.link().and_then(|link| {
+                link.begin_read()?;
+                guarded(|| work(&mut link.tx()))
+            });
+            let rest = |mut reader: Reader| {
+                reader.roll_back();
                 if !turn.semaphore().is_closed() {
-                    readers.lock().push(link);
+                    readers.lock().push(reader);
                 }
                 drop((readers, turn));
             };
             // Who asked may have gone away. With PostgreSQL the end of the transaction is a round
             // trip, for which nobody has to wait.
-            if let Link::Sqlite(_) = link {
-                rest(link);
+            if reader.is_remote() {
                 let _ = told.send(found);
+                rest(reader);
             } else {
+                rest(reader);
                 let _ = told.send(found);
-                rest(link);
             }
         });
         // The work's own panics are caught; this is a runtime or a store that ends.

@@ -1,8 +1,10 @@
 //! One connection to a database, and what goes around the work of callers on it.
 
+use std::path::PathBuf;
+
 use rusqlite::Connection;
 
-use crate::{error::Error, postgres::Session, tx::Tx};
+use crate::{error::Error, postgres::Session, sqlite, tx::Tx};
 
 /// A connection of either engine.
 pub(crate) enum Link {
@@ -123,6 +125,37 @@ impl Link {
             }
             Self::Postgres(session) => session.finish(),
         }
+    }
+}
+
+/// A link to read on. One to a file of SQLite is opened when it is first needed: it takes a hundred
+/// kilobytes and more, and most are never needed on a machine with little to do.
+pub(crate) enum Reader {
+    Unopened(PathBuf),
+    Open(Link),
+}
+
+impl Reader {
+    /// The link, opened now where it was not.
+    pub(crate) fn link(&mut self) -> Result<&mut Link, Error> {
+        loop {
+            match self {
+                Self::Unopened(file) => *self = Self::Open(sqlite::connect_reader(file)?),
+                Self::Open(link) => return Ok(link),
+            }
+        }
+    }
+
+    /// Ends the transaction, when there is one.
+    pub(crate) fn roll_back(&mut self) {
+        if let Self::Open(link) = self {
+            link.roll_back();
+        }
+    }
+
+    /// Whether the end of a transaction is a round trip.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self, Self::Open(Link::Postgres(_)))
     }
 }
 

@@ -4,7 +4,11 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::{database::Database, error::Error, link::Link};
+use crate::{
+    database::Database,
+    error::Error,
+    link::{Link, Reader},
+};
 
 /// How soon a commit is on disk.
 #[derive(Clone, Copy)]
@@ -24,10 +28,10 @@ pub(crate) fn open(
 ) -> Result<Database, Error> {
     let connection = connect(file, durability)?;
     crate::migrations::apply(&connection, file, migrations)?;
-    let reading: Result<Vec<_>, Error> = (0..readers.max(1))
-        .map(|_| connect_reader(file).map(Link::Sqlite))
+    let readers = (0..readers.max(1))
+        .map(|_| Reader::Unopened(file.to_owned()))
         .collect();
-    let started = Database::start(Link::Sqlite(connection), reading?, (queue, timeout));
+    let started = Database::start(Link::Sqlite(connection), readers, (queue, timeout));
     started.map_err(|source| Error::unusable(file, source))
 }
 
@@ -49,7 +53,7 @@ fn connect(file: &Path, durability: Durability) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-fn connect_reader(file: &Path) -> Result<Connection, Error> {
+pub(crate) fn connect_reader(file: &Path) -> Result<Link, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection =
         Connection::open_with_flags(file, flags).map_err(|error| Error::opening(file, error))?;
@@ -58,5 +62,5 @@ fn connect_reader(file: &Path) -> Result<Connection, Error> {
         .execute_batch(settings)
         .map_err(|error| Error::opening(file, error))?;
     connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
+    Ok(Link::Sqlite(connection))
 }

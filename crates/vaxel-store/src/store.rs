@@ -17,7 +17,7 @@ use crate::{
     database::Database,
     error::Error,
     left_out::LeftOut,
-    link::Link,
+    link::{Link, Reader},
     lock::DirLock,
     migrations,
     postgres::{DatabaseUrl, Ear, Role, Server, Session},
@@ -373,7 +373,9 @@ fn open_server(config: &Config, url: &DatabaseUrl, how: How) -> Result<Opened, E
     opened.map_err(|error| Error::unusable(&config.dir, error))??;
     let start = |writer: Session| {
         let readers: Result<Vec<_>, Error> = (0..config.readers.max(1))
-            .map(|_| session(Role::Reader).map(|session| Link::Postgres(Box::new(session))))
+            .map(|_| {
+                session(Role::Reader).map(|session| Reader::Open(Link::Postgres(Box::new(session))))
+            })
             .collect();
         let limits = (config.queue, config.write_timeout);
         let started = Database::start(Link::Postgres(Box::new(writer)), readers?, limits);

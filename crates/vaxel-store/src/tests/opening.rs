@@ -51,6 +51,20 @@ async fn a_second_store_on_one_directory_is_refused_and_told_who_has_it() {
     open(dir.path());
 }
 
+#[tokio::test]
+async fn a_reader_is_opened_when_it_is_needed_and_again_when_that_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::new(dir.path());
+    config.readers = 1;
+    let store = Store::open(&config).unwrap();
+    let (file, away) = (dir.path().join("vaxel.db"), dir.path().join("away.db"));
+    fs::rename(&file, &away).unwrap();
+    let error = store.demo_notes().await.unwrap_err();
+    assert!(error.to_string().contains("vaxel.db"), "{error}");
+    fs::rename(&away, &file).unwrap();
+    assert!(store.demo_notes().await.unwrap().is_empty());
+}
+
 #[test]
 fn a_database_of_a_newer_vaxel_is_refused_and_stays_as_it_was() {
     for name in ["vaxel.db", "records.db"] {
