@@ -17,6 +17,7 @@ pub mod visitor; // those of another issuer there
 pub mod oauth; // how clients get them for their users
 pub mod token; // until when credentials of others hold
 pub mod seal; // values that nobody else may read or change
+pub mod stamp; // the chain of the audit
 pub mod passphrase; // what is sealed for people, not for this installation
 pub mod web; // which browsers may ask at all
 

@@ -172,7 +172,7 @@ pub fn require_on(asked: &Asked<'_>) -> Result<(), Failure> {
         "There is no service called `{}`; `vaxel ls` shows which there are",
         asked.on.name
     );
-    Err(Failure::new(Kind::UnknownService, detail))
+    Err(Failure::new(Kind::UnknownService, detail).hiding())
 }
 
 impl Local {

@@ -21,6 +21,8 @@ pub struct Failure {
     pub retry_after: Option<u32>,
     /// Version of what was to be changed, when the change was meant for another one.
     pub version: Option<u64>,
+    /// It says that there is nothing because its caller may not know what there is.
+    pub hides: bool,
     /// For the log only.
     #[source]
     pub cause: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -35,6 +37,7 @@ impl Failure {
             issues: Vec::new(),
             retry_after: None,
             version: None,
+            hides: false,
             cause: None,
         }
     }
@@ -75,6 +78,12 @@ impl Failure {
     /// Adds when to try again.
     pub const fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Says, for the audit, that it hides something.
+    pub const fn hiding(mut self) -> Self {
+        self.hides = true;
         self
     }
 

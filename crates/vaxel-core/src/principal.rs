@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
+    audit::Came,
     id::{Id, Key, User},
     rights::{Limits, Rights},
 };
@@ -22,6 +23,8 @@ pub struct Principal {
     pub rights: Arc<Rights>,
     /// What its credential is limited to, when it is.
     pub limits: Option<Arc<Limits>>,
+    /// Where its request came from, for the audit; known at the doors to which changes come.
+    pub came: Option<Arc<Came>>,
 }
 
 /// What proved a [`Principal`]'s identity.
@@ -47,6 +50,7 @@ impl Principal {
             permissions: Permissions::ALL,
             rights: Rights::unlimited(),
             limits: None,
+            came: None,
         }
     }
 
@@ -58,6 +62,7 @@ impl Principal {
             permissions: Permissions::ALL,
             rights: Rights::unlimited(),
             limits: None,
+            came: None,
         }
     }
 
@@ -77,6 +82,7 @@ impl Principal {
             permissions,
             rights,
             limits,
+            came: None,
         }
     }
 

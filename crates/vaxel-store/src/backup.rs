@@ -21,6 +21,7 @@ use crate::{
 /// Tables that are of use only together with the root key, or that let somebody in: a backup holds them
 /// only when it is sealed itself.
 pub const PRIVATE: &[&str] = &[
+    "audit_keys",
     "keys",
     "oauth_clients",
     "oauth_consents",

@@ -127,6 +127,9 @@ pub enum Error {
         "{} is there already; nothing was restored: name an empty --data-dir, or say --force, which moves what is there aside", .0.display()
     )]
     Occupied(PathBuf),
+    /// Nothing is written past the chain of the audit.
+    #[error("the audit of this store is sealed, and nobody opened its key: nothing can be written")]
+    Unsealed,
     /// What is no line of a backup of this schema.
     #[error("the backup cannot be read: {0}; nothing was restored")]
     NoRow(String),
@@ -321,6 +324,7 @@ impl Error {
             Self::Changed => Kind::VersionMismatch,
             Self::Missing => Kind::NotFound,
             Self::Cursor(_) | Self::NoRow(_) => Kind::Invalid,
+            Self::Unsealed => Kind::StoreUnavailable,
             Self::Unreadable { .. } | Self::Differs { .. } | Self::Panicked | Self::Engine(_) => {
                 Kind::Internal
             }

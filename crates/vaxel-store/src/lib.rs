@@ -38,6 +38,7 @@ mod template;
 mod toolset;
 mod catalog;
 mod audit;
+mod chain; // what makes lines of the audit hold together
 mod outbox;
 mod wait;
 mod note;
@@ -47,8 +48,9 @@ mod meta;
 mod call;
 mod usage;
 
-pub use audit::AuditRow;
+pub use audit::{AuditQuery, AuditRow};
 pub use backup::{PRIVATE, Schema, TableHead};
+pub use chain::{AuditChain, AuditKeyRow, AuditPage};
 pub use call::{CallQuery, CallRow, CallStats};
 pub use counts::TransactionStats;
 pub use error::Error;

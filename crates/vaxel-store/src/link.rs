@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use rusqlite::Connection;
 
-use crate::{error::Error, postgres::Session, sqlite, tx::Tx};
+use crate::{
+    error::Error,
+    postgres::Session,
+    sqlite,
+    tx::{Engine, Tx},
+};
 
 /// A connection of either engine.
 pub(crate) enum Link {
@@ -108,8 +113,8 @@ impl Link {
     /// The transaction that was begun.
     pub(crate) fn tx(&mut self) -> Tx<'_> {
         match self {
-            Self::Sqlite(connection) => Tx::Sqlite(connection),
-            Self::Postgres(session) => Tx::Postgres(session),
+            Self::Sqlite(connection) => Tx::on(Engine::Sqlite(connection)),
+            Self::Postgres(session) => Tx::on(Engine::Postgres(session)),
         }
     }
 

@@ -185,6 +185,30 @@ CREATE TABLE oauth_consents (
 );
 ALTER TABLE sign_ins ADD COLUMN delegation TEXT;
 ",
+    // Who came from where, what was and is, and the chain that holds all lines of the audit together.
+    "
+ALTER TABLE audit ADD COLUMN credential TEXT;
+ALTER TABLE audit ADD COLUMN on_behalf TEXT;
+ALTER TABLE audit ADD COLUMN was TEXT;
+ALTER TABLE audit ADD COLUMN became TEXT;
+ALTER TABLE audit ADD COLUMN address TEXT;
+ALTER TABLE audit ADD COLUMN door TEXT;
+ALTER TABLE audit ADD COLUMN request TEXT;
+ALTER TABLE audit ADD COLUMN outcome TEXT NOT NULL DEFAULT 'done';
+ALTER TABLE audit ADD COLUMN hash TEXT;
+ALTER TABLE audit ADD COLUMN seal TEXT;
+CREATE TABLE audit_head (
+    id BIGINT PRIMARY KEY, number BIGINT NOT NULL, hash TEXT NOT NULL, seal TEXT NOT NULL
+);
+CREATE TABLE audit_keys (
+    since BIGINT PRIMARY KEY, sealed BLOB NOT NULL, created_at BIGINT NOT NULL
+);
+CREATE TABLE audit_gaps (
+    first_line BIGINT PRIMARY KEY, last_line BIGINT NOT NULL, hash_before TEXT NOT NULL,
+    hash_after TEXT NOT NULL, seal TEXT NOT NULL
+);
+CREATE INDEX audit_gaps_by_end ON audit_gaps (last_line);
+",
 ];
 
 /// Steps of `records.db`.

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     backup::Schema,
+    chain::Chain,
     counts::TransactionStats,
     database::Database,
     error::Error,
@@ -65,6 +66,8 @@ pub(crate) struct Inner {
     resources: Database,
     records: Database,
     pub(crate) engine: Engine,
+    /// What chains lines of the audit.
+    pub(crate) chain: Arc<Chain>,
     /// Counts up whenever something may have been committed.
     pub(crate) ticks: watch::Sender<u64>,
     /// Hears what others commit, from the first time that somebody waits.
@@ -182,6 +185,7 @@ impl Store {
                 resources,
                 records,
                 engine,
+                chain: Arc::default(),
                 ticks: watch::Sender::new(0),
                 ear: Mutex::new(None),
                 left_out: LeftOut::default(),
@@ -305,6 +309,8 @@ impl Store {
         name: &'static str,
         work: impl Fn(&mut Tx<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        let chain = Arc::clone(&self.inner.chain);
+        let work = move |tx: &mut Tx<'_>| work(&mut tx.chaining(&chain));
         let written = self.inner.resources.write(name, work).await;
         // Also when it failed: that may have been after its commit.
         self.inner.ticks.send_modify(|tick| *tick += 1);

@@ -10,6 +10,7 @@ mod templates;
 mod toolsets;
 mod calls;
 mod small;
+mod audit;
 mod health;
 mod revisions;
 mod usage;

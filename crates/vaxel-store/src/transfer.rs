@@ -21,7 +21,7 @@ use crate::{
     migrations,
     stmt::{Kind, Row, Stmt, Value, values},
     store::{Config, Store},
-    tx::Tx,
+    tx::{Engine, Tx},
 };
 
 /// A move is one transaction, which may take its time.
@@ -178,9 +178,9 @@ pub(crate) fn tables(tx: &mut Tx<'_>, names: &[String]) -> Result<Vec<Table>, Er
         "SELECT column_name::text COLLATE \"C\", data_type::text FROM information_schema.columns \
          WHERE table_schema = current_schema() AND table_name = $1 ORDER BY 1",
     );
-    let stmt = match tx {
-        Tx::Sqlite(_) => &OF_SQLITE,
-        Tx::Postgres(_) => &OF_POSTGRES,
+    let stmt = match tx.engine {
+        Engine::Sqlite(_) => &OF_SQLITE,
+        Engine::Postgres(_) => &OF_POSTGRES,
     };
     let mut all = Vec::new();
     for name in names {

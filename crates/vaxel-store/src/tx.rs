@@ -3,6 +3,7 @@
 use rusqlite::{CachedStatement, Connection};
 
 use crate::{
+    chain::Chain,
     error::Error,
     postgres::Session,
     stmt::{Row, Stmt, Value},
@@ -10,12 +11,40 @@ use crate::{
 
 /// A transaction; statements run in it one after the other. One that fails spoils what its caller
 /// does in the transaction: whatever follows is refused by PostgreSQL, so it is to be given on.
-pub(crate) enum Tx<'a> {
+pub(crate) struct Tx<'a> {
+    pub(crate) engine: Engine<'a>,
+    /// What chains lines of the audit, where something is written.
+    pub(crate) chain: Option<&'a Chain>,
+}
+
+/// What a transaction runs on.
+pub(crate) enum Engine<'a> {
     Sqlite(&'a Connection),
     Postgres(&'a mut Session),
 }
 
+impl<'a> Tx<'a> {
+    pub(crate) const fn on(engine: Engine<'a>) -> Self {
+        Self {
+            engine,
+            chain: None,
+        }
+    }
+}
+
 impl Tx<'_> {
+    /// The same transaction, in which lines of the audit are chained.
+    pub(crate) fn chaining<'b>(&'b mut self, chain: &'b Chain) -> Tx<'b> {
+        let engine = match &mut self.engine {
+            Engine::Sqlite(connection) => Engine::Sqlite(connection),
+            Engine::Postgres(session) => Engine::Postgres(session),
+        };
+        Tx {
+            engine,
+            chain: Some(chain),
+        }
+    }
+
     /// Runs a statement; returns how many rows it changed.
     pub(crate) fn execute(&mut self, stmt: &Stmt, values: &[Value<'_>]) -> Result<usize, Error> {
         self.prepare(stmt)?.execute(values)
@@ -29,13 +58,13 @@ impl Tx<'_> {
 
     /// A statement that is run many times.
     pub(crate) fn prepare(&mut self, stmt: &Stmt) -> Result<Prepared<'_>, Error> {
-        match self {
-            Self::Sqlite(connection) => {
+        match &mut self.engine {
+            Engine::Sqlite(connection) => {
                 let prepared = connection.prepare_cached(stmt.for_sqlite());
                 prepared.map(Prepared::Sqlite).map_err(Error::of)
             }
             // It is prepared when it is known what its values are, and kept then.
-            Self::Postgres(session) => Ok(Prepared::Postgres(session, stmt.for_postgres())),
+            Engine::Postgres(session) => Ok(Prepared::Postgres(session, stmt.for_postgres())),
         }
     }
 
@@ -57,8 +86,8 @@ impl Tx<'_> {
         values: &[Value<'_>],
         mut read: impl FnMut(&Row<'_>) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
-        match self {
-            Self::Sqlite(connection) => {
+        match &mut self.engine {
+            Engine::Sqlite(connection) => {
                 let prepared = connection.prepare_cached(stmt.for_sqlite());
                 let mut prepared = prepared.map_err(Error::of)?;
                 let mut rows = prepared
@@ -70,7 +99,7 @@ impl Tx<'_> {
                 }
                 Ok(found)
             }
-            Self::Postgres(session) => {
+            Engine::Postgres(session) => {
                 let rows = session.query(stmt.for_postgres(), values)?;
                 rows.iter().map(|row| read(&Row::Postgres(row))).collect()
             }
@@ -97,8 +126,8 @@ impl Tx<'_> {
         name: &str,
         mut read: impl FnMut(&Row<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        match self {
-            Self::Sqlite(connection) => {
+        match &mut self.engine {
+            Engine::Sqlite(connection) => {
                 let mut prepared = connection.prepare(stmt.for_sqlite()).map_err(Error::of)?;
                 let mut rows = prepared.query([]).map_err(Error::of)?;
                 while let Some(row) = rows.next().map_err(Error::of)? {
@@ -106,7 +135,7 @@ impl Tx<'_> {
                 }
                 Ok(())
             }
-            Self::Postgres(session) => {
+            Engine::Postgres(session) => {
                 session.each(stmt.for_postgres(), name, |row| read(&Row::Postgres(row)))
             }
         }
@@ -114,9 +143,9 @@ impl Tx<'_> {
 
     /// Numbers go on behind those that were copied. SQLite does that by itself.
     pub(crate) fn continue_numbers(&mut self, table: &str, has_seq: bool) -> Result<(), Error> {
-        match self {
-            Self::Postgres(session) if has_seq => session.continue_numbers(table),
-            Self::Sqlite(_) | Self::Postgres(_) => Ok(()),
+        match &mut self.engine {
+            Engine::Postgres(session) if has_seq => session.continue_numbers(table),
+            Engine::Sqlite(_) | Engine::Postgres(_) => Ok(()),
         }
     }
 }

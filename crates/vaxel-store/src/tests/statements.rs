@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{fresh, postgres::Schema};
 use crate::{
-    audit, call, catalog, dependency,
+    audit, call, catalog, chain, dependency,
     error::Error,
     grant, health, key, meta, note, oauth, outbox, password, policy,
     postgres::Session,
@@ -12,7 +12,7 @@ use crate::{
     stmt::{Kind, Stmt},
     store::Store,
     template, toolset,
-    tx::Tx,
+    tx::{Engine, Tx},
     usage, user,
 };
 
@@ -35,6 +35,7 @@ static ALL: &[(&str, &[&Stmt], bool)] = &[
     ("toolset", toolset::STATEMENTS, false),
     ("catalog", catalog::STATEMENTS, false),
     ("audit", audit::STATEMENTS, false),
+    ("chain", chain::STATEMENTS, false),
     ("outbox", outbox::STATEMENTS, false),
     ("note", note::STATEMENTS, false),
     ("session", session::STATEMENTS, false),
@@ -62,9 +63,9 @@ async fn prepare_all(store: &Store) {
     for (file, statements, of_records) in ALL {
         let prepare_all = |tx: &mut Tx<'_>| {
             for stmt in *statements {
-                match tx {
-                    Tx::Sqlite(_) => drop(tx.prepare(stmt)?),
-                    Tx::Postgres(session) => {
+                match &mut tx.engine {
+                    Engine::Sqlite(_) => drop(tx.prepare(stmt)?),
+                    Engine::Postgres(session) => {
                         let text = stmt.for_postgres();
                         assert!(is_prepared(session, text, &mut Vec::new())?, "{text}");
                     }

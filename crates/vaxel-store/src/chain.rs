@@ -1,0 +1,398 @@
+//! The chain of the audit: its key, its newest link, and what retention leaves where lines were.
+//!
+//! It begins when [`Store::begin_audit_chain`] is called first; lines that are there by then are chained as they
+//! are. From then on nothing is written into the audit without the key.
+
+use std::sync::{Arc, OnceLock};
+
+use vaxel_core::{
+    audit::{
+        Entry,
+        chain::{Gap, Hash, Link, Stamp},
+    },
+    time::Timestamp,
+};
+
+use crate::{
+    audit,
+    error::Error,
+    stmt::{Row, Stmt, values},
+    store::Store,
+    tx::Tx,
+};
+
+/// What makes hashes, once it is known.
+#[derive(Debug, Default)]
+pub(crate) struct Chain(OnceLock<Arc<dyn Stamp>>);
+
+/// A key of the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditKeyRow {
+    /// The first line that it sealed.
+    pub since: u64,
+    /// The key, sealed itself.
+    pub sealed: Vec<u8>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// What is known of the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditChain {
+    /// Its newest link; `None` before it began.
+    pub head: Option<Link>,
+    /// Its keys, oldest first.
+    pub keys: Vec<AuditKeyRow>,
+}
+
+/// A part of the chain, of one moment.
+#[derive(Debug)]
+pub struct AuditPage {
+    /// Lines, in the order of their numbers.
+    pub lines: Vec<Entry>,
+    /// What is missing between them, and before the first one.
+    pub gaps: Vec<Gap>,
+    /// The newest link at that moment, with its seal.
+    pub head: Option<(Link, Option<Hash>)>,
+    /// Whether there were no more lines.
+    pub is_last: bool,
+}
+
+/// The newest link.
+const NEWEST: i64 = 1;
+/// The last of the lines that were there when the chain began.
+const BEGINNING: i64 = 2;
+
+static HEAD: Stmt = Stmt::new("SELECT number, hash, seal FROM audit_head WHERE id = $1");
+static PUT_HEAD: Stmt = Stmt::new(
+    "INSERT INTO audit_head (id, number, hash, seal) VALUES ($4, $1, $2, $3) \
+     ON CONFLICT (id) DO UPDATE SET number = excluded.number, hash = excluded.hash, \
+     seal = excluded.seal",
+);
+static KEYS: Stmt = Stmt::new("SELECT since, sealed, created_at FROM audit_keys ORDER BY since");
+static PUT_KEY: Stmt = Stmt::new(
+    "INSERT INTO audit_keys (since, sealed, created_at) VALUES ($1, $2, $3) \
+     ON CONFLICT (since) DO UPDATE SET sealed = excluded.sealed",
+);
+static LAST: Stmt = Stmt::new("SELECT max(seq) FROM audit");
+static STAMP: Stmt = Stmt::new("UPDATE audit SET hash = $2, seal = $3 WHERE seq = $1");
+static HASH: Stmt = Stmt::new("SELECT hash FROM audit WHERE seq = $1");
+// Only what is older than everything that stays.
+static OLD: Stmt = Stmt::new(
+    "SELECT seq FROM audit WHERE seq < (SELECT max(seq) FROM audit) \
+     AND seq < COALESCE((SELECT seq FROM audit WHERE at >= $1 ORDER BY seq LIMIT 1), \
+     (SELECT max(seq) FROM audit)) ORDER BY seq LIMIT $2",
+);
+// An index holds these lines alone: see the step of the schema.
+static TRANSITIONS: Stmt = Stmt::new(
+    "SELECT seq FROM audit WHERE action = 'service.lifecycle' AND at < $1 \
+     AND seq < (SELECT max(seq) FROM audit) ORDER BY at LIMIT $2",
+);
+static REMOVE: Stmt = Stmt::new("DELETE FROM audit WHERE seq = $1");
+static PUT_GAP: Stmt = Stmt::new(
+    "INSERT INTO audit_gaps (first_line, last_line, hash_before, hash_after, seal) \
+     VALUES ($1, $2, $3, $4, $5)",
+);
+static REMOVE_GAP: Stmt = Stmt::new("DELETE FROM audit_gaps WHERE first_line = $1");
+static GAP_TO: Stmt = Stmt::new(
+    "SELECT first_line, last_line, hash_before, hash_after, seal FROM audit_gaps WHERE last_line = $1",
+);
+static GAP_FROM: Stmt = Stmt::new(
+    "SELECT first_line, last_line, hash_before, hash_after, seal FROM audit_gaps WHERE first_line = $1",
+);
+static GAPS: Stmt = Stmt::new(
+    "SELECT first_line, last_line, hash_before, hash_after, seal FROM audit_gaps \
+     WHERE last_line > $1 AND first_line <= $2 ORDER BY first_line",
+);
+
+/// The next line of the chain, with its hash and its seal; `None` while the chain has not begun.
+///
+/// # Errors
+/// [`Error::Unsealed`] when it has, and the key is not here.
+pub(crate) fn next(
+    tx: &mut Tx<'_>,
+    entry: impl FnOnce(u64) -> Result<Entry, Error>,
+) -> Result<Option<Entry>, Error> {
+    let Some((mut head, sealed)) = head(tx)? else {
+        return Ok(None);
+    };
+    let stamp = stamp(tx)?;
+    if sealed.is_none() || sealed != stamp.seal(&head.digest(&*stamp)) {
+        // What is built upon it does not hold, for ever, so that it shows; and work goes on.
+        tracing::error!(line = head.number, "the end of the audit was changed past Vaxel; `vaxel audit verify` says more");
+        head.hash = stamp.digest(&[b"not sealed".as_slice(), &head.hash.0].concat());
+    }
+    let mut entry = entry(head.number + 1)?;
+    let link = head.then(&*stamp, &entry);
+    (entry.hash, entry.seal) = (Some(link.hash), stamp.seal(&link.hash));
+    put_head(tx, &*stamp, &link)?;
+    Ok(Some(entry))
+}
+
+fn stamp(tx: &Tx<'_>) -> Result<Arc<dyn Stamp>, Error> {
+    let stamp = tx.chain.and_then(|chain| chain.0.get());
+    stamp.map(Arc::clone).ok_or(Error::Unsealed)
+}
+
+fn seal(stamp: &dyn Stamp, hash: &Hash) -> Result<String, Error> {
+    let sealed = stamp.seal(hash).ok_or(Error::Unsealed)?;
+    Ok(sealed.to_string())
+}
+
+fn head(tx: &mut Tx<'_>) -> Result<Option<(Link, Option<Hash>)>, Error> {
+    kept_link(tx, NEWEST)
+}
+
+fn kept_link(tx: &mut Tx<'_>, which: i64) -> Result<Option<(Link, Option<Hash>)>, Error> {
+    tx.find(&HEAD, &values![which], |row| {
+        let link = Link {
+            number: row.count(0)?,
+            hash: hash(row, 1)?,
+        };
+        Ok((link, row.text(2)?.parse().ok()))
+    })
+}
+
+fn put_head(tx: &mut Tx<'_>, stamp: &dyn Stamp, link: &Link) -> Result<(), Error> {
+    keep_link(tx, stamp, (NEWEST, link))
+}
+
+fn keep_link(
+    tx: &mut Tx<'_>,
+    stamp: &dyn Stamp,
+    (which, link): (i64, &Link),
+) -> Result<(), Error> {
+    let sealed = seal(stamp, &link.digest(stamp))?;
+    let values = values![link.number, link.hash.to_string(), sealed, which];
+    tx.put(&PUT_HEAD, &values)
+}
+
+/// A text that is no hash is none that fits.
+fn hash(row: &Row<'_>, at: usize) -> Result<Hash, Error> {
+    Ok(row.text(at)?.parse().unwrap_or_default())
+}
+
+fn read_gap(row: &Row<'_>) -> Result<Gap, Error> {
+    Ok(Gap {
+        first: row.count(0)?,
+        last: row.count(1)?,
+        before: hash(row, 2)?,
+        after: hash(row, 3)?,
+        seal: row.text(4)?.parse().ok(),
+    })
+}
+
+/// Says that the lines of a gap are gone, together with those of the gaps on both sides of it.
+fn put_gap(tx: &mut Tx<'_>, stamp: &dyn Stamp, mut gap: Gap) -> Result<(), Error> {
+    if let Some(earlier) = tx.find(&GAP_TO, &values![gap.first - 1], read_gap)? {
+        (gap.first, gap.before) = (earlier.first, earlier.before);
+        tx.put(&REMOVE_GAP, &values![earlier.first])?;
+    }
+    if let Some(later) = tx.find(&GAP_FROM, &values![gap.last + 1], read_gap)? {
+        (gap.last, gap.after) = (later.last, later.after);
+        tx.put(&REMOVE_GAP, &values![later.first])?;
+    }
+    let sealed = seal(stamp, &gap.digest(stamp))?;
+    let (before, after) = (gap.before.to_string(), gap.after.to_string());
+    tx.put(
+        &PUT_GAP,
+        &values![gap.first, gap.last, before, after, sealed],
+    )
+}
+
+/// The hash that a line builds upon: that of the line before it, or of the end of the gap before it.
+fn hash_before(tx: &mut Tx<'_>, number: u64) -> Result<Hash, Error> {
+    if number <= 1 {
+        return Ok(Hash::default());
+    }
+    let line = tx.find(&HASH, &values![number - 1], |row| {
+        Ok(row.maybe_text(0)?.and_then(|text| text.parse().ok()))
+    })?;
+    if let Some(hash) = line.flatten() {
+        return Ok(hash);
+    }
+    let gap = tx.find(&GAP_TO, &values![number - 1], read_gap)?;
+    Ok(gap.map(|gap| gap.after).unwrap_or_default())
+}
+
+/// Takes lines away, in the order of their numbers, and leaves gaps where they were.
+fn remove(tx: &mut Tx<'_>, mut numbers: Vec<u64>) -> Result<usize, Error> {
+    numbers.sort_unstable();
+    let is_chained = head(tx)?.is_some();
+    for run in numbers.chunk_by(|one, next| *next == one + 1) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            continue;
+        };
+        if is_chained {
+            let before = hash_before(tx, *first)?;
+            let after = hash_before(tx, *last + 1)?;
+            let gap = Gap {
+                first: *first,
+                last: *last,
+                before,
+                after,
+                seal: None,
+            };
+            let stamp = stamp(tx)?;
+            put_gap(tx, &*stamp, gap)?;
+        }
+        for number in run {
+            tx.put(&REMOVE, &values![*number])?;
+        }
+    }
+    Ok(numbers.len())
+}
+
+impl Store {
+    /// The keys of the chain, and its newest link.
+    pub async fn audit_chain(&self) -> Result<AuditChain, Error> {
+        self.read("audit_chain", |tx| {
+            let keys = tx.query(&KEYS, &[], |row| {
+                Ok(AuditKeyRow {
+                    since: row.count(0)?,
+                    sealed: row.blob(1)?,
+                    created_at: row.time(2)?,
+                })
+            })?;
+            let head = head(tx)?.map(|(link, _)| link);
+            Ok(AuditChain { head, keys })
+        })
+        .await
+    }
+
+    /// Keeps a key, in the place of what was kept of the same one.
+    pub async fn put_audit_key(&self, key: AuditKeyRow) -> Result<(), Error> {
+        self.write("put_audit_key", move |tx| {
+            let values = values![key.since, &key.sealed[..], key.created_at];
+            tx.put(&PUT_KEY, &values)
+        })
+        .await
+    }
+
+    /// From now on the audit is chained with this key; returns how many lines were there already, which are
+    /// chained as they are, in steps of `step`.
+    ///
+    /// # Errors
+    /// Those of the engine. A call that failed halfway is repeated.
+    pub async fn begin_audit_chain(&self, stamp: Arc<dyn Stamp>, step: u32) -> Result<u64, Error> {
+        // A second key would seal what the first one began.
+        let _ = self.inner().chain.0.set(stamp);
+        let mut chained = 0;
+        loop {
+            let (lines, is_done) = self
+                .write("begin_audit_chain", move |tx| chain_more(tx, step))
+                .await?;
+            chained += lines;
+            if is_done {
+                return Ok(chained);
+            }
+        }
+    }
+
+    /// Lines behind number `after`, at most `limit`, with what is missing between them.
+    pub async fn audit_page(&self, after: u64, limit: u32) -> Result<AuditPage, Error> {
+        self.read("audit_page", move |tx| {
+            let lines = tx.query(&audit::AFTER, &values![after, i64::from(limit)], audit::read)?;
+            let is_last = lines.len() < limit as usize;
+            let last = lines.last().filter(|_| !is_last);
+            let until = last.map_or(u64::MAX, |line| line.number);
+            Ok(AuditPage {
+                gaps: tx.query(&GAPS, &values![after, until], read_gap)?,
+                head: head(tx)?,
+                lines,
+                is_last,
+            })
+        })
+        .await
+    }
+
+    /// Deletes up to `step` of the oldest lines, those from before `before`; returns how many. Call it until
+    /// it returns 0. The newest line stays.
+    pub async fn trim_audit(&self, before: Timestamp, step: u32) -> Result<usize, Error> {
+        self.trim(&OLD, "trim_audit", (before, step)).await
+    }
+
+    /// Deletes up to `step` of the lines from before `before` about what services went through by
+    /// themselves; returns how many. What people did stays. Call it until it returns 0.
+    pub async fn trim_transitions(&self, before: Timestamp, step: u32) -> Result<usize, Error> {
+        self.trim(&TRANSITIONS, "trim_transitions", (before, step))
+            .await
+    }
+
+    async fn trim(
+        &self,
+        which: &'static Stmt,
+        name: &'static str,
+        (before, step): (Timestamp, u32),
+    ) -> Result<usize, Error> {
+        self.write(name, move |tx| {
+            let values = values![before, i64::from(step)];
+            let numbers = tx.query(which, &values, |row| row.count(0))?;
+            remove(tx, numbers)
+        })
+        .await
+    }
+}
+
+/// Chains the next of the lines that were there before the chain; whether it reached the last one.
+fn chain_more(tx: &mut Tx<'_>, step: u32) -> Result<(u64, bool), Error> {
+    let stamp = stamp(tx)?;
+    let Some((mut at, _)) = head(tx)? else {
+        let last = tx.find(&LAST, &[], |row| row.maybe_count(0))?.flatten();
+        let number = last.unwrap_or(0);
+        let until = Link {
+            number,
+            hash: Hash::default(),
+        };
+        keep_link(tx, &*stamp, (BEGINNING, &until))?;
+        put_head(tx, &*stamp, &Link::default())?;
+        return Ok((0, number == 0));
+    };
+    // What came into the table in another way later on is not to be chained as if it had been there.
+    let until = kept_link(tx, BEGINNING)?;
+    let is_ours = |(until, sealed): &(Link, Option<Hash>)| {
+        *sealed == stamp.seal(&until.digest(&*stamp)) && sealed.is_some()
+    };
+    let until = until.filter(is_ours).map_or(0, |(until, _)| until.number);
+    let mut lines = tx.query(&audit::AFTER, &values![at.number, i64::from(step)], audit::read)?;
+    lines.retain(|line| line.number <= until);
+    for line in &lines {
+        if line.number > at.number + 1 {
+            // What services went through was taken away before there was a chain.
+            let gap = Gap {
+                first: at.number + 1,
+                last: line.number - 1,
+                before: at.hash,
+                after: at.hash,
+                seal: None,
+            };
+            put_gap(tx, &*stamp, gap)?;
+        }
+        at = at.then(&*stamp, line);
+        let sealed = seal(&*stamp, &at.hash)?;
+        tx.put(&STAMP, &values![line.number, at.hash.to_string(), sealed])?;
+    }
+    if !lines.is_empty() {
+        put_head(tx, &*stamp, &at)?;
+    }
+    Ok((lines.len() as u64, lines.is_empty() || at.number >= until))
+}
+
+#[cfg(test)]
+pub(crate) static STATEMENTS: &[&Stmt] = &[
+    &HEAD,
+    &PUT_HEAD,
+    &KEYS,
+    &PUT_KEY,
+    &LAST,
+    &STAMP,
+    &HASH,
+    &OLD,
+    &TRANSITIONS,
+    &REMOVE,
+    &PUT_GAP,
+    &REMOVE_GAP,
+    &GAP_TO,
+    &GAP_FROM,
+    &GAPS,
+];
