@@ -37,6 +37,7 @@ pub(crate) fn head() -> OpenApi {
         ("templates", "Services with blanks"),
         ("access", "Users, and what they may do"),
         ("keys", "API keys"),
+        ("audit", "Who did what, and whether nobody touched that"),
         ("server", "The server itself"),
     ];
     let tags =

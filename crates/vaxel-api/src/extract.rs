@@ -55,6 +55,7 @@ fn again(failure: &Arc<Failure>) -> Failure {
     copy.issues.clone_from(&failure.issues);
     copy.retry_after = failure.retry_after;
     copy.version = failure.version;
+    copy.hides = failure.hides;
     copy
 }
 

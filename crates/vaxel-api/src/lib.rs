@@ -29,6 +29,7 @@ mod roles;
 mod grants;
 mod policies;
 mod access;
+mod audit;
 mod keys;
 mod templates;
 mod status;

@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use vaxel_core::failure::{Failure, Kind, facts};
-use vaxel_gateway::RequestId;
+use vaxel_gateway::{Hidden, RequestId};
 
 /// A failure on its way to the caller.
 #[derive(Debug)]
@@ -97,6 +97,9 @@ pub(crate) async fn render(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(Unrendered(failure)) = response.extensions_mut().remove() {
         log(&failure, &id, &path);
+        if failure.hides {
+            response.extensions_mut().insert(Hidden);
+        }
         document(&failure, &id, &mut response);
     }
     let headers = response.headers_mut();

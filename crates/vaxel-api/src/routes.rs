@@ -13,7 +13,7 @@ use utoipa_axum::{
 };
 
 use crate::{
-    access, backup, bundle, calls, compat, context::Context, dependencies, describe, docs, events,
+    access, audit, backup, bundle, calls, compat, context::Context, dependencies, describe, docs, events,
     grants, health, keys, leases, logs, oauth, policies, problem, revisions, roles, services,
     sign_ins, status, templates, tools, toolsets, usage, users,
 };
@@ -127,6 +127,10 @@ fn endpoints<T: Table>(table: T) -> T {
         .routes(routes!(policies::get, policies::update, policies::delete))
         .routes(routes!(access::whoami))
         .routes(routes!(access::explain))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::export))
+        .routes(routes!(audit::verify))
+        .routes(routes!(audit::get))
         .routes(routes!(sign_ins::login))
         .routes(routes!(sign_ins::renew))
         .routes(routes!(sign_ins::logout))

@@ -17,7 +17,7 @@ use vaxel_core::{
     secret::Secret,
     time::Timestamp,
 };
-use vaxel_gateway::Peer;
+use vaxel_gateway::{Peer, RequestId};
 
 use crate::{
     context::Context,
@@ -209,6 +209,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Sender {
         });
         Ok(Self {
             origin: Origin {
+                request: parts.extensions.get::<RequestId>().map(|id| id.0),
                 address: peer.0.ip(),
                 agent: text(&parts.headers, header::USER_AGENT).unwrap_or_default(),
             },

@@ -64,6 +64,13 @@ impl Client {
         self
     }
 
+    /// The same client, saying which program it is (`User-Agent`).
+    pub fn named(mut self, agent: &'static str) -> Self {
+        let agent = HeaderValue::from_static(agent);
+        self.headers.insert(header::USER_AGENT, agent);
+        self
+    }
+
     /// Where it leads.
     pub const fn base(&self) -> &Url {
         &self.base
@@ -145,6 +152,15 @@ impl Client {
         body: &(impl Serialize + Sync),
     ) -> Result<Download, Error> {
         let reply = self.send(Method::POST, path, to_bytes(body)?, None).await?;
+        if !reply.parts.status.is_success() {
+            return Err(self.failed(reply).await);
+        }
+        Ok(Download(reply.body))
+    }
+
+    /// Reads `path`, and takes an answer of any length, piece by piece.
+    pub async fn read_all(&self, path: &str) -> Result<Download, Error> {
+        let reply = self.send(Method::GET, path, Bytes::new(), None).await?;
         if !reply.parts.status.is_success() {
             return Err(self.failed(reply).await);
         }

@@ -66,9 +66,14 @@ impl Control {
         let target = ("server", String::new(), String::new());
         let mut audit = self.line(caller, "backup.create", target);
         audit.detail = json!({ "with_keys": passphrase.is_some() });
-        self.store().audit(audit).await?;
+        self.store().audit(audit.clone()).await?;
         let writing = tokio::time::timeout(LONGEST, self.write_backup(passphrase));
-        writing.await.map_err(Failure::internal)?
+        let written = writing.await.map_err(Failure::internal).flatten();
+        if let Err(failure) = &written {
+            audit.outcome = failure.into();
+            self.store().audit(audit).await?;
+        }
+        written
     }
 
     async fn write_backup(&self, passphrase: Option<Secret<String>>) -> Result<Backup, Failure> {

@@ -28,6 +28,8 @@ pub struct Config {
     pub records: RecordsConfig,
     /// The feed of changes.
     pub feed: FeedConfig,
+    /// The audit.
+    pub audit: AuditConfig,
     /// After how long in the archive a service is gone for good; `None`: never.
     pub archive: Option<Duration>,
 
@@ -195,6 +197,22 @@ impl Default for RecordsConfig {
             max_rows: 1_000_000,
             hours: Duration::from_hours(35 * 24),
             days: Duration::from_hours(400 * 24),
+        }
+    }
+}
+
+/// The audit.
+#[derive(Debug, Clone, Copy)]
+pub struct AuditConfig {
+    /// Older lines are deleted; those about what services went through as soon as [`HealthConfig::retention`]
+    /// says.
+    pub retention: Duration,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self {
+            retention: Duration::from_hours(365 * 24),
         }
     }
 }

@@ -24,6 +24,7 @@ use vaxel_store::Store;
 use vaxel_supervisor::Supervisor;
 
 use crate::{
+    audit::Audit,
     change::{Change, Outcome, Terms},
     event::Event,
     feed::Feed,
@@ -98,6 +99,7 @@ pub(crate) struct Inner {
     pub(crate) changes: TaskTracker,
     /// Serializes what reads all keys and publishes them.
     pub(crate) key_ring: tokio::sync::Mutex<()>,
+    pub(crate) audit: Audit,
     /// Held while a backup is written.
     pub(crate) backup: tokio::sync::Mutex<()>,
     /// Serializes what reads all sets and publishes them.

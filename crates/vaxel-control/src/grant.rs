@@ -1,6 +1,6 @@
 //! Changes and queries of grants.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vaxel_core::{
     access::{Asked, Target, decide_on, require, require_anywhere, require_on},
     failure::{Failure, Issue, Kind},
@@ -141,6 +141,8 @@ impl Control {
         let service = service.name.to_string();
         let entry = GrantEntry { resource, service };
         let audit = self.grant_audit(caller, "grant.create", &entry);
+        let after = audit.detail.clone();
+        let audit = audit.changing(Value::Null, after);
         let created = self.store().create_grant(&entry.resource, audit).await;
         created.map_err(|error| match error {
             StoreError::Taken => conflict(format!(
@@ -167,7 +169,7 @@ impl Control {
             // Who cannot see the service is told that there is no such grant.
             require_on(&self.asked(caller, Permission::McpManage, &on)).map_err(|failure| {
                 if failure.kind == Kind::UnknownService {
-                    return unknown();
+                    return unknown().hiding();
                 }
                 failure
             })?;
@@ -175,6 +177,8 @@ impl Control {
         let service = service.map_or_else(String::new, |one| one.name.to_string());
         let entry = GrantEntry { resource, service };
         let audit = self.grant_audit(caller, "grant.delete", &entry);
+        let before = audit.detail.clone();
+        let audit = audit.changing(before, Value::Null);
         match self.store().delete_grant(id, audit).await {
             Ok(()) => self.access_done("grant", "grant.delete").await,
             Err(StoreError::Missing) => Err(unknown()),

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vaxel_auth::key::{ApiKey, KeyEntry, StoredKey};
 use vaxel_core::{
     access::{anywhere, require},
@@ -88,6 +88,8 @@ impl Control {
             "user": stored.user, "permissions": permissions, "services": stored.services,
             "environments": stored.environments, "expires_at": stored.expires_at,
         });
+        let after = audit.detail.clone();
+        let audit = audit.changing(Value::Null, after);
         let created = self.store().create_key(&stored, audit).await;
         created.map_err(|error| match error {
             vaxel_store::Error::Taken => {
@@ -136,6 +138,7 @@ impl Control {
         }
         let target = ("key", row.id.to_string(), row.name.clone());
         let audit = self.line(caller, "key.revoke", target);
+        let audit = audit.changing(json!({ "revoked": false }), json!({ "revoked": true }));
         self.store().revoke_key(row.id, now, audit).await?;
         self.publish_keys().await?;
         self.announce(Event::Key {

@@ -44,6 +44,7 @@ mod journal;
 mod transitions;
 mod feed; // every change, for whoever follows
 
+mod audit; // who did what, held together
 mod backup; // everything that is stored, in one file
 mod archive; // what is thrown away in time
 mod recorder; // facts on their way to the store
@@ -52,11 +53,12 @@ mod metrics;
 mod demo;
 
 pub use access::{AccessEntry, AccessQuery, Explanation, Subject, Whoami};
+pub use audit::{AuditExport, AuditVerdict, open_audit_key};
 pub use backup::{Backup, BackupContents, BackupFile, BackupHead, DataFile, KeptService, VALUES};
 pub use bundle::{Plan, Step};
 pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef, Terms, ToolsetRef};
 pub use config::{
-    Config, FeedConfig, HealthConfig, IssuerConfig, OauthConfig, ProcessConfig, RecordsConfig,
+    AuditConfig, Config, FeedConfig, HealthConfig, IssuerConfig, OauthConfig, ProcessConfig, RecordsConfig,
     ServerFacts, TokensConfig,
 };
 pub use control::{Control, Deps, STOP_REST, Started};
@@ -88,5 +90,5 @@ pub use usage::{Usage, UsageQuery};
 pub use user::UserChange;
 pub use vaxel_auth::jwt::Refused as TokenRefused;
 pub use vaxel_gateway::{ShownOf, ToolReply};
-pub use vaxel_store::{CallRow, Grain, KeyRow, SignInRow, UsageSum};
+pub use vaxel_store::{AuditQuery, CallRow, Grain, KeyRow, SignInRow, UsageSum};
 pub use vaxel_supervisor::{LogLine, Logs, Stream as LogStream};

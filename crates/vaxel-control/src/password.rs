@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,6 +12,7 @@ use tokio::sync::Semaphore;
 use vaxel_auth::password::{self, Check, Kept};
 use vaxel_core::{
     access::require,
+    audit::{Came, Outcome as End},
     failure::{Failure, Issue, Kind},
     id::{Id, SignIn, User},
     lockout,
@@ -192,11 +194,12 @@ impl Control {
     /// Notes that a wrong password was given; `user`: it counts against that user's.
     pub(crate) async fn note_wrong(
         &self,
-        who: Option<&UserResource>,
+        (who, came): (Option<&UserResource>, Option<Arc<Came>>),
         (counts, why): (bool, serde_json::Value),
     ) -> Result<(), Failure> {
         let nobody = Principal {
             name: who.map_or_else(|| "anyone".into(), |user| user.name.shared().clone()),
+            came,
             ..Principal::system()
         };
         // What was given in the place of a name may be a password: it is not written down.
@@ -206,6 +209,8 @@ impl Control {
         );
         let mut audit = self.line(&nobody, "user.sign_in_failed", target);
         audit.detail = why;
+        audit.credential = "password";
+        audit.outcome = End::Refused(Kind::Unauthenticated);
         let user: Option<Id<User>> = who.map(|user| user.id).filter(|_| counts);
         Ok(self.store().note_failed_sign_in(user, audit).await?)
     }
@@ -253,7 +258,8 @@ impl Control {
         if is_locked || check == Check::Wrong {
             let user = self.store().user_by_id(row.user).await?;
             let why = serde_json::json!({ "why": if is_locked { "locked" } else { "wrong" } });
-            self.note_wrong(user.as_ref(), (!is_locked, why)).await?;
+            let who = (user.as_ref(), caller.came.clone());
+            self.note_wrong(who, (!is_locked, why)).await?;
             return Err(wrong(
                 "is not the password, or it was guessed too often and is not taken for a while",
             ));

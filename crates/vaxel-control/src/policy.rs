@@ -1,6 +1,6 @@
 //! Changes and queries of policies.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vaxel_core::{
     access::require,
     audit::AuditLine,
@@ -101,6 +101,7 @@ impl Control {
             issues: Vec::new(),
         };
         let audit = self.policy_audit(caller, "policy.create", &policy);
+        let audit = audit.changing(Value::Null, json!(policy.draft));
         let created = self.store().create_policy(&policy, audit).await;
         created.map_err(|error| match error {
             StoreError::Taken => in_use(&policy),
@@ -131,6 +132,7 @@ impl Control {
         };
         let mut audit = self.policy_audit(caller, "policy.update", &next);
         audit.detail["before"] = json!(old.draft);
+        let audit = audit.changing(json!(old.draft), json!(next.draft));
         match self.store().update_policy(&next, old.version, audit).await {
             Ok(()) => self.access_done("policy", "policy.update").await?,
             Err(StoreError::Changed) => return Err(self.policy_changed(&old).await?),
@@ -151,6 +153,7 @@ impl Control {
         compare_version(name, old.version, expected)?;
         may_allow(caller, kept_back_by(&old.draft))?;
         let audit = self.policy_audit(caller, "policy.delete", &old);
+        let audit = audit.changing(json!(old.draft), Value::Null);
         match self.store().delete_policy(old.id, old.version, audit).await {
             Ok(()) => self.access_done("policy", "policy.delete").await,
             Err(StoreError::Changed) => Err(self.policy_changed(&old).await?),

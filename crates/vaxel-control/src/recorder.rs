@@ -24,7 +24,7 @@ use vaxel_core::{
 use vaxel_gateway::Caller;
 use vaxel_store::{Store, UsageBatch};
 
-use crate::config::{FeedConfig, RecordsConfig};
+use crate::config::{AuditConfig, FeedConfig, RecordsConfig};
 
 /// Most records in one transaction.
 const BATCH: usize = 512;
@@ -177,7 +177,7 @@ pub(crate) async fn note_key_uses(store: Store, callers: Arc<Callers>, stop: Can
 pub(crate) async fn sweep(
     store: Store,
     clock: Clock,
-    (config, feed, health): (RecordsConfig, FeedConfig, Duration),
+    (config, feed, health, audit): (RecordsConfig, FeedConfig, Duration, AuditConfig),
     stop: CancellationToken,
 ) {
     let mut hourly = tokio::time::interval(SWEEP_EVERY);
@@ -200,6 +200,9 @@ pub(crate) async fn sweep(
         delete_all("changes of health", healths, &stop).await;
         let transitions = || store.trim_transitions(before, SWEEP_STEP);
         delete_all("audited transitions", transitions, &stop).await;
+        let before = ago(&clock, audit.retention);
+        let lines = || store.trim_audit(before, SWEEP_STEP);
+        delete_all("lines of the audit", lines, &stop).await;
         if let Err(error) = store.forget_sessions(ago(&clock, session::LIFE)).await {
             tracing::warn!(%error, "what is kept of old sessions could not be deleted");
         }

@@ -1,6 +1,6 @@
 //! Changes and queries of roles.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vaxel_core::{
     access::require,
     audit::AuditLine,
@@ -146,6 +146,7 @@ impl Control {
             updated_at: now,
         };
         let audit = self.role_audit(caller, "role.create", &role);
+        let audit = audit.changing(Value::Null, wanted(&role));
         let created = self.store().create_role(&role, audit).await;
         created.map_err(|error| match error {
             StoreError::Taken => conflict(format!(
@@ -186,6 +187,7 @@ impl Control {
         };
         let mut audit = self.role_audit(caller, "role.update", &next);
         audit.detail["before"] = json!({ "permissions": old.permissions });
+        let audit = audit.changing(wanted(&old), wanted(&next));
         match self.store().update_role(&next, old.version, audit).await {
             Ok(()) => self.access_done("role", "role.update").await?,
             Err(StoreError::Changed) => return Err(self.role_changed(&old).await?),
@@ -225,6 +227,7 @@ impl Control {
             )));
         }
         let audit = self.role_audit(caller, "role.delete", &old);
+        let audit = audit.changing(wanted(&old), Value::Null);
         match self
             .store()
             .delete_role(&old.name, old.version, audit)
@@ -279,4 +282,9 @@ fn unknown(name: &str) -> Failure {
         Kind::NotFound,
         format!("There is no role called `{name}`; `vaxel role ls` shows which there are"),
     )
+}
+
+/// What a role is, for the audit.
+fn wanted(role: &RoleResource) -> Value {
+    json!({ "description": role.description, "permissions": role.permissions })
 }

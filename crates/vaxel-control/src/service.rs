@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vaxel_core::{
     access::{require, require_anywhere},
     audit::AuditLine,
@@ -71,6 +71,7 @@ impl Control {
         let mut audit = self.audit(caller, "service.create", &resource);
         audit.detail["source"] = resource.spec.source.kind().into();
         audit.detail["template"] = template_of(&resource.spec).into();
+        let audit = audit.changing(Value::Null, wanted(&resource));
         let created = self.store().create_service(&resource, secrets, audit).await;
         created.map_err(|error| match error {
             StoreError::Taken => conflict(in_use(&resource.name)),
@@ -152,6 +153,7 @@ impl Control {
         if let Some(revision) = rolled_back_to {
             audit.detail["to"] = revision.into();
         }
+        let audit = audit.changing(wanted(&old), wanted(&next));
         self.replace((&old, &next), secrets, audit).await?;
         self.done(next, action).await
     }
@@ -276,6 +278,7 @@ impl Control {
             .await?;
         compare(&old, self.terms.expected)?;
         let audit = self.audit(caller, "service.purge", &old);
+        let audit = audit.changing(wanted(&old), Value::Null);
         match self.store().purge_service(old.id, audit).await {
             Ok(()) => {}
             Err(StoreError::Missing) => return Err(service.unknown()),
@@ -318,6 +321,10 @@ impl Control {
         action: &'static str,
     ) -> Result<Outcome, Failure> {
         let audit = self.audit(caller, action, &next);
+        let state = |service: &ServiceResource| {
+            json!({ "enabled": service.enabled, "deleted_at": service.deleted_at })
+        };
+        let audit = audit.changing(state(old), state(&next));
         self.replace((old, &next), Vec::new(), audit).await?;
         self.done(next, action).await
     }
@@ -401,6 +408,14 @@ pub(crate) fn may_write(caller: &Principal, spec: &ServiceSpec, made: Made) -> R
         require(caller, Permission::HostExecute)?;
     }
     Ok(())
+}
+
+/// What is wanted of a service, for the audit; secrets stand in it as references.
+fn wanted(service: &ServiceResource) -> Value {
+    json!({
+        "name": service.name, "enabled": service.enabled, "tags": service.tags,
+        "environment": service.environment, "owner": service.owner, "spec": service.spec,
+    })
 }
 
 /// For the audit.

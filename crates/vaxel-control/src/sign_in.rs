@@ -5,7 +5,7 @@
 //! holds: whoever shows it with another secret than the newest has a token that was used already, so that
 //! somebody has stolen one, and the sign-in ends.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use serde_json::json;
 use vaxel_auth::{
@@ -17,8 +17,9 @@ use vaxel_auth::{
 };
 use vaxel_core::{
     access::require,
+    audit::{Came, Door, Outcome as End},
     failure::{Failure, Kind},
-    id::{Id, SignIn},
+    id::{Call, Id, SignIn},
     name::UserName,
     principal::{Permission, Permissions, Principal},
     secret::Secret,
@@ -42,6 +43,9 @@ const REFUSED: &str =
 const NOT_RENEWED: &str = "The refresh token is not known here, was used already, or its sign-in has ended; \
                            sign in again";
 
+/// Action of the end of a sign-in whose token came a second time.
+const REUSED: &str = "user.token_reused";
+
 /// A name with a password, and where they come from.
 #[derive(Debug, Clone)]
 pub struct Credentials {
@@ -60,6 +64,8 @@ pub struct Origin {
     pub address: IpAddr,
     /// What the program says it is.
     pub agent: String,
+    /// Names the request.
+    pub request: Option<Id<Call>>,
 }
 
 /// What a sign-in gives.
@@ -84,6 +90,18 @@ struct Shown {
     id: Id<SignIn>,
     family: String,
     digest: [u8; 32],
+}
+
+impl Origin {
+    /// The same for the audit.
+    pub(crate) fn came(&self) -> Arc<Came> {
+        Arc::new(Came {
+            address: self.address,
+            door: Door::of_agent(&self.agent),
+            request: self.request,
+            sign_in: None,
+        })
+    }
 }
 
 impl Control {
@@ -123,8 +141,9 @@ impl Control {
                 new_password,
                 ..
             } = credentials;
+            let caller = acting_from(&person.user, &origin);
             control
-                .renew_password(&person.user, &row, (password, new_password))
+                .renew_password((&caller, &person.user), &row, (password, new_password))
                 .await?;
             let id = Id::new(control.now());
             control
@@ -275,7 +294,8 @@ impl Control {
                 self.inner.guesses.note_failure(origin.address, now);
                 let user = person.as_ref().map(|one| &one.user);
                 let detail = json!({ "why": why, "address": origin.address });
-                self.note_wrong(user, (why == Some("wrong"), detail))
+                let came = Some(origin.came());
+                self.note_wrong((user, came), (why == Some("wrong"), detail))
                     .await?;
                 Err(Failure::new(Kind::Unauthenticated, REFUSED))
             }
@@ -285,7 +305,7 @@ impl Control {
     /// Another password where one is given or needed, and the same one kept better where that is possible.
     async fn renew_password(
         &self,
-        user: &UserResource,
+        (caller, user): (&Principal, &UserResource),
         row: &PasswordRow,
         (password, new): (Secret<String>, Option<Secret<String>>),
     ) -> Result<(), Failure> {
@@ -306,9 +326,8 @@ impl Control {
             let issues = vec![vaxel_core::failure::Issue::new("new_password", message)];
             return Err(Failure::invalid("The new password", issues));
         }
-        let caller = acting(user);
-        self.write_password(&caller, user, (new, false)).await?;
-        self.end_all(&caller, user, None).await
+        self.write_password(caller, user, (new, false)).await?;
+        self.end_all(caller, user, None).await
     }
 
     /// Begins the sign-in of a client, to which a user left something.
@@ -332,7 +351,8 @@ impl Control {
         let now = self.now();
         let shown = Shown::invent(id);
         let (text, made) = shown.next();
-        let Origin { address, agent } = origin;
+        let caller = acting_from(&person.user, &origin);
+        let Origin { address, agent, .. } = origin;
         let row = SignInRow {
             id: shown.id,
             user: person.user.id,
@@ -347,7 +367,8 @@ impl Control {
             delegation,
         };
         let target = ("sign-in", row.id.to_string(), person.user.name.to_string());
-        let mut audit = self.line(&acting(&person.user), "user.sign_in", target);
+        let mut audit = self.line(&caller, "user.sign_in", target);
+        audit.credential = "password";
         audit.detail = json!({ "address": row.address, "agent": row.agent });
         if let Some(delegation) = &row.delegation {
             audit.action = "oauth.sign_in";
@@ -400,7 +421,8 @@ impl Control {
     ) -> Result<(), Failure> {
         tracing::warn!(user.name = %user.name, address = %origin.address,
             "a refresh token was used twice: its sign-in is ended");
-        self.end_quietly(user, (row.id, "user.token_reused")).await
+        self.end_quietly_as(&acting_from(user, origin), user, (row.id, REUSED))
+            .await
     }
 
     /// Ends a sign-in in its user's name, unless it is over.
@@ -409,7 +431,16 @@ impl Control {
         user: &UserResource,
         end: (Id<SignIn>, &'static str),
     ) -> Result<(), Failure> {
-        match self.end(&acting(user), user, end).await {
+        self.end_quietly_as(&acting(user), user, end).await
+    }
+
+    async fn end_quietly_as(
+        &self,
+        caller: &Principal,
+        user: &UserResource,
+        end: (Id<SignIn>, &'static str),
+    ) -> Result<(), Failure> {
+        match self.end(caller, user, end).await {
             Ok(()) => self.sign_ins_ended().await,
             // Another request has ended it.
             Err(StoreError::Missing) => Ok(()),
@@ -444,7 +475,11 @@ impl Control {
         (id, action): (Id<SignIn>, &'static str),
     ) -> Result<(), StoreError> {
         let target = ("sign-in", id.to_string(), user.name.to_string());
-        let audit = self.line(caller, action, target);
+        let mut audit = self.line(caller, action, target);
+        if action == REUSED {
+            audit.credential = "token";
+            audit.outcome = End::Refused(Kind::Unauthenticated);
+        }
         self.store().end_sign_in(id, audit).await
     }
 
@@ -460,6 +495,14 @@ pub(crate) fn acting(user: &UserResource) -> Principal {
     Principal {
         name: user.name.shared().clone(),
         ..Principal::system()
+    }
+}
+
+/// The same, from where the request came.
+fn acting_from(user: &UserResource, origin: &Origin) -> Principal {
+    Principal {
+        came: Some(origin.came()),
+        ..acting(user)
     }
 }
 

@@ -14,6 +14,7 @@ use vaxel_store::HealthChange;
 
 use crate::{
     archive,
+    audit::{self, Audit},
     change::{KeyDraft, Terms},
     config::Config,
     control::{Control, Deps, Inner, Started, Task},
@@ -85,6 +86,7 @@ impl Control {
             records: Arc::new(RecordCounts::default()),
             changes: TaskTracker::new(),
             key_ring: tokio::sync::Mutex::default(),
+            audit: Audit::default(),
             backup: tokio::sync::Mutex::default(),
             toolsets: tokio::sync::Mutex::default(),
             shutdown: CancellationToken::new(),
@@ -95,6 +97,7 @@ impl Control {
             terms: Terms::default(),
             planned: [].into(),
         };
+        control.begin_audit().await?;
         let renewed = control.inner.context.vault.renew(control.now()).await?;
         if renewed > 0 {
             tracing::info!(
@@ -188,6 +191,7 @@ impl Control {
                     context.config.records,
                     context.config.feed,
                     context.config.health.retention,
+                    context.config.audit,
                 ),
                 stop,
             )
@@ -211,6 +215,8 @@ impl Control {
             let (gateway, clock) = (context.gateway.clone(), context.clock.clone());
             sessions::save(store.clone(), gateway, clock, stop)
         });
+        self.run("incidents", |stop| audit::write_incidents(self.clone(), stop));
+        self.run("end of the audit", |stop| audit::keep_head(self.clone(), stop));
         self.run("recorder", |stop| {
             recorder::record(store.clone(), records, (stop, Arc::clone(&inner.records)))
         });

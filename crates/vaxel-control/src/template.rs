@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vaxel_core::{
     access::{require, require_anywhere},
     audit::AuditLine,
@@ -114,6 +114,7 @@ impl Control {
         }
         let mut audit = self.audit_template(caller, "template.create", &template.name);
         audit.detail = facts(&template);
+        let audit = audit.changing(Value::Null, json!(template));
         let made = self.store().create_template(&template, audit).await;
         let row = made.map_err(|error| match error {
             StoreError::Taken => conflict(format!(
@@ -142,6 +143,7 @@ impl Control {
         self.fits(&template, old.version + 1).await?;
         let mut audit = self.audit_template(caller, "template.update", &template.name);
         audit.detail = facts(&template);
+        let audit = audit.changing(json!(old.template), json!(template));
         let written = self.store().update_template(&template, old.version, audit);
         let row = match written.await {
             Ok(row) => row,
@@ -175,6 +177,7 @@ impl Control {
             )));
         }
         let audit = self.audit_template(caller, "template.delete", &name);
+        let audit = audit.changing(json!(old.template), Value::Null);
         let deleted = self
             .store()
             .delete_template(&name, old.version, audit)

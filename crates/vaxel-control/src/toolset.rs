@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vaxel_core::{
     access::require,
     audit::AuditLine,
@@ -56,6 +56,7 @@ impl Control {
             issues: Vec::new(),
         };
         let audit = self.toolset_audit(caller, "toolset.create", &resource);
+        let audit = audit.changing(Value::Null, wanted(&resource));
         let created = self.store().create_toolset(&resource, audit).await;
         created.map_err(|error| match error {
             StoreError::Taken => in_use(&resource),
@@ -73,6 +74,7 @@ impl Control {
         require(caller, Permission::McpManage)?;
         let old = self.find_toolset(toolset).await?;
         compare(&old, expected)?;
+        let before = wanted(&old);
         let ToolsetDraft {
             name,
             description,
@@ -90,6 +92,7 @@ impl Control {
             ..old
         };
         let audit = self.toolset_audit(caller, "toolset.update", &next);
+        let audit = audit.changing(before, wanted(&next));
         match self.store().update_toolset(&next, old.version, audit).await {
             Ok(()) => self.toolset_done(next, "toolset.update").await,
             Err(StoreError::Changed) => Err(self.toolset_changed(&next, old.version).await?),
@@ -108,6 +111,7 @@ impl Control {
         let old = self.find_toolset(toolset).await?;
         compare(&old, expected)?;
         let audit = self.toolset_audit(caller, "toolset.delete", &old);
+        let audit = audit.changing(wanted(&old), Value::Null);
         match self
             .store()
             .delete_toolset(old.id, old.version, audit)
@@ -232,6 +236,14 @@ fn changed(toolset: &ToolsetResource, expected: u64) -> Failure {
         ),
     )
     .at_version(version)
+}
+
+/// What a set is, for the audit.
+fn wanted(set: &ToolsetResource) -> Value {
+    json!({
+        "name": set.name, "description": set.description, "tools": set.view,
+        "services": set.services,
+    })
 }
 
 fn in_use(toolset: &ToolsetResource) -> Failure {

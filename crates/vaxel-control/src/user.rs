@@ -1,6 +1,6 @@
 //! Changes and queries of users.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vaxel_core::{
     access::require,
     audit::AuditLine,
@@ -107,6 +107,7 @@ impl Control {
         };
         let user = self.made(draft);
         let audit = self.user_audit(&Principal::system(), "user.create", &user);
+        let audit = audit.changing(Value::Null, wanted(&user));
         Ok(self.store().create_user(&user, audit).await?)
     }
 
@@ -126,6 +127,7 @@ impl Control {
             return Err(in_use(&other));
         }
         let audit = self.user_audit(caller, "user.create", &user);
+        let audit = audit.changing(Value::Null, wanted(&user));
         let created = self.store().create_user(&user, audit).await;
         created.map_err(|error| match error {
             StoreError::Taken => in_use(&user),
@@ -235,6 +237,8 @@ impl Control {
         if let Some(heir) = &heir {
             audit.detail["transfer_to"] = heir.as_str().into();
         }
+        let after = next.deleted_at.map_or_else(|| wanted(next), |_| Value::Null);
+        let audit = audit.changing(wanted(old), after);
         let expected = (old.version, heir);
         match self.store().update_user(next, expected, audit).await {
             Ok(()) => self.access_done("user", action).await,
@@ -353,6 +357,14 @@ impl Control {
         audit.detail = json!({ "roles": user.roles, "disabled": user.disabled });
         audit
     }
+}
+
+/// What a user is, for the audit.
+fn wanted(user: &UserResource) -> Value {
+    json!({
+        "name": user.name, "kind": user.kind, "title": user.title, "roles": user.roles,
+        "disabled": user.disabled,
+    })
 }
 
 fn in_use(user: &UserResource) -> Failure {

@@ -16,6 +16,7 @@ use crate::{
 };
 
 pub mod chain;
+pub mod export;
 
 /// Longest JSON that is kept of what was before, what is after, and what else is known, bytes each.
 pub const PART_MAX: usize = 16 << 10;

@@ -9,10 +9,15 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, header};
-use vaxel_auth::{bearer::Verifier, jwt, key::KeyRing, visitor::Visitors};
+use vaxel_auth::{
+    bearer::Verifier,
+    jwt,
+    key::{KeyRing, Refused, StoredKey},
+    visitor::Visitors,
+};
 use vaxel_core::{
     failure::{Failure, Kind},
-    id::{Id, User},
+    id::{Id, SignIn, User},
     principal::Principal,
     rights::Limits,
     time::Timestamp,
@@ -108,6 +113,29 @@ pub(crate) fn authenticate(
             format!("Refused: {refused}"),
         )),
     }
+}
+
+/// What a refused request showed: a `key` or a `token`; of a key that is known here, but not good any more, its
+/// public part.
+pub(crate) fn shown(
+    headers: &HeaderMap,
+    keys: &KeyRing<Arc<Caller>>,
+    now: Timestamp,
+) -> Option<(&'static str, Option<String>)> {
+    let text = presented(headers)?;
+    if jwt::looks_like(text) {
+        return Some(("token", None));
+    }
+    let is_known = !matches!(keys.find(text, now), Err(Refused::Unknown));
+    let known = StoredKey::of(text).filter(|_| is_known);
+    Some(("key", known.map(|key| key.prefix.to_string())))
+}
+
+/// The sign-in of the token of a request that was let in.
+pub(crate) fn sign_in(headers: &HeaderMap, tokens: &Tokens, now: Timestamp) -> Option<Id<SignIn>> {
+    let token = presented(headers).filter(|text| jwt::looks_like(text))?;
+    let bearer = tokens.verifier.check(token, now).ok()?;
+    Some(bearer.sign_in)
 }
 
 /// The key or token that a request shows.

@@ -243,7 +243,7 @@ fn calls_nothing(principal: &Principal) -> bool {
 /// The refusal of something that its caller may not know of.
 pub(crate) fn unknown(denied: Denied, unknown: impl FnOnce() -> Failure) -> Failure {
     match denied {
-        Denied::Hidden => unknown(),
+        Denied::Hidden => unknown().hiding(),
         Denied::Refused(failure) => failure,
     }
 }

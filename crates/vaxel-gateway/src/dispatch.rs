@@ -62,7 +62,11 @@ pub(crate) async fn dispatch(context: Context, mut exchange: Exchange) -> Respon
         Method::Listen => subscribe::listen(&context, &exchange),
         _ => return unknown_method(&exchange),
     };
-    answered.unwrap_or_else(|failure| respond::failure(exchange.request.id(), &failure, era))
+    answered.unwrap_or_else(|failure| {
+        let (who, what) = ((&context.principal, context.peer), exchange.request.method());
+        context.shared.note_denied(who, what.as_str(), &failure);
+        respond::failure(exchange.request.id(), &failure, era)
+    })
 }
 
 /// A call of a legacy client: it goes on when its client disconnects, and what was posted by itself and

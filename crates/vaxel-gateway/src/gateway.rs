@@ -33,7 +33,7 @@ use vaxel_core::{
     principal::Principal,
     service::{Limits, ToolFilter, Validate},
     session::SessionState,
-    time::Clock,
+    time::{Clock, Timestamp},
     toolset::{Selected, ToolsetResource, View},
 };
 use vaxel_egress::Egress;
@@ -56,6 +56,7 @@ use crate::{
     cut::Cut,
     edge::oldest,
     idle::Bell,
+    incidents::{Incident, Incidents},
     interactions::Interactions,
     interest::Interests,
     listener,
@@ -249,6 +250,7 @@ pub(crate) struct Shared {
     /// What is said upstream on behalf of a caller without a session.
     pub(crate) nobody: ArcSwap<ModernMeta>,
     pub(crate) records: mpsc::Sender<CallRecord>,
+    pub(crate) incidents: Incidents,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
     pub(crate) egress: Egress,
@@ -299,6 +301,7 @@ impl Gateway {
             streams_of_2024: oldest::Streams::default(),
             nobody: ArcSwap::from_pointee(upstream::own_meta()),
             records: deps.records,
+            incidents: Incidents::default(),
             metrics: Metrics::new(registry),
             clock: deps.clock,
             egress: deps.egress,
@@ -434,6 +437,22 @@ impl Gateway {
     /// These states could not be saved: they are handed over again.
     pub fn sessions_not_saved(&self, states: &[SessionState]) {
         self.shared.sessions.remembered.not_saved(states);
+    }
+
+    /// Waits until something was refused that is to be audited.
+    pub async fn refused(&self) {
+        self.shared.incidents.changed().await;
+    }
+
+    /// Takes what is to be audited now of what was refused; `all`: also what waits for more of its kind. The
+    /// second says whether more waits.
+    pub fn take_incidents(&self, now: Timestamp, all: bool) -> (Vec<Incident>, bool) {
+        self.shared.incidents.take(now, all)
+    }
+
+    /// These could not be written: they are handed over again.
+    pub fn incidents_not_written(&self, incidents: Vec<Incident>) {
+        self.shared.incidents.not_written(incidents);
     }
 
     /// Replaces the keys that callers can show.

@@ -32,6 +32,7 @@ mod conversation; // calls with notes and questions
 mod interactions; // questions to modern clients, between two requests
 mod respond;
 mod record;
+mod incidents; // what was refused
 mod check; // calls of our own, to see how an instance is
 
 mod connect; // how an upstream is reached for the first time
@@ -53,6 +54,7 @@ pub use gateway::{
     Unavailable,
 };
 pub use idle::Bell;
-pub use pipeline::{Fallback, FallbackBody, Identity, Peer, RequestId};
+pub use incidents::Incident;
+pub use pipeline::{Fallback, FallbackBody, Hidden, Identity, Peer, RequestId};
 pub use snapshot::About;
 pub use upstream::{BuiltinError, BuiltinRequest, BuiltinServer, Evidence, Link};

@@ -3,15 +3,19 @@
 //! accept → guard → authenticate → decode → edge (era → one internal request) → dispatch → route →
 //! authorize → admit → validate → upstream → relay (answer in the caller's era) → record.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Method as Verb, header, request::Parts};
+use http::{HeaderValue, Method as Verb, StatusCode, header, request::Parts};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use vaxel_core::{
+    audit::{Came, Door},
     failure::{Failure, Kind},
     id::{Call, Id},
     principal::Principal,
@@ -54,6 +58,11 @@ pub struct Peer(pub SocketAddr);
 #[derive(Clone, Copy, Debug)]
 pub struct RequestId(pub Id<Call>);
 
+/// Marks an answer of the [`Fallback`] that says that there is nothing, because its caller may not know what
+/// there is.
+#[derive(Clone, Copy, Debug)]
+pub struct Hidden;
+
 /// What the phases know of one request besides its bytes.
 #[derive(Clone)]
 pub(crate) struct Context {
@@ -62,6 +71,8 @@ pub(crate) struct Context {
     pub(crate) principal: Principal,
     pub(crate) scope: Scope,
     pub(crate) head: Parts,
+    /// The address at the other end of the connection.
+    pub(crate) peer: IpAddr,
     pub(crate) carrier: Carrier,
 }
 
@@ -93,18 +104,26 @@ pub(crate) async fn serve(
         _ if edge::oldest::is_here(path) => {
             let principal = match edge::oldest::authenticate(&shared, &head) {
                 Ok(principal) => principal,
-                Err(failure) => return challenge::refuse(&shared, &head, &failure),
+                Err(failure) => {
+                    shared.note_refused(&head.headers, peer.ip(), &failure);
+                    return challenge::refuse(&shared, &head, &failure);
+                }
             };
-            let answered = edge::oldest::serve(&shared, principal, head, body).await;
+            let who = (principal, peer.ip());
+            let answered = edge::oldest::serve(&shared, who, head, body).await;
             return answered.unwrap_or_else(|failure| refused(&shared, &failure));
         }
         _ => return fall_back(&shared, head, body, peer).await,
     };
     let principal = match shared.authenticate(&head) {
         Ok(principal) => principal,
-        Err(failure) => return challenge::refuse(&shared, &head, &failure),
+        Err(failure) => {
+            shared.note_refused(&head.headers, peer.ip(), &failure);
+            return challenge::refuse(&shared, &head, &failure);
+        }
     };
-    match mcp(&shared, (head, body), principal, below.as_deref()).await {
+    let who = (principal, peer.ip());
+    match mcp(&shared, (head, body), who, below.as_deref()).await {
         Ok(response) => response,
         Err(failure) => refused(&shared, &failure),
     }
@@ -118,17 +137,19 @@ fn refused(shared: &Shared, failure: &Failure) -> Response {
 async fn mcp(
     shared: &Arc<Shared>,
     (head, body): (Parts, Incoming),
-    principal: Principal,
+    (principal, peer): (Principal, IpAddr),
     path: Option<&str>,
 ) -> Result<Response, Failure> {
     let snapshot = shared.snapshot.load_full();
-    let scope = Scope::find(&snapshot, path, &principal)?;
+    let scope = Scope::find(&snapshot, path, &principal)
+        .inspect_err(|failure| shared.note_denied((&principal, peer), head.uri.path(), failure))?;
     let context = Context {
         shared: Arc::clone(shared),
         snapshot,
         principal,
         scope,
         head,
+        peer,
         carrier: Carrier::Post,
     };
     match context.head.method {
@@ -173,13 +194,70 @@ async fn fall_back(
     body: Incoming,
     peer: SocketAddr,
 ) -> Response {
-    let identity = shared.authenticate(&head).map_err(Arc::new);
+    let asked = Asked::of(shared, &head, peer);
+    let id = asked
+        .came
+        .request
+        .unwrap_or_else(|| Id::new(shared.clock.now()));
     let mut request = http::Request::from_parts(head, body);
     let extensions = request.extensions_mut();
-    extensions.insert(Identity(identity));
+    extensions.insert(Identity(asked.who.clone()));
     extensions.insert(Peer(peer));
-    extensions.insert(RequestId(Id::new(shared.clock.now())));
-    shared.fallback(request).await.map(Body::Fallback)
+    extensions.insert(RequestId(id));
+    let response = shared.fallback(request).await;
+    asked.look_at(shared, &response);
+    response.map(Body::Fallback)
+}
+
+/// What is remembered of a request to the fallback, to note when it is refused.
+struct Asked {
+    who: Result<Principal, Arc<Failure>>,
+    came: Came,
+    headers: http::HeaderMap,
+    what: String,
+}
+
+impl Asked {
+    fn of(shared: &Shared, head: &Parts, peer: SocketAddr) -> Self {
+        let agent = head.headers.get(header::USER_AGENT);
+        let agent = agent.and_then(|agent| agent.to_str().ok());
+        let now = shared.clock.now();
+        let came = Came {
+            address: peer.ip(),
+            door: Door::of_agent(agent.unwrap_or_default()),
+            request: Some(Id::new(now)),
+            sign_in: authenticate::sign_in(&head.headers, &shared.tokens.load(), now),
+        };
+        let who = shared.authenticate(head).map_err(Arc::new);
+        // What would show the credential that was refused is needed then alone.
+        let headers = match &who {
+            Ok(_) => http::HeaderMap::new(),
+            Err(_) => head.headers.clone(),
+        };
+        Self {
+            who: who.map(|who| Principal {
+                came: Some(Arc::new(came.clone())),
+                ..who
+            }),
+            came,
+            headers,
+            what: format!("{} {}", head.method, head.uri.path()),
+        }
+    }
+
+    fn look_at(self, shared: &Shared, response: &http::Response<FallbackBody>) {
+        let is_hidden = response.extensions().get::<Hidden>().is_some();
+        match (self.who, response.status()) {
+            (Err(failure), StatusCode::UNAUTHORIZED) => {
+                shared.note_credential(&self.headers, self.came, &failure);
+            }
+            (Ok(who), StatusCode::FORBIDDEN) => {
+                shared.note_refusal(&who, &self.what, Kind::NotPermitted);
+            }
+            (Ok(who), _) if is_hidden => shared.note_refusal(&who, &self.what, Kind::NotFound),
+            _ => {}
+        }
+    }
 }
 
 pub(crate) fn request_id(shared: &Shared) -> String {

@@ -569,7 +569,15 @@ fn authorized(
             method if method.is_about_task() => tasks::unknown(),
             method => route::unknown(method, &context.scope, &request.key().unwrap_or_default()),
         };
-        authorize::unknown(denied, unknown)
+        let failure = authorize::unknown(denied, unknown);
+        let what = format!(
+            "{} {}",
+            request.method().as_str(),
+            request.key().unwrap_or_default()
+        );
+        let who = (&context.principal, context.peer);
+        context.shared.note_denied(who, &what, &failure);
+        failure
     })
 }
 

@@ -56,9 +56,12 @@ impl Scope {
                           which there are";
             return Err(Failure::new(Kind::UnknownToolset, detail));
         }
-        let shard = snapshot.shards.get(path);
-        let shard = shard.filter(|shard| authorize::may_know(principal, shard));
-        let shard = shard.ok_or_else(|| authorize::no_service(path))?;
+        let found = snapshot.shards.get(path);
+        let shard = found.filter(|shard| authorize::may_know(principal, shard));
+        let shard = shard.ok_or_else(|| match found {
+            None => authorize::no_service(path),
+            Some(_) => authorize::no_service(path).hiding(),
+        })?;
         Ok(Self::Service(Arc::clone(shard)))
     }
 

@@ -31,7 +31,7 @@ pub struct AuditKeyRow {
     /// The first line that it sealed.
     pub since: u64,
     /// The key, sealed itself.
-    pub sealed: Vec<u8>,
+    pub sealed: String,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -75,6 +75,7 @@ static PUT_KEY: Stmt = Stmt::new(
      ON CONFLICT (since) DO UPDATE SET sealed = excluded.sealed",
 );
 static LAST: Stmt = Stmt::new("SELECT max(seq) FROM audit");
+static SINCE: Stmt = Stmt::new("SELECT seq FROM audit WHERE at >= $1 ORDER BY seq LIMIT 1");
 static STAMP: Stmt = Stmt::new("UPDATE audit SET hash = $2, seal = $3 WHERE seq = $1");
 static HASH: Stmt = Stmt::new("SELECT hash FROM audit WHERE seq = $1");
 // Only what is older than everything that stays.
@@ -250,7 +251,7 @@ impl Store {
             let keys = tx.query(&KEYS, &[], |row| {
                 Ok(AuditKeyRow {
                     since: row.count(0)?,
-                    sealed: row.blob(1)?,
+                    sealed: row.text(1)?,
                     created_at: row.time(2)?,
                 })
             })?;
@@ -263,8 +264,17 @@ impl Store {
     /// Keeps a key, in the place of what was kept of the same one.
     pub async fn put_audit_key(&self, key: AuditKeyRow) -> Result<(), Error> {
         self.write("put_audit_key", move |tx| {
-            let values = values![key.since, &key.sealed[..], key.created_at];
+            let values = values![key.since, key.sealed.as_str(), key.created_at];
             tx.put(&PUT_KEY, &values)
+        })
+        .await
+    }
+
+    /// The newest link is sealed with another key from now on, for which the one before is not here.
+    pub async fn rehead_audit(&self, stamp: Arc<dyn Stamp>) -> Result<(), Error> {
+        self.write("rehead_audit", move |tx| match head(tx)? {
+            Some((link, _)) => put_head(tx, &*stamp, &link),
+            None => Ok(()),
         })
         .await
     }
@@ -287,6 +297,23 @@ impl Store {
                 return Ok(chained);
             }
         }
+    }
+
+    /// The link of the chain at this number, also when its line is gone.
+    pub async fn audit_link(&self, number: u64) -> Result<Link, Error> {
+        self.read("audit_link", move |tx| {
+            let hash = hash_before(tx, number.saturating_add(1))?;
+            Ok(Link { number, hash })
+        })
+        .await
+    }
+
+    /// Number of the first line that was written at this time or later.
+    pub async fn audit_since(&self, at: Timestamp) -> Result<Option<u64>, Error> {
+        self.read("audit_since", move |tx| {
+            tx.find(&SINCE, &values![at], |row| row.count(0))
+        })
+        .await
     }
 
     /// Lines behind number `after`, at most `limit`, with what is missing between them.
@@ -385,6 +412,7 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &KEYS,
     &PUT_KEY,
     &LAST,
+    &SINCE,
     &STAMP,
     &HASH,
     &OLD,

@@ -201,7 +201,7 @@ CREATE TABLE audit_head (
     id BIGINT PRIMARY KEY, number BIGINT NOT NULL, hash TEXT NOT NULL, seal TEXT NOT NULL
 );
 CREATE TABLE audit_keys (
-    since BIGINT PRIMARY KEY, sealed BLOB NOT NULL, created_at BIGINT NOT NULL
+    since BIGINT PRIMARY KEY, sealed TEXT NOT NULL, created_at BIGINT NOT NULL
 );
 CREATE TABLE audit_gaps (
     first_line BIGINT PRIMARY KEY, last_line BIGINT NOT NULL, hash_before TEXT NOT NULL,

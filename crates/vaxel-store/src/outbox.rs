@@ -137,9 +137,11 @@ impl Store {
                         _ => revision::author(tx, one.service, step.revision)?,
                     };
                     (line.at, line.detail) = (step.at, step.detail.clone());
+                    line.on_behalf = None;
                     line.detail["revision"] = step.revision.into();
                     if let Some(author) = &author {
                         line.detail["author"] = author.as_str().into();
+                        line.on_behalf = Some(author.clone());
                     }
                     audit::append(tx, &line)?;
                     known = Some((step.revision, author));

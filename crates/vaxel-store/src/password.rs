@@ -1,7 +1,7 @@
 //! What is kept of passwords, and how often one was wrong lately.
 
 use vaxel_core::{
-    audit::AuditLine,
+    audit::{AuditLine, Outcome},
     id::{Id, User},
     lockout,
     time::Timestamp,
@@ -99,7 +99,9 @@ impl Store {
     ) -> Result<(), Error> {
         self.write("note_failed_sign_in", move |tx| {
             if let Some(user) = user {
-                count(tx, user, audit.at)?;
+                let until = count(tx, user, audit.at)?;
+                audit::append(tx, &audit)?;
+                return until.map_or(Ok(()), |until| audit::append(tx, &locked(&audit, until)));
             }
             audit::append(tx, &audit)
         })
@@ -107,11 +109,26 @@ impl Store {
     }
 }
 
-fn count(tx: &mut Tx<'_>, user: Id<User>, at: Timestamp) -> Result<(), Error> {
+/// The line that says that no password is taken for a while.
+fn locked(failed: &AuditLine, until: Timestamp) -> AuditLine {
+    AuditLine {
+        action: "user.lock",
+        detail: serde_json::json!({ "until": until }),
+        outcome: Outcome::Done,
+        ..failed.clone()
+    }
+}
+
+/// Counts a failure; until when no password is taken, when it is one too many.
+fn count(tx: &mut Tx<'_>, user: Id<User>, at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let failures = tx.find(&FAILURES, &values![user], |row| row.count(0))?;
     match failures.and_then(|failures| lockout::wait(failures, lockout::FREE)) {
-        Some(wait) => tx.put(&LOCK, &values![user, at.plus(wait)]),
-        None => Ok(()),
+        Some(wait) => {
+            let until = at.plus(wait);
+            tx.put(&LOCK, &values![user, until])?;
+            Ok(Some(until))
+        }
+        None => Ok(None),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::watch;
+
 use crate::{
     error::Error,
     postgres::Ear,
@@ -12,6 +14,11 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(2);
 
 impl Store {
+    /// Ticks when something may have been written.
+    pub fn writes(&self) -> watch::Receiver<u64> {
+        self.inner().ticks.subscribe()
+    }
+
     /// Waits until there are changes after number `seq`; returns the number of the newest one. It
     /// waits as long as that takes: drop it to stop.
     ///

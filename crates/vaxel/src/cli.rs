@@ -17,6 +17,7 @@ mod access;
 mod add;
 mod backup;
 mod apply;
+mod audit;
 mod calls;
 mod call;
 mod config;
@@ -48,6 +49,9 @@ mod template;
 mod tools;
 mod usage;
 mod user;
+
+/// What the command line says that it is, so that the audit can say so, too.
+const AGENT: &str = concat!("vaxel-cli/", env!("CARGO_PKG_VERSION"));
 
 /// Runs, registers, guards and connects MCP servers and the services around them.
 #[derive(Parser)]
@@ -195,6 +199,9 @@ enum Command {
     /// Show who you are for Vaxel, and what you may do
     #[command(after_help = "Example:\n  vaxel whoami")]
     Whoami(Format),
+    /// Search, export and verify the audit: who did what
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Create, list and revoke API keys
     #[command(subcommand)]
     Key(key::Command),
@@ -304,7 +311,7 @@ impl Context {
     /// The Vaxel that is meant: the one that was named, else the one on this machine.
     fn client(&self) -> anyhow::Result<Client> {
         let (url, key) = self.address()?;
-        Ok(Client::new(&url, key.as_deref())?)
+        Ok(Client::new(&url, key.as_deref())?.named(AGENT))
     }
 
     fn address(&self) -> anyhow::Result<(Url, Option<String>)> {
@@ -373,6 +380,7 @@ impl Command {
             Self::Grant(command) => command.format(),
             Self::Policy(command) => command.format(),
             Self::Auth(command) => command.format(),
+            Self::Audit(command) => command.format(),
             Self::Key(command) => command.format(),
             Self::Config(command) => command.format(),
             Self::Up(_)
@@ -421,6 +429,7 @@ async fn dispatch(command: Command, context: &Context) -> anyhow::Result<ExitCod
         Command::Login(args) => login::login(&args, context).await?,
         Command::Logout => login::logout(context).await?,
         Command::Whoami(_) => access::whoami(context).await?,
+        Command::Audit(command) => return audit::run(command, context).await,
         Command::Key(command) => key::run(command, context).await?,
         Command::Config(command) => return Ok(config::run(&command, context)),
         Command::Store(command) => store::run(command, context).await?,

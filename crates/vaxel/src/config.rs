@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) records: Records,
     /// The feed of changes.
     pub(crate) feed: vaxel_control::FeedConfig,
+    /// The audit.
+    pub(crate) audit: vaxel_control::AuditConfig,
     /// After how long the archive forgets.
     pub(crate) archive: Option<Duration>,
     /// Logs.

@@ -238,6 +238,7 @@ fn control_config(config: &Config, server: ServerFacts) -> vaxel_control::Config
             days: config.records.days,
         },
         feed: config.feed,
+        audit: config.audit,
         archive: config.archive,
         name_max: config.gateway.name_max,
         grace: config.gateway.shutdown_grace,

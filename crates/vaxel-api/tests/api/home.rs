@@ -150,6 +150,7 @@ async fn control(folder: &Path) -> (Control, Supervisor, Registry) {
         oauth: vaxel_control::OauthConfig::default(),
         records: RecordsConfig::default(),
         feed: FeedConfig::default(),
+        audit: vaxel_control::AuditConfig::default(),
         archive: None,
         name_max: 50,
         grace: Duration::from_secs(5),

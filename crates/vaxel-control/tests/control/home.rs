@@ -114,6 +114,7 @@ fn settings(data: &Path, clock: &Clock) -> Config {
         oauth: vaxel_control::OauthConfig::default(),
         records: RecordsConfig::default(),
         feed: FeedConfig::default(),
+        audit: vaxel_control::AuditConfig::default(),
         archive: None,
         name_max: 50,
         grace: Duration::from_secs(15),

@@ -45,6 +45,7 @@ fn secret(text: &str) -> Secret<String> {
 
 fn from(address: &str) -> Origin {
     Origin {
+        request: None,
         address: address.parse().unwrap(),
         agent: "test".to_owned(),
     }

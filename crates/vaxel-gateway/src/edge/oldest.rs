@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Weak},
 };
 
@@ -76,7 +77,7 @@ pub(crate) fn authenticate(shared: &Shared, head: &Parts) -> Result<Principal, F
 /// Answers a request to `/sse…` or `/messages`.
 pub(crate) async fn serve(
     shared: &Arc<Shared>,
-    principal: Principal,
+    (principal, peer): (Principal, IpAddr),
     head: Parts,
     body: Incoming,
 ) -> Result<Response, Failure> {
@@ -85,7 +86,7 @@ pub(crate) async fn serve(
             let path = Some(path).filter(|path| !path.is_empty());
             open(shared, &principal, (path, head.uri.query()))
         }
-        (None, &Verb::POST) => post(shared, principal, head, body).await,
+        (None, &Verb::POST) => post(shared, (principal, peer), head, body).await,
         (Some(_), _) => Ok(respond::method_not_allowed("GET")),
         (None, _) => Ok(respond::method_not_allowed("POST")),
     }
@@ -139,7 +140,7 @@ async fn keep(shared: Arc<Shared>, stream: Arc<Stream>, id: Box<str>, place: Ope
 /// A message of a client; its answer goes onto the client's stream.
 async fn post(
     shared: &Arc<Shared>,
-    principal: Principal,
+    (principal, peer): (Principal, IpAddr),
     head: Parts,
     body: Incoming,
 ) -> Result<Response, Failure> {
@@ -163,6 +164,7 @@ async fn post(
         principal,
         scope,
         head,
+        peer,
         carrier: Carrier::Stream,
     };
     stream.duplex.hear(context, body, turn);

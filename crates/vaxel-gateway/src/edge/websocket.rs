@@ -5,6 +5,7 @@
 //! every message, so that a key that was revoked ends the connection.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -80,6 +81,7 @@ pub(crate) fn open(mut context: Context, path: Option<&str>) -> Result<Response,
         _place: shared.enter_stream()?,
         path: path.map(Into::into),
         head: context.head,
+        peer: context.peer,
         shared,
     };
     let tasks = client.shared.tasks.clone();
@@ -132,6 +134,7 @@ fn malformed(detail: &str) -> Failure {
 struct Client {
     shared: Arc<Shared>,
     head: Parts,
+    peer: IpAddr,
     /// What it sees, as the path says it.
     path: Option<Box<str>>,
     _place: OpenStream,
@@ -209,7 +212,9 @@ impl Client {
     /// Takes one message. `Err`: its sender may not be here any more.
     fn hear(&self, duplex: &Arc<Duplex>, message: Bytes) -> Result<(), Failure> {
         let shared = &self.shared;
-        let principal = shared.authenticate(&self.head)?;
+        let principal = shared.authenticate(&self.head).inspect_err(|failure| {
+            shared.note_refused(&self.head.headers, self.peer, failure);
+        })?;
         let Ok(turn) = duplex.turn_now(&message) else {
             let detail = format!("{AT_ONCE} requests of this connection are being answered");
             duplex.refuse(&message, &Failure::new(Kind::Busy, detail).retry_after(1));
@@ -229,6 +234,7 @@ impl Client {
             principal,
             scope,
             head: self.head.clone(),
+            peer: self.peer,
             carrier: Carrier::Stream,
         };
         duplex.hear(context, message, turn);

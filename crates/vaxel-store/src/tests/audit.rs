@@ -306,7 +306,7 @@ async fn lines_are_found_by_what_is_in_them(store: &Store) {
 async fn keys_are_kept_with_the_line_from_which_on_they_seal(store: &Store) {
     let key = |since, byte| AuditKeyRow {
         since,
-        sealed: vec![byte; 3],
+        sealed: format!("{byte}"),
         created_at: NOW,
     };
     for one in [key(9, 2), key(1, 1), key(1, 3)] {

@@ -50,6 +50,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
     let store = fields.nested("store", |fields| store(fields, data_dir));
     let records = fields.nested("records", records);
     let feed = fields.nested("feed", feed);
+    let audit = fields.nested("audit", audit);
     let logs = fields.nested("logs", logs);
     let metrics = fields.nested("metrics", metrics);
     let (server, rules) = server.flatten()?;
@@ -79,6 +80,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
         archive,
         records,
         feed: feed?,
+        audit: audit?,
         logs: logs?,
         metrics: metrics?,
         catalog_ttl: catalog_ttl?,
@@ -297,6 +299,12 @@ fn feed(fields: &mut Fields<'_>) -> vaxel_control::FeedConfig {
         retention: span(fields, "retention", MINUTE..=3_650 * DAY),
         max_rows: count(fields, "max_rows", 1..=1_000_000_000) as u64,
         ..vaxel_control::FeedConfig::default()
+    }
+}
+
+fn audit(fields: &mut Fields<'_>) -> vaxel_control::AuditConfig {
+    vaxel_control::AuditConfig {
+        retention: span(fields, "retention", DAY..=36_500 * DAY),
     }
 }
 
