@@ -227,7 +227,10 @@ pub(crate) async fn export(
     State(context): State<Context>,
     Query(Times(since, until)): Query<Times>,
 ) -> Result<Response, Refusal> {
-    let export = context.control.export_audit(&caller, (since, until)).await?;
+    let export = context
+        .control
+        .export_audit(&caller, (since, until))
+        .await?;
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
     Ok((kind, Body::from_stream(pieces(export))).into_response())
 }

@@ -263,7 +263,11 @@ impl Control {
         let end = chain.head.unwrap_or_default();
         let first = match since {
             None => 1,
-            Some(since) => self.store().audit_since(since).await?.unwrap_or(end.number + 1),
+            Some(since) => self
+                .store()
+                .audit_since(since)
+                .await?
+                .unwrap_or(end.number + 1),
         };
         let at = if first == 1 {
             Link::default()
@@ -353,7 +357,10 @@ impl Control {
 }
 
 fn bad_cursor() -> Failure {
-    Failure::new(Kind::Invalid, "The cursor is not one of this list: begin without it")
+    Failure::new(
+        Kind::Invalid,
+        "The cursor is not one of this list: begin without it",
+    )
 }
 
 /// What cannot be known of the lines behind `after`.
@@ -382,7 +389,10 @@ fn rewound(line: &Entry) -> String {
 
 fn check(checker: &mut Checker<'_>, page: &AuditPage, kept: Option<&Link>) -> Result<(), Flaw> {
     checker.page(&page.lines, &page.gaps)?;
-    let known = page.lines.iter().find(|line| kept.is_some_and(|kept| kept.number == line.number));
+    let known = page
+        .lines
+        .iter()
+        .find(|line| kept.is_some_and(|kept| kept.number == line.number));
     if let (Some(line), Some(kept)) = (known, kept)
         && line.hash != Some(kept.hash)
     {
@@ -397,7 +407,10 @@ fn check(checker: &mut Checker<'_>, page: &AuditPage, kept: Option<&Link>) -> Re
     match kept {
         Some(kept) if kept.number > head.number => Err(Flaw::new(
             head.number + 1,
-            format!("it is missing: {HEAD_FILE} knows of lines up to {}", kept.number),
+            format!(
+                "it is missing: {HEAD_FILE} knows of lines up to {}",
+                kept.number
+            ),
         )),
         _ => Ok(()),
     }
@@ -415,7 +428,11 @@ impl AuditExport {
         if self.is_over {
             return Ok(None);
         }
-        let page = self.control.store().audit_page(self.at.number, PAGE).await?;
+        let page = self
+            .control
+            .store()
+            .audit_page(self.at.number, PAGE)
+            .await?;
         let mut piece = String::new();
         let mut gaps = page.gaps.iter().peekable();
         self.is_over = page.is_last;
@@ -533,7 +550,9 @@ pub(crate) async fn keep_head(control: Control, stop: CancellationToken) {
         let written = tokio::task::spawn_blocking(move || write_head(&path, head)).await;
         match written {
             Ok(Ok(())) => kept = chain.head,
-            Ok(Err(error)) => tracing::warn!(%error, "the end of the audit could not be written to {HEAD_FILE}"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the end of the audit could not be written to {HEAD_FILE}")
+            }
             Err(error) => tracing::error!(%error, "the end of the audit was not written"),
         }
     }

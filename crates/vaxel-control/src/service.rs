@@ -321,9 +321,7 @@ impl Control {
         action: &'static str,
     ) -> Result<Outcome, Failure> {
         let audit = self.audit(caller, action, &next);
-        let state = |service: &ServiceResource| {
-            json!({ "enabled": service.enabled, "deleted_at": service.deleted_at })
-        };
+        let state = |service: &ServiceResource| json!({ "enabled": service.enabled, "deleted_at": service.deleted_at });
         let audit = audit.changing(state(old), state(&next));
         self.replace((old, &next), Vec::new(), audit).await?;
         self.done(next, action).await

@@ -215,8 +215,12 @@ impl Control {
             let (gateway, clock) = (context.gateway.clone(), context.clock.clone());
             sessions::save(store.clone(), gateway, clock, stop)
         });
-        self.run("incidents", |stop| audit::write_incidents(self.clone(), stop));
-        self.run("end of the audit", |stop| audit::keep_head(self.clone(), stop));
+        self.run("incidents", |stop| {
+            audit::write_incidents(self.clone(), stop)
+        });
+        self.run("end of the audit", |stop| {
+            audit::keep_head(self.clone(), stop)
+        });
         self.run("recorder", |stop| {
             recorder::record(store.clone(), records, (stop, Arc::clone(&inner.records)))
         });

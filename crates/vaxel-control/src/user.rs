@@ -237,7 +237,9 @@ impl Control {
         if let Some(heir) = &heir {
             audit.detail["transfer_to"] = heir.as_str().into();
         }
-        let after = next.deleted_at.map_or_else(|| wanted(next), |_| Value::Null);
+        let after = next
+            .deleted_at
+            .map_or_else(|| wanted(next), |_| Value::Null);
         let audit = audit.changing(wanted(old), after);
         let expected = (old.version, heir);
         match self.store().update_user(next, expected, audit).await {

@@ -194,7 +194,10 @@ impl AuditLine {
             resource_kind: self.target_kind.to_owned(),
             resource_id: self.target_id.clone(),
             resource_name: shortened(&self.target_name),
-            detail: Some(&self.detail).filter(|value| !value.is_null()).map(part).transpose()?,
+            detail: Some(&self.detail)
+                .filter(|value| !value.is_null())
+                .map(part)
+                .transpose()?,
             before: self.before.as_ref().map(part).transpose()?,
             after: self.after.as_ref().map(part).transpose()?,
             message: self.message.clone(),
@@ -321,7 +324,10 @@ mod tests {
         assert!(entry.before.is_none());
         let after: Value = serde_json::from_str(entry.after.unwrap().get()).unwrap();
         assert_eq!(after["cut"]["bytes"], 2 * PART_MAX + 11);
-        assert_eq!(after["cut"]["begins"].as_str().unwrap().chars().count(), BEGINNING);
+        assert_eq!(
+            after["cut"]["begins"].as_str().unwrap().chars().count(),
+            BEGINNING
+        );
     }
 
     #[test]

@@ -63,7 +63,10 @@ pub(crate) async fn dispatch(context: Context, mut exchange: Exchange) -> Respon
         _ => return unknown_method(&exchange),
     };
     answered.unwrap_or_else(|failure| {
-        let (who, what) = ((&context.principal, context.peer), exchange.request.method());
+        let (who, what) = (
+            (&context.principal, context.peer),
+            exchange.request.method(),
+        );
         context.shared.note_denied(who, what.as_str(), &failure);
         respond::failure(exchange.request.id(), &failure, era)
     })

@@ -106,7 +106,10 @@ static SEARCH: Stmt = Stmt::new(concat!(
 
 /// Writes a line; chained, once the chain has begun.
 pub(crate) fn append(tx: &mut Tx<'_>, line: &AuditLine) -> Result<(), Error> {
-    let entry = |number| line.entry(number).map_err(|error| Error::unreadable("value", error));
+    let entry = |number| {
+        line.entry(number)
+            .map_err(|error| Error::unreadable("value", error))
+    };
     let Some(entry) = chain::next(tx, entry)? else {
         return append_unchained(tx, &entry(0)?);
     };
@@ -193,9 +196,8 @@ pub(crate) fn read(row: &Row<'_>) -> Result<Entry, Error> {
 
 /// JSON as it stands there; what is none, because somebody changed it, as a text.
 fn json(text: String) -> Result<Box<RawValue>, Error> {
-    RawValue::from_string(text.clone()).or_else(|_| {
-        to_raw_value(&text).map_err(|error| Error::unreadable("value", error))
-    })
+    RawValue::from_string(text.clone())
+        .or_else(|_| to_raw_value(&text).map_err(|error| Error::unreadable("value", error)))
 }
 
 /// A pattern of SQL for a text in which `*` stands for any run of characters.
@@ -261,8 +263,10 @@ impl Store {
 
     /// One line.
     pub async fn audit_entry(&self, number: u64) -> Result<Option<Entry>, Error> {
-        self.read("audit_entry", move |tx| tx.find(&ONE, &values![number], read))
-            .await
+        self.read("audit_entry", move |tx| {
+            tx.find(&ONE, &values![number], read)
+        })
+        .await
     }
 
     /// Looks for lines before number `before`, newest first, at most `limit`, in a part of the audit; the
@@ -286,7 +290,10 @@ impl Store {
                 query.action.as_deref().map(pattern),
                 query.kind.as_deref(),
                 query.resource.as_deref(),
-                query.outcome.as_deref().map(|text| format!("{}%", literal(text))),
+                query
+                    .outcome
+                    .as_deref()
+                    .map(|text| format!("{}%", literal(text))),
                 query.since,
                 query.until,
                 text.map(|text| format!("%{}%", literal(&text.to_ascii_lowercase()))),
@@ -307,5 +314,12 @@ impl Store {
 }
 
 #[cfg(test)]
-pub(crate) static STATEMENTS: &[&Stmt] =
-    &[&APPEND, &CHAIN, &NEWEST, &ONE, &AFTER, &LAST_BEFORE, &SEARCH];
+pub(crate) static STATEMENTS: &[&Stmt] = &[
+    &APPEND,
+    &CHAIN,
+    &NEWEST,
+    &ONE,
+    &AFTER,
+    &LAST_BEFORE,
+    &SEARCH,
+];

@@ -120,7 +120,10 @@ pub(crate) fn next(
     let stamp = stamp(tx)?;
     if sealed.is_none() || sealed != stamp.seal(&head.digest(&*stamp)) {
         // What is built upon it does not hold, for ever, so that it shows; and work goes on.
-        tracing::error!(line = head.number, "the end of the audit was changed past Vaxel; `vaxel audit verify` says more");
+        tracing::error!(
+            line = head.number,
+            "the end of the audit was changed past Vaxel; `vaxel audit verify` says more"
+        );
         head.hash = stamp.digest(&[b"not sealed".as_slice(), &head.hash.0].concat());
     }
     let mut entry = entry(head.number + 1)?;
@@ -158,11 +161,7 @@ fn put_head(tx: &mut Tx<'_>, stamp: &dyn Stamp, link: &Link) -> Result<(), Error
     keep_link(tx, stamp, (NEWEST, link))
 }
 
-fn keep_link(
-    tx: &mut Tx<'_>,
-    stamp: &dyn Stamp,
-    (which, link): (i64, &Link),
-) -> Result<(), Error> {
+fn keep_link(tx: &mut Tx<'_>, stamp: &dyn Stamp, (which, link): (i64, &Link)) -> Result<(), Error> {
     let sealed = seal(stamp, &link.digest(stamp))?;
     let values = values![link.number, link.hash.to_string(), sealed, which];
     tx.put(&PUT_HEAD, &values)
@@ -319,7 +318,11 @@ impl Store {
     /// Lines behind number `after`, at most `limit`, with what is missing between them.
     pub async fn audit_page(&self, after: u64, limit: u32) -> Result<AuditPage, Error> {
         self.read("audit_page", move |tx| {
-            let lines = tx.query(&audit::AFTER, &values![after, i64::from(limit)], audit::read)?;
+            let lines = tx.query(
+                &audit::AFTER,
+                &values![after, i64::from(limit)],
+                audit::read,
+            )?;
             let is_last = lines.len() < limit as usize;
             let last = lines.last().filter(|_| !is_last);
             let until = last.map_or(u64::MAX, |line| line.number);
@@ -381,7 +384,11 @@ fn chain_more(tx: &mut Tx<'_>, step: u32) -> Result<(u64, bool), Error> {
         *sealed == stamp.seal(&until.digest(&*stamp)) && sealed.is_some()
     };
     let until = until.filter(is_ours).map_or(0, |(until, _)| until.number);
-    let mut lines = tx.query(&audit::AFTER, &values![at.number, i64::from(step)], audit::read)?;
+    let mut lines = tx.query(
+        &audit::AFTER,
+        &values![at.number, i64::from(step)],
+        audit::read,
+    )?;
     lines.retain(|line| line.number <= until);
     for line in &lines {
         if line.number > at.number + 1 {

@@ -50,8 +50,8 @@ mod usage;
 
 pub use audit::{AuditQuery, AuditRow};
 pub use backup::{PRIVATE, Schema, TableHead};
-pub use chain::{AuditChain, AuditKeyRow, AuditPage};
 pub use call::{CallQuery, CallRow, CallStats};
+pub use chain::{AuditChain, AuditKeyRow, AuditPage};
 pub use counts::TransactionStats;
 pub use error::Error;
 pub use health::{Digests, HealthChange, HealthRow};

@@ -59,6 +59,7 @@ const OTHER: &[(&str, &str)] = &[
     ("POST", "/apply"),
     ("POST", "/backup"),
     ("POST", "/shutdown"),
+    ("POST", "/audit/verify"),
     ("POST", "/auth/explain"),
     ("POST", "/auth/login"),
     ("POST", "/auth/logout"),

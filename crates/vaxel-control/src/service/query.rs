@@ -158,9 +158,7 @@ impl Control {
     ) -> Result<ServiceResource, Failure> {
         match self.may(caller, permission, &found) {
             Ok(()) => Ok(found),
-            Err(failure) if failure.kind == Kind::UnknownService => {
-                Err(asked.unknown().hiding())
-            }
+            Err(failure) if failure.kind == Kind::UnknownService => Err(asked.unknown().hiding()),
             Err(failure) => Err(failure),
         }
     }

@@ -8,6 +8,7 @@
 mod home; // read this first
 
 mod access;
+mod audit;
 mod bundles;
 mod changes;
 mod dependencies;

@@ -199,7 +199,9 @@ pub fn canonical(entry: &Entry) -> Vec<u8> {
 }
 
 /// Where the chain does not hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, thiserror::Error)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, thiserror::Error,
+)]
 #[schema(as = AuditFlaw)]
 #[error("line {number}: {what}")]
 pub struct Flaw {
@@ -312,7 +314,14 @@ impl<'a> Checker<'a> {
         self.is_sealed(&gap.digest(self.stamp), gap.seal.as_ref(), gap.last)
             .map_err(|flaw| {
                 let what = "it is said to be old and taken away, but Vaxel did not say so";
-                Flaw::new(number, if flaw.number == gap.last { what } else { &flaw.what })
+                Flaw::new(
+                    number,
+                    if flaw.number == gap.last {
+                        what
+                    } else {
+                        &flaw.what
+                    },
+                )
             })?;
         self.at = Link {
             number: gap.last,
@@ -330,7 +339,8 @@ impl<'a> Checker<'a> {
             return Err(missing(self.at.number + 1, head.number + 1));
         }
         if *head != self.at {
-            let what = "it is newer than the last line that Vaxel knows of: it was added past Vaxel";
+            let what =
+                "it is newer than the last line that Vaxel knows of: it was added past Vaxel";
             return Err(Flaw::new(head.number + 1, what));
         }
         let sealed = self.is_sealed(&head.digest(self.stamp), seal, head.number);
@@ -358,7 +368,10 @@ impl<'a> Checker<'a> {
 fn missing(from: u64, next: u64) -> Flaw {
     let what = match next.saturating_sub(from) {
         0 | 1 => "it is missing".to_owned(),
-        count => format!("it is missing, and so are the {} lines behind it", count - 1),
+        count => format!(
+            "it is missing, and so are the {} lines behind it",
+            count - 1
+        ),
     };
     Flaw::new(from, what)
 }
@@ -451,7 +464,11 @@ mod tests {
     fn a_chain_that_nobody_touched_holds() {
         let all = lines(5);
         assert_eq!(check(&KEY, &all, &head(&all)), Ok(5));
-        assert_eq!(check(&Toy(None), &all, &head(&all)), Ok(0), "no key, no seals");
+        assert_eq!(
+            check(&Toy(None), &all, &head(&all)),
+            Ok(0),
+            "no key, no seals"
+        );
     }
 
     #[test]

@@ -93,12 +93,18 @@ impl Record {
             Self::Gap(gap) => checker.gap(gap)?,
             Self::Head(_) => {
                 let number = checker.at().number + 1;
-                return Err(Flaw::new(number, "another export begins before this one ends"));
+                return Err(Flaw::new(
+                    number,
+                    "another export begins before this one ends",
+                ));
             }
             Self::End(end) => {
                 let at = checker.at();
                 if end.end != at {
-                    return Err(Flaw::new(at.number + 1, "it is missing: the export had more lines"));
+                    return Err(Flaw::new(
+                        at.number + 1,
+                        "it is missing: the export had more lines",
+                    ));
                 }
                 return Ok(true);
             }

@@ -162,7 +162,11 @@ async fn a_line_that_is_missing_or_in_another_place_shows(store: &Store) {
     for swap in [&RAISE, &MIDDLE, &LOWER] {
         run(store, swap).await;
     }
-    assert_eq!(verify(store).await.unwrap_err().number, 3, "two are swapped");
+    assert_eq!(
+        verify(store).await.unwrap_err().number,
+        3,
+        "two are swapped"
+    );
     for swap in [&RAISE, &MIDDLE, &LOWER] {
         run(store, swap).await;
     }
@@ -170,7 +174,11 @@ async fn a_line_that_is_missing_or_in_another_place_shows(store: &Store) {
     run(store, &TAKE_LAST).await;
     assert_eq!(verify(store).await.unwrap_err().number, 5, "the newest one");
     run(store, &REWIND).await;
-    assert_eq!(verify(store).await.unwrap_err().number, 4, "no seal says so");
+    assert_eq!(
+        verify(store).await.unwrap_err().number,
+        4,
+        "no seal says so"
+    );
     // The chain goes on, and what is missing stays missing.
     store.audit(numbered("f")).await.unwrap();
     assert!(verify(store).await.is_err());
@@ -259,8 +267,7 @@ async fn lines_are_found_by_what_is_in_them(store: &Store) {
     other.action = "key.create";
     other.actor = "anna".to_owned();
     other.at = NOW.plus(Duration::from_mins(1));
-    other.outcome =
-        vaxel_core::audit::Outcome::Refused(vaxel_core::failure::Kind::NotPermitted);
+    other.outcome = vaxel_core::audit::Outcome::Refused(vaxel_core::failure::Kind::NotPermitted);
     store.audit(other).await.unwrap();
     let numbers = async |query: AuditQuery| {
         let (found, next) = store.search_audit(query, (u64::MAX, 10)).await.unwrap();
@@ -316,6 +323,8 @@ async fn keys_are_kept_with_the_line_from_which_on_they_seal(store: &Store) {
     assert_eq!(chain.keys, [key(1, 3), key(9, 2)]);
     assert_eq!(chain.head, None);
     static GONE: Stmt = Stmt::new("SELECT count(*) FROM audit WHERE seq > $1");
-    let none = store.read("test", |tx| tx.find(&GONE, &values![0_i64], |row| row.count(0)));
+    let none = store.read("test", |tx| {
+        tx.find(&GONE, &values![0_i64], |row| row.count(0))
+    });
     assert_eq!(none.await.unwrap(), Some(0));
 }

@@ -135,7 +135,8 @@ async fn list(args: &ListArgs, context: &Context) -> anyhow::Result<()> {
         ("until", &args.until),
     ];
     let given = filters.iter();
-    let given = given.filter_map(|(key, value)| Some(format!("&{key}={}", segment(value.as_ref()?))));
+    let given =
+        given.filter_map(|(key, value)| Some(format!("&{key}={}", segment(value.as_ref()?))));
     let filters: String = given.collect();
     let client = context.client()?;
     let mut items = Vec::new();
@@ -156,7 +157,9 @@ async fn list(args: &ListArgs, context: &Context) -> anyhow::Result<()> {
         output::json(&items);
         return Ok(());
     }
-    let mut table = output::table(&["LINE", "AT", "ACTOR", "ACTION", "RESOURCE", "OUTCOME", "FROM"]);
+    let mut table = output::table(&[
+        "LINE", "AT", "ACTOR", "ACTION", "RESOURCE", "OUTCOME", "FROM",
+    ]);
     for item in &items {
         let text = |key: &str| item[key].as_str().unwrap_or_default();
         let resource = match (text("resource_kind"), text("resource_name")) {
@@ -178,7 +181,10 @@ async fn list(args: &ListArgs, context: &Context) -> anyhow::Result<()> {
 }
 
 async fn show(number: u64, context: &Context) -> anyhow::Result<()> {
-    let line: Value = context.client()?.get(&format!("/api/v1/audit/{number}")).await?;
+    let line: Value = context
+        .client()?
+        .get(&format!("/api/v1/audit/{number}"))
+        .await?;
     if context.style.json {
         output::json(&line);
         return Ok(());
@@ -207,7 +213,8 @@ async fn export([since, until]: [Option<String>; 2], context: &Context) -> anyho
     let mut out = std::io::stdout().lock();
     let mut last = Vec::new();
     while let Some(piece) = coming.next().await? {
-        out.write_all(&piece).context("the export cannot be written")?;
+        out.write_all(&piece)
+            .context("the export cannot be written")?;
         last.extend_from_slice(&piece);
         last.drain(..last.len().saturating_sub(300));
     }
@@ -228,7 +235,11 @@ async fn verify(client: &Client) -> anyhow::Result<(Value, String)> {
         lines += verdict["lines"].as_u64().unwrap_or(0);
         sealed += verdict["sealed"].as_u64().unwrap_or(0);
         if let Value::Array(more) = verdict["notes"].take() {
-            notes.extend(more.into_iter().filter(|note| !notes.contains(note)).collect::<Vec<_>>());
+            notes.extend(
+                more.into_iter()
+                    .filter(|note| !notes.contains(note))
+                    .collect::<Vec<_>>(),
+            );
         }
         if let Some(next) = verdict["next"].as_u64() {
             if output::can_show_progress() {
@@ -240,7 +251,10 @@ async fn verify(client: &Client) -> anyhow::Result<(Value, String)> {
         verdict["lines"] = lines.into();
         verdict["sealed"] = sealed.into();
         verdict["notes"] = notes.into();
-        let said = format!("The audit holds: {lines} lines, the newest is {}", verdict["newest"]);
+        let said = format!(
+            "The audit holds: {lines} lines, the newest is {}",
+            verdict["newest"]
+        );
         return Ok((verdict, said));
     }
 }
@@ -294,7 +308,10 @@ fn verify_file(file: &Path, data_dir: &Path) -> anyhow::Result<(Value, String)> 
     }
     if let Some(Record::End(end)) = end {
         notes.push(if end.is_newest {
-            format!("whether there were lines after {} later on is not in the file", head.at)
+            format!(
+                "whether there were lines after {} later on is not in the file",
+                head.at
+            )
         } else {
             "it holds the lines of some time; later ones were there already".to_owned()
         });
@@ -314,7 +331,9 @@ fn key_of(head: &Head, data_dir: &Path) -> Option<(AuditKey, u64)> {
     if !root.exists() {
         return None;
     }
-    let sealer = RootKeys::load_or_create(&root).ok()?.sealer(vaxel_control::VALUES);
+    let sealer = RootKeys::load_or_create(&root)
+        .ok()?
+        .sealer(vaxel_control::VALUES);
     let mut keys = head.keys.iter().rev();
     keys.find_map(|key| {
         let opened = vaxel_control::open_audit_key(&sealer, &key.sealed).ok()?;
@@ -332,7 +351,10 @@ fn tell(verdict: &Value, said: &str, context: &Context) -> ExitCode {
         } else {
             let flaw = &verdict["flaw"];
             let what = flaw["what"].as_str().unwrap_or_default();
-            output::line(format!("The audit does not hold: line {}: {what}", flaw["number"]));
+            output::line(format!(
+                "The audit does not hold: line {}: {what}",
+                flaw["number"]
+            ));
         }
         for note in verdict["notes"].as_array().into_iter().flatten() {
             output::line(format!("note: {}", note.as_str().unwrap_or_default()));

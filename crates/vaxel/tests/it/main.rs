@@ -5,6 +5,7 @@
 mod harness;
 
 mod access;
+mod audit;
 mod backup;
 mod bundles;
 mod conformance;

@@ -278,6 +278,8 @@ fn vaxel_lives_on_postgresql_and_through_its_absence() {
     });
     assert_eq!(store(&vaxel)["reachable"], true);
     echo(&vaxel, "with it");
+    let held = vaxel.ok(&["audit", "verify"]);
+    assert!(held.contains("The audit holds"), "{held}");
 
     // To files, and on with those.
     let home = vaxel.data_dir().display().to_string();
