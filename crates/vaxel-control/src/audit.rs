@@ -4,33 +4,21 @@
 //! the database sealed; the newest link, which is also kept in a file, so that who has the database alone cannot
 //! take it back to an earlier state unnoticed; search, export and verification.
 
-use std::{
-    collections::VecDeque,
-    fs,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::sync::{Arc, OnceLock};
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 use vaxel_auth::{seal::Sealer, stamp::AuditKey};
 use vaxel_core::{
     access::require,
     audit::{
         AuditLine, Entry,
-        chain::{Checker, Flaw, Gap, Link, Stamp},
-        export::{End, FORM, Head, Missing, SealedKey},
+        chain::{Checker, Flaw, Link, Stamp},
     },
     failure::{Failure, Kind},
     principal::{Permission, Principal},
     secret::Secret,
-    time::Timestamp,
 };
-use vaxel_gateway::Incident;
 use vaxel_store::{AuditKeyRow, AuditPage, AuditQuery};
 
 use crate::{
@@ -38,20 +26,22 @@ use crate::{
     query::{List, Page},
 };
 
+mod export;
+mod head;
+mod incidents;
+
+pub use export::AuditExport;
+pub(crate) use head::keep as keep_head;
+pub(crate) use incidents::write as write_incidents;
+
 /// What the key of the chain is sealed under, with the sealer of values.
 const KEY: &[u8] = b"audit key 1";
-/// File of the newest link, in the data directory.
-const HEAD_FILE: &str = "audit.head";
 /// Lines that one request verifies at most.
 const VERIFIED: u64 = 20_000;
 /// Lines in one read.
 const PAGE: u32 = 1_000;
 /// Parts of the audit that one search looks at before it answers with what it found.
 const PARTS: usize = 50;
-/// After a write the newest link is written into its file so much later, for many writes once.
-const GATHER: Duration = Duration::from_secs(1);
-/// So often it is looked whether incidents of a minute are to be written.
-const LOOK: Duration = Duration::from_secs(1);
 /// Line about lines that were there at an earlier start.
 const REWIND: &str = "audit.rewind";
 
@@ -88,16 +78,6 @@ pub struct AuditVerdict {
     pub next: Option<u64>,
     /// What cannot be known, and what else is to be said, one sentence each.
     pub notes: Vec<String>,
-}
-
-/// The audit on its way out, a piece at a time.
-pub struct AuditExport {
-    control: Control,
-    at: Link,
-    until: Option<Timestamp>,
-    end: Link,
-    ready: VecDeque<String>,
-    is_over: bool,
 }
 
 /// Opens the key of an export with what sealed it.
@@ -172,7 +152,7 @@ impl Control {
 
     /// Lines that an earlier process knew of, and that are not there or others now, leave a line that stays.
     async fn compare_with_file(&self) -> Result<(), Failure> {
-        let Some(kept) = read_head(&self.head_file()) else {
+        let Some(kept) = head::read(&self.head_file()) else {
             return Ok(());
         };
         let found = self.store().audit_link(kept.number).await?;
@@ -247,55 +227,6 @@ impl Control {
         })
     }
 
-    /// The lines of some time as JSON, one per line, with everything that is needed to verify them.
-    /// `audit:read`; it is audited itself.
-    pub async fn export_audit(
-        &self,
-        caller: &Principal,
-        (since, until): (Option<Timestamp>, Option<Timestamp>),
-    ) -> Result<AuditExport, Failure> {
-        require(caller, Permission::AuditRead)?;
-        let target = ("audit", String::new(), String::new());
-        let mut line = self.line(caller, "audit.export", target);
-        line.detail = json!({ "since": since, "until": until });
-        self.store().audit(line).await?;
-        let chain = self.store().audit_chain().await?;
-        let end = chain.head.unwrap_or_default();
-        let first = match since {
-            None => 1,
-            Some(since) => self
-                .store()
-                .audit_since(since)
-                .await?
-                .unwrap_or(end.number + 1),
-        };
-        let at = if first == 1 {
-            Link::default()
-        } else {
-            self.store().audit_link(first - 1).await?
-        };
-        let keys = chain.keys.iter();
-        let keys = keys.map(|key| SealedKey {
-            since: key.since,
-            sealed: key.sealed.clone(),
-        });
-        let head = Head {
-            vaxel_audit: FORM,
-            version: self.inner.context.config.server.version.clone(),
-            at: self.now(),
-            after: at,
-            keys: keys.collect(),
-        };
-        Ok(AuditExport {
-            control: self.clone(),
-            at,
-            until,
-            end,
-            ready: VecDeque::from([text(&head)?]),
-            is_over: false,
-        })
-    }
-
     /// Verifies the lines behind number `after`, as many as one request may; 0 begins at the beginning.
     /// `audit:read`.
     ///
@@ -318,7 +249,7 @@ impl Control {
         } else {
             self.store().audit_link(after).await?
         };
-        let kept = read_head(&self.head_file());
+        let kept = head::read(&self.head_file());
         let mut verdict = AuditVerdict {
             lines: 0,
             sealed: 0,
@@ -349,10 +280,6 @@ impl Control {
                 return Ok(verdict);
             }
         }
-    }
-
-    fn head_file(&self) -> PathBuf {
-        self.inner.context.config.server.data_dir.join(HEAD_FILE)
     }
 }
 
@@ -396,7 +323,7 @@ fn check(checker: &mut Checker<'_>, page: &AuditPage, kept: Option<&Link>) -> Re
     if let (Some(line), Some(kept)) = (known, kept)
         && line.hash != Some(kept.hash)
     {
-        let what = format!("it is another line than the one that {HEAD_FILE} knows");
+        let what = format!("it is another line than the one that {} knows", head::NAME);
         return Err(Flaw::new(line.number, what));
     }
     if !page.is_last {
@@ -408,166 +335,11 @@ fn check(checker: &mut Checker<'_>, page: &AuditPage, kept: Option<&Link>) -> Re
         Some(kept) if kept.number > head.number => Err(Flaw::new(
             head.number + 1,
             format!(
-                "it is missing: {HEAD_FILE} knows of lines up to {}",
+                "it is missing: {} knows of lines up to {}",
+                head::NAME,
                 kept.number
             ),
         )),
         _ => Ok(()),
     }
-}
-
-impl AuditExport {
-    /// The next piece, whole lines; `None` at the end.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub async fn next(&mut self) -> Result<Option<String>, Failure> {
-        if let Some(ready) = self.ready.pop_front() {
-            return Ok(Some(ready));
-        }
-        if self.is_over {
-            return Ok(None);
-        }
-        let page = self
-            .control
-            .store()
-            .audit_page(self.at.number, PAGE)
-            .await?;
-        let mut piece = String::new();
-        let mut gaps = page.gaps.iter().peekable();
-        self.is_over = page.is_last;
-        for line in &page.lines {
-            let is_later = self.until.is_some_and(|until| line.at >= until);
-            if is_later || line.number > self.end.number {
-                self.is_over = true;
-                break;
-            }
-            while let Some(gap) = gaps.next_if(|gap| gap.first < line.number) {
-                self.gap(&mut piece, gap)?;
-            }
-            piece.push_str(&text(line)?);
-            self.at = Link {
-                number: line.number,
-                hash: line.hash.unwrap_or_default(),
-            };
-        }
-        if self.is_over {
-            let end = End {
-                end: self.at,
-                is_newest: self.at == self.end,
-            };
-            self.ready.push_back(text(&end)?);
-        }
-        if piece.is_empty() {
-            return Ok(self.ready.pop_front());
-        }
-        Ok(Some(piece))
-    }
-
-    fn gap(&mut self, piece: &mut String, gap: &Gap) -> Result<(), Failure> {
-        // One that began earlier has grown since.
-        if gap.first > self.at.number {
-            piece.push_str(&text(&Missing { gap: *gap })?);
-            self.at = Link {
-                number: gap.last,
-                hash: gap.after,
-            };
-        }
-        Ok(())
-    }
-}
-
-fn text(line: &impl Serialize) -> Result<String, Failure> {
-    let mut text = serde_json::to_string(line).map_err(Failure::internal)?;
-    text.push('\n');
-    Ok(text)
-}
-
-/// Writes what was refused into the audit, until `stop` and then what is left.
-pub(crate) async fn write_incidents(control: Control, stop: CancellationToken) {
-    let gateway = &control.inner.context.gateway;
-    let (mut waits, mut last) = (false, false);
-    while !last {
-        tokio::select! {
-            () = stop.cancelled() => last = true,
-            () = gateway.refused() => {}
-            () = tokio::time::sleep(LOOK), if waits => {}
-        }
-        let (taken, more) = gateway.take_incidents(control.now(), last);
-        waits = more;
-        if taken.is_empty() {
-            continue;
-        }
-        let lines = taken.iter().map(line_of).collect();
-        if let Err(error) = control.store().audit_all(lines).await {
-            tracing::warn!(%error, "what was refused could not be written into the audit; it is tried again");
-            gateway.incidents_not_written(taken);
-            waits = true;
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(LOOK) => {}
-            }
-        }
-    }
-}
-
-fn line_of(incident: &Incident) -> AuditLine {
-    let mut line = incident.line.clone();
-    if line.detail.is_null() {
-        line.detail = json!({});
-    }
-    line.detail["count"] = incident.count.into();
-    if incident.count > 1 {
-        line.detail["until"] = json!(incident.until);
-    }
-    line
-}
-
-/// Keeps the newest link in its file, until `stop` and then once more.
-pub(crate) async fn keep_head(control: Control, stop: CancellationToken) {
-    let path = control.head_file();
-    let mut writes = control.store().writes();
-    let mut kept = None;
-    let mut last = false;
-    while !last {
-        tokio::select! {
-            () = stop.cancelled() => last = true,
-            // An error would mean that the store is gone, and this handle holds it.
-            _ = writes.changed() => tokio::select! {
-                () = stop.cancelled() => last = true,
-                () = tokio::time::sleep(GATHER) => {}
-            },
-        }
-        writes.mark_unchanged();
-        let Ok(chain) = control.store().audit_chain().await else {
-            // Who reads it next finds an older one, which is right, too.
-            continue;
-        };
-        if chain.head == kept {
-            continue;
-        }
-        let (path, head) = (path.clone(), chain.head.unwrap_or_default());
-        let written = tokio::task::spawn_blocking(move || write_head(&path, head)).await;
-        match written {
-            Ok(Ok(())) => kept = chain.head,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the end of the audit could not be written to {HEAD_FILE}")
-            }
-            Err(error) => tracing::error!(%error, "the end of the audit was not written"),
-        }
-    }
-}
-
-fn read_head(path: &Path) -> Option<Link> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
-}
-
-/// A crash may leave an older one, which is right, too; never half of one.
-fn write_head(path: &Path, head: Link) -> std::io::Result<()> {
-    let fresh = path.with_extension("head.new");
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&fresh)?;
-    file.write_all(&serde_json::to_vec(&head)?)?;
-    fs::rename(&fresh, path)
 }

@@ -103,7 +103,7 @@ impl Incidents {
             sender.who = None;
             let line = &mut incident.line;
             (line.credential_id, line.came) = (None, None);
-            line.actor = "anyone".to_owned();
+            "anyone".clone_into(&mut line.actor);
         }
         senders.entry(sender).or_default().add(incident);
     }
@@ -146,14 +146,14 @@ impl Sender {
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & (u128::MAX << 64)).into(),
-        address => address,
+        address @ IpAddr::V4(_) => address,
     }
 }
 
 impl Shared {
     /// Takes note of a credential that MCP refused, when there was one.
     pub(crate) fn note_refused(&self, headers: &HeaderMap, peer: IpAddr, failure: &Failure) {
-        let came = self.came(peer, Door::Mcp);
+        let came = over_mcp(peer);
         self.note_credential(headers, came, failure);
     }
 
@@ -185,7 +185,7 @@ impl Shared {
     ) {
         if failure.kind == Kind::NotPermitted || failure.hides {
             let who = Principal {
-                came: Some(Arc::new(self.came(peer, Door::Mcp))),
+                came: Some(Arc::new(over_mcp(peer))),
                 ..who.clone()
             };
             self.note_refusal(&who, what, failure.kind);
@@ -199,14 +199,15 @@ impl Shared {
         line.outcome = Outcome::Refused(kind);
         self.incidents.note(line);
     }
+}
 
-    fn came(&self, address: IpAddr, door: Door) -> Came {
-        Came {
-            address,
-            door,
-            request: None,
-            sign_in: None,
-        }
+/// Where a request to MCP came from.
+const fn over_mcp(address: IpAddr) -> Came {
+    Came {
+        address,
+        door: Door::Mcp,
+        request: None,
+        sign_in: None,
     }
 }
 

@@ -167,7 +167,7 @@ fn text_of(part: Option<&RawValue>) -> Option<&str> {
 }
 
 pub(crate) fn read(row: &Row<'_>) -> Result<Entry, Error> {
-    let part = |at: usize| row.maybe_text(at)?.map(json).transpose();
+    let part = |at: usize| row.maybe_text(at)?.as_deref().map(json).transpose();
     // One that is none, because somebody changed it, is as good as missing.
     let hash = |at: usize| Ok::<_, Error>(row.maybe_text(at)?.and_then(|text| text.parse().ok()));
     Ok(Entry {
@@ -195,9 +195,9 @@ pub(crate) fn read(row: &Row<'_>) -> Result<Entry, Error> {
 }
 
 /// JSON as it stands there; what is none, because somebody changed it, as a text.
-fn json(text: String) -> Result<Box<RawValue>, Error> {
-    RawValue::from_string(text.clone())
-        .or_else(|_| to_raw_value(&text).map_err(|error| Error::unreadable("value", error)))
+fn json(text: &str) -> Result<Box<RawValue>, Error> {
+    RawValue::from_string(text.to_owned())
+        .or_else(|_| to_raw_value(text).map_err(|error| Error::unreadable("value", error)))
 }
 
 /// A pattern of SQL for a text in which `*` stands for any run of characters.

@@ -317,6 +317,7 @@ impl Error {
             | Self::Unknown { .. }
             | Self::Shared { .. }
             | Self::Contended
+            | Self::Unsealed
             | Self::Closed => Kind::StoreUnavailable,
             Self::Taken | Self::Circle(_) | Self::NotEmpty { .. } | Self::Occupied(_) => {
                 Kind::Conflict
@@ -324,7 +325,6 @@ impl Error {
             Self::Changed => Kind::VersionMismatch,
             Self::Missing => Kind::NotFound,
             Self::Cursor(_) | Self::NoRow(_) => Kind::Invalid,
-            Self::Unsealed => Kind::StoreUnavailable,
             Self::Unreadable { .. } | Self::Differs { .. } | Self::Panicked | Self::Engine(_) => {
                 Kind::Internal
             }
