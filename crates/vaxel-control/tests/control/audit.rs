@@ -203,9 +203,9 @@ async fn an_export_is_verified_without_the_server_and_what_was_changed_in_it_sho
     }
     let export = home.export(None, None).await;
     let root = dir.path().join("data/root.key");
-    let (lines, sealed, is_newest) = check(&export, Some(&root)).unwrap();
-    assert_eq!((lines, is_newest), (sealed, true));
-    assert_eq!(check(&export, None), Ok((lines, 0, true)));
+    let (count, sealed, is_newest) = check(&export, Some(&root)).unwrap();
+    assert_eq!((count, is_newest), (sealed, true));
+    assert_eq!(check(&export, None), Ok((count, 0, true)));
     assert_eq!(home.of_action("audit.export").await.len(), 1);
     let changed = export.replace("\"two\"", "\"tow\"");
     assert!(
@@ -213,18 +213,10 @@ async fn an_export_is_verified_without_the_server_and_what_was_changed_in_it_sho
             .unwrap_err()
             .contains("it was changed")
     );
-    let cut: String = export
-        .lines()
-        .take(4)
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let lines: Vec<&str> = export.lines().collect();
+    let cut = lines[..4].join("\n");
     assert_eq!(check(&cut, None), Err("no end".to_owned()));
-    let without: String = export
-        .lines()
-        .enumerate()
-        .filter(|(at, _)| *at != 3)
-        .map(|(_, line)| format!("{line}\n"))
-        .collect();
+    let without = [&lines[..3], &lines[4..]].concat().join("\n");
     assert!(
         check(&without, None)
             .unwrap_err()

@@ -17,11 +17,15 @@ use vaxel_auth::{
 use vaxel_client::{Client, segment};
 use vaxel_core::audit::{
     chain::{Checker, Flaw, Stamp},
-    export::{Head, Record},
+    export::{End, Head, Record},
 };
 
 use super::{Context, calls::time};
 use crate::output;
+
+/// What is said of a file whose key is elsewhere.
+const NO_KEY: &str = "the key of this audit is not here: that its lines hold together was looked at, that nobody \
+                      made all of them anew cannot be known";
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -265,56 +269,31 @@ fn verify_file(file: &Path, data_dir: &Path) -> anyhow::Result<(Value, String)> 
     let opened = File::open(file).with_context(|| format!("{name} cannot be read"))?;
     let mut lines = BufReader::new(opened).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
-    let head = match Record::read(&first) {
-        Ok(Record::Head(head)) => head,
-        _ => bail!("{name} is no export of the audit: `vaxel audit export` writes one"),
+    let Ok(Record::Head(head)) = Record::read(&first) else {
+        bail!("{name} is no export of the audit: `vaxel audit export` writes one");
     };
-    let mut notes = Vec::new();
     let key = key_of(&head, data_dir);
-    let (stamp, since): (&dyn Stamp, u64) = match &key {
-        Some((key, since)) => (key, *since),
-        None => (&Unsealed, 0),
-    };
-    match &key {
-        None => notes.push(
-            "the key of this audit is not here: that its lines hold together was looked at, that nobody made \
-             all of them anew cannot be known"
-                .to_owned(),
-        ),
-        Some((_, since)) if head.after.number + 1 < *since => notes.push(format!(
-            "lines before {since} are sealed with a key that is not here"
-        )),
-        Some(_) => {}
-    }
-    let mut checker = Checker::new(stamp, since, head.after);
-    let mut end = None;
-    let mut flaw = None;
-    for line in lines {
-        let next = checker.at().number + 1;
-        let read = Record::read(&line?);
-        let checked = read.map_err(|_| Flaw::new(next, "it cannot be read"));
-        match checked.and_then(|record| Ok((record.check(&mut checker)?, record))) {
-            Ok((false, _)) => {}
-            Ok((true, record)) => end = Some(record),
-            Err(found) => {
-                flaw = Some(found);
-                break;
-            }
+    let mut notes = Vec::new();
+    let (stamp, since): (&dyn Stamp, u64) = if let Some((key, since)) = &key {
+        if head.after.number + 1 < *since {
+            notes.push(format!(
+                "lines before {since} are sealed with a key that is not here"
+            ));
         }
-    }
-    if end.is_none() && flaw.is_none() {
-        let next = checker.at().number + 1;
-        flaw = Some(Flaw::new(next, "the file was cut off before its end"));
-    }
-    if let Some(Record::End(end)) = end {
-        notes.push(if end.is_newest {
-            format!(
-                "whether there were lines after {} later on is not in the file",
-                head.at
-            )
-        } else {
-            "it holds the lines of some time; later ones were there already".to_owned()
-        });
+        (key, *since)
+    } else {
+        notes.push(NO_KEY.to_owned());
+        (&Unsealed, 0)
+    };
+    let mut checker = Checker::new(stamp, since, head.after);
+    let mut flaw = None;
+    match go_along(&mut checker, lines)? {
+        Ok(end) if end.is_newest => notes.push(format!(
+            "whether there were lines after {} later on is not in the file",
+            head.at
+        )),
+        Ok(_) => notes.push("later lines were there already and are not in the file".to_owned()),
+        Err(found) => flaw = Some(found),
     }
     let to = checker.at().number;
     let verdict = json!({
@@ -323,6 +302,32 @@ fn verify_file(file: &Path, data_dir: &Path) -> anyhow::Result<(Value, String)> 
     });
     let said = format!("{name} holds: {} lines, the last is {to}", checker.lines);
     Ok((verdict, said))
+}
+
+/// Checks what follows the head, to the end of the file.
+fn go_along(
+    checker: &mut Checker<'_>,
+    lines: impl Iterator<Item = std::io::Result<String>>,
+) -> std::io::Result<Result<End, Flaw>> {
+    let mut end = None;
+    for line in lines {
+        let next = checker.at().number + 1;
+        if end.is_some() {
+            return Ok(Err(Flaw::new(
+                next,
+                "something follows the end of the file",
+            )));
+        }
+        let record = Record::read(&line?).map_err(|_| Flaw::new(next, "it cannot be read"));
+        let checked = record.and_then(|record| Ok((record.check(checker)?, record)));
+        match checked {
+            Ok((true, Record::End(found))) => end = Some(found),
+            Ok(_) => {}
+            Err(flaw) => return Ok(Err(flaw)),
+        }
+    }
+    let next = checker.at().number + 1;
+    Ok(end.ok_or_else(|| Flaw::new(next, "the file was cut off before its end")))
 }
 
 /// The newest key that the root key of a data directory opens, and the first line that it sealed.
