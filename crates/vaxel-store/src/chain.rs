@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     stmt::{Row, Stmt, values},
     store::Store,
-    tx::Tx,
+    tx::{Engine, Tx},
 };
 
 /// What makes hashes, once it is known.
@@ -114,6 +114,11 @@ pub(crate) fn next(
     tx: &mut Tx<'_>,
     entry: impl FnOnce(u64) -> Result<Entry, Error>,
 ) -> Result<Option<Entry>, Error> {
+    if let Engine::Postgres(session) = &tx.engine
+        && let Some(head) = session.link
+    {
+        return follow(tx, &head, entry).map(Some);
+    }
     let Some((mut head, sealed)) = head(tx)? else {
         return Ok(None);
     };
@@ -126,11 +131,24 @@ pub(crate) fn next(
         );
         head.hash = stamp.digest(&[b"not sealed".as_slice(), &head.hash.0].concat());
     }
+    follow(tx, &head, entry).map(Some)
+}
+
+/// The line behind `head`, which is the newest one then.
+fn follow(
+    tx: &mut Tx<'_>,
+    head: &Link,
+    entry: impl FnOnce(u64) -> Result<Entry, Error>,
+) -> Result<Entry, Error> {
+    let stamp = stamp(tx)?;
     let mut entry = entry(head.number + 1)?;
     let link = head.then(&*stamp, &entry);
     (entry.hash, entry.seal) = (Some(link.hash), stamp.seal(&link.hash));
     put_head(tx, &*stamp, &link)?;
-    Ok(Some(entry))
+    if let Engine::Postgres(session) = &mut tx.engine {
+        session.link = Some(link);
+    }
+    Ok(entry)
 }
 
 fn stamp(tx: &Tx<'_>) -> Result<Arc<dyn Stamp>, Error> {

@@ -12,6 +12,8 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
+use vaxel_core::audit::chain::Link;
+
 use crate::{
     error::Error,
     stmt::{Kind, Value},
@@ -43,6 +45,8 @@ pub(crate) struct Session {
     stage: Stage,
     /// Why it could not be opened for this transaction.
     down: Option<Error>,
+    /// The newest link of the audit, as this transaction left it: to ask for it costs a round trip.
+    pub(crate) link: Option<Link>,
 }
 
 type Later = (&'static str, Vec<Value<'static>>);
@@ -82,6 +86,7 @@ impl Session {
             later: Vec::new(),
             stage: Stage::Outside,
             down: None,
+            link: None,
         })
     }
 
@@ -104,6 +109,7 @@ impl Session {
         self.frames.push_str(frames);
         self.stage = Stage::Outside;
         self.down = None;
+        self.link = None;
     }
 
     pub(crate) fn save(&mut self) {
@@ -115,6 +121,7 @@ impl Session {
     }
 
     pub(crate) fn take_back(&mut self) -> Result<(), Error> {
+        self.link = None;
         self.intact()?;
         self.later.clear();
         self.frames.push_str("ROLLBACK TO caller; RELEASE caller;");
@@ -156,6 +163,7 @@ impl Session {
     }
 
     pub(crate) fn roll_back(&mut self) -> Result<(), Error> {
+        self.link = None;
         self.later.clear();
         self.frames.clear();
         let stage = mem::replace(&mut self.stage, Stage::Outside);

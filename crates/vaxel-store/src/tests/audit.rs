@@ -9,7 +9,7 @@ use vaxel_core::audit::{
 };
 
 use super::{NOW, contract::contract, line, service};
-use crate::{AuditKeyRow, AuditQuery, error::Error, stmt::Stmt, store::Store};
+use crate::{AuditKeyRow, AuditQuery, audit::append, error::Error, stmt::Stmt, store::Store};
 
 contract!(
     a_line_that_was_changed_shows_whatever_was_changed_of_it,
@@ -18,6 +18,7 @@ contract!(
     lines_that_were_there_before_the_chain_are_in_it_and_later_ones_are_not_taken_for_such,
     the_chain_goes_on_over_what_retention_took,
     a_change_whose_line_cannot_be_written_does_not_happen,
+    lines_that_are_written_together_are_chained_and_those_that_fail_leave_nothing,
     lines_are_found_by_what_is_in_them,
     keys_are_kept_with_the_line_from_which_on_they_seal,
 );
@@ -254,6 +255,25 @@ async fn a_change_whose_line_cannot_be_written_does_not_happen(store: &Store) {
     assert!(matches!(refused, Err(Error::Unsealed)), "{refused:?}");
     assert!(store.service(files.id).await.unwrap().is_none());
     assert_eq!(store.last_change().await.unwrap(), 0);
+}
+
+async fn lines_that_are_written_together_are_chained_and_those_that_fail_leave_nothing(
+    store: &Store,
+) {
+    chained(store, &["a"]).await;
+    let writes = (0..60_u32).map(|number| {
+        let lines = [numbered("b"), numbered("c")];
+        store.write("together", move |tx| {
+            lines.iter().try_for_each(|line| append(tx, line))?;
+            if number % 3 == 0 {
+                return Err(Error::Missing);
+            }
+            Ok(())
+        })
+    });
+    let written = futures_util::future::join_all(writes).await;
+    assert_eq!(written.iter().filter(|one| one.is_ok()).count(), 40);
+    assert_eq!(verify(store).await, Ok(81));
 }
 
 async fn lines_are_found_by_what_is_in_them(store: &Store) {
