@@ -55,7 +55,6 @@ impl Store {
         &self,
         row: OauthClientRow,
         (most, over): (u64, (Timestamp, Timestamp)),
-        audit: AuditLine,
     ) -> Result<bool, Error> {
         self.write("add_oauth_client", move |tx| {
             tx.execute(&FORGET, &values![over.0, over.1])?;
@@ -70,7 +69,6 @@ impl Store {
                 row.used_at,
             ];
             tx.execute(&INSERT, &values)?;
-            audit::append(tx, &audit)?;
             Ok(true)
         })
         .await

@@ -1,5 +1,6 @@
 // A person at a browser: goes to an address, signs in, and says whether a client may.
-//   { "url": …, "name": …, "password": …, "newPassword": …, "answer": "allow" | "deny", "code": …, "pictures": folder }
+//   { "url": …, "name": …, "password": …, "newPassword": …, "answer": "allow" | "deny", "pictures": folder,
+//     "elsewhere": true at the pages of issuer.mjs }
 // is read from standard input; printed is what was seen: { "titles": […], "text": …, "end": address }
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -40,7 +41,13 @@ async function look(name) {
 try {
   await page.goto(asked.url);
   await look('1-sign-in');
-  if (asked.name) {
+  if (asked.elsewhere) {
+    await page.locator('input[name=login]').fill(asked.name);
+    await page.locator('input[name=password]').fill(asked.password);
+    await page.getByRole('button', { name: 'Sign-in' }).click();
+    await page.getByRole('button', { name: 'Continue' }).click();
+    await page.waitForURL((url) => url.pathname === '/callback');
+  } else if (asked.name) {
     await page.getByLabel('Name').fill(asked.name);
     await page.getByLabel('Password', { exact: true }).fill(asked.password);
     await page.getByRole('button', { name: 'Sign in' }).click();
@@ -52,7 +59,7 @@ try {
       await page.getByRole('button', { name: 'Sign in' }).click();
     }
   }
-  const answer = asked.answer && page.getByRole('button', { name: asked.answer === 'deny' ? 'No' : 'Allow' });
+  const answer = asked.answer && !asked.elsewhere && page.getByRole('button', { name: asked.answer === 'deny' ? 'No' : 'Allow' });
   if (answer) {
     await answer.waitFor();
     await look('3-consent');

@@ -263,7 +263,10 @@ async fn device(
         return Ok(visitor.show(|_| pages::device_code(None)));
     };
     match context.control.waiting_device(&browser, code) {
-        Ok(waiting) => Ok(visitor.show(|word| pages::device(&waiting, &browser, (code, word)))),
+        Ok(waiting) => {
+            let base = visitor.base.clone();
+            Ok(visitor.show(|word| pages::device(&waiting, &browser, (code, &base, word))))
+        }
         Err(failure) => Ok(visitor.show(|_| pages::device_code(Some(&failure)))),
     }
 }

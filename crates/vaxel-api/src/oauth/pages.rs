@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
-use vaxel_auth::oauth::redirect;
+use vaxel_auth::oauth::{endpoint::Endpoint, redirect};
 use vaxel_control::{Authorization, Browser, Client, Waiting};
 use vaxel_core::{
     failure::{Failure, Kind, facts},
@@ -149,7 +149,7 @@ pub(crate) fn consent(
     (query, base, word): (&str, &str, &str),
 ) -> Page {
     let mut body = wants(&asked.client, browser);
-    body.push_str(&what(&asked.endpoint.address(base), asked.permissions));
+    body.push_str(&what((&asked.endpoint, base), asked.permissions));
     let shown = escape(&redirect::shown(&asked.redirect));
     if redirect::is_local(&asked.redirect) {
         let _ = write!(
@@ -194,9 +194,13 @@ pub(crate) fn device_code(before: Option<&Failure>) -> Page {
 }
 
 /// What the program behind a code wants to do.
-pub(crate) fn device(waiting: &Waiting, browser: &Browser, (code, word): (&str, &str)) -> Page {
+pub(crate) fn device(
+    waiting: &Waiting,
+    browser: &Browser,
+    (code, base, word): (&str, &str, &str),
+) -> Page {
     let mut body = wants(&waiting.client, browser);
-    body.push_str(&what(waiting.endpoint.path(), waiting.permissions));
+    body.push_str(&what((&waiting.endpoint, base), waiting.permissions));
     let _ = write!(
         body,
         "<p class=\"note\">Allow it only if the program shows the code <code>{code}</code> to you, on a machine that \
@@ -255,14 +259,13 @@ fn wants(client: &Client, browser: &Browser) -> String {
 }
 
 /// What is asked for.
-fn what(endpoint: &str, permissions: Permissions) -> String {
-    let mut text = match endpoint {
-        "" => "<p>On this whole server, as far as you may yourself, it could</p><ul>".to_owned(),
-        endpoint => format!(
-            "<p>At <code>{}</code>, as far as you may yourself, it could</p><ul>",
-            escape(endpoint)
-        ),
+fn what((endpoint, base): (&Endpoint, &str), permissions: Permissions) -> String {
+    let place = if endpoint.path().is_empty() {
+        "On this whole server".to_owned()
+    } else {
+        format!("At <code>{}</code>", escape(&endpoint.address(base)))
     };
+    let mut text = format!("<p>{place}, as far as you may yourself, it could</p><ul>");
     for permission in permissions.iter() {
         let _ = write!(
             text,

@@ -433,7 +433,20 @@ async fn client_documents_at_private_addresses() {
         format!("https://[::ffff:7f00:1]:{port}/client.json"),
         "https://169.254.169.254/latest/meta-data".to_owned(),
     ];
-    // Nobody's request leads anywhere.
+    // Nobody's request leads anywhere, also where no page is shown.
+    for address in &addresses {
+        for grant in ["authorization_code", "refresh_token"] {
+            let form = [
+                ("grant_type", grant),
+                ("client_id", address.as_str()),
+                ("code", "x"),
+                ("code_verifier", VERIFIER),
+                ("refresh_token", "x"),
+            ];
+            let refused = token(&home, &form).await;
+            assert_eq!(refused.json()["error"], "invalid_grant", "{address}");
+        }
+    }
     for address in &addresses {
         let page = browser
             .get(&home, &format!("/oauth/authorize?{}", query(address, &[])))

@@ -17,7 +17,6 @@ use vaxel_auth::{
 };
 use vaxel_core::{
     failure::{Failure, Kind},
-    principal::Principal,
     secret::Secret,
     time::Timestamp,
 };
@@ -112,6 +111,21 @@ impl Client {
         }
     }
 
+    /// A client that is named by the address of its description, which was not read.
+    pub(super) fn undescribed(id: &str) -> Option<Self> {
+        client::is_address(id).then(|| Self {
+            id: id.to_owned(),
+            name: client::host_of(id),
+            host: None,
+            metadata: Arc::new(ClientMetadata {
+                name: id.to_owned(),
+                redirects: Vec::new(),
+                proof: ClientProof::None,
+            }),
+            secret: None,
+        })
+    }
+
     fn own() -> Self {
         let redirects = vec![
             "http://127.0.0.1/callback".to_owned(),
@@ -163,7 +177,7 @@ impl Control {
         })
     }
 
-    /// Registers a client (RFC 7591).
+    /// Registers a client (RFC 7591). It may do nothing by that: what is audited is what a user lets it do.
     ///
     /// # Errors
     /// `NotPermitted` where that is off; `Busy` when too many came from there, or there are too many.
@@ -190,19 +204,12 @@ impl Control {
             created_at: now,
             used_at: None,
         };
-        let target = ("oauth client", row.id.clone(), metadata.name.clone());
-        let mut audit = self.line(&stranger(), "oauth.register", target);
-        audit.detail = json!({ "redirects": metadata.redirects, "address": from });
         let ago =
             |span: Duration| Timestamp::from_millis(now.as_millis().saturating_sub(millis(span)));
         let mut added = false;
         for unused in [UNUSED, UNUSED_CROWDED] {
             let room = (MOST, (ago(unused), ago(IDLE)));
-            added = added
-                || self
-                    .store()
-                    .add_oauth_client(row.clone(), room, audit.clone())
-                    .await?;
+            added = added || self.store().add_oauth_client(row.clone(), room).await?;
         }
         if !added {
             let detail = "Too many clients are registered here; try again in some minutes";
@@ -283,14 +290,6 @@ fn of_row(row: OauthClientRow) -> Option<Client> {
         metadata: Arc::new(metadata),
         secret: row.secret,
     })
-}
-
-/// Nobody, as the actor of what everybody may do.
-fn stranger() -> Principal {
-    Principal {
-        name: "anyone".into(),
-        ..Principal::system()
-    }
 }
 
 fn millis(span: Duration) -> u64 {

@@ -41,9 +41,7 @@ fn client(id: &str, created_at: Timestamp) -> OauthClientRow {
 }
 
 async fn a_client_is_read_as_it_was_added_and_too_many_are_refused(store: &Store) {
-    let add = |row: OauthClientRow, over: Timestamp| {
-        store.add_oauth_client(row, (2, (over, over)), line())
-    };
+    let add = |row: OauthClientRow, over: Timestamp| store.add_oauth_client(row, (2, (over, over)));
     assert!(add(client("a", NOW), NOW).await.unwrap());
     assert!(add(client("b", NOW), NOW).await.unwrap());
     assert_eq!(

@@ -4,7 +4,7 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ fn with_anna() -> TestVaxel {
     vaxel
 }
 
-fn run(tools: &Path, (program, script): (&Path, &str), asked: &Value) -> std::process::Child {
+fn run(tools: &Path, (program, script): (&Path, &str), asked: &Value) -> Child {
     let mut child = Command::new(program)
         .arg(repository("tests/peers/oauth").join(script))
         .env("VAXEL_TEST_TOOLS", tools)
@@ -47,13 +47,13 @@ fn run(tools: &Path, (program, script): (&Path, &str), asked: &Value) -> std::pr
 /// Anna at her browser: what she saw.
 fn visit(tools: &Path, url: &str, answer: &str) -> Value {
     let asked = json!({ "url": url, "name": "anna", "password": GOOD, "answer": answer });
-    let done = run(
-        tools,
-        (&tools.join("node22/bin/node"), "person.mjs"),
-        &asked,
-    )
-    .wait_with_output()
-    .unwrap();
+    visit_with(tools, &asked)
+}
+
+fn visit_with(tools: &Path, asked: &Value) -> Value {
+    let done = run(tools, (&tools.join("node22/bin/node"), "person.mjs"), asked)
+        .wait_with_output()
+        .unwrap();
     serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("{}", text(&done)))
 }
 
@@ -325,6 +325,76 @@ fn the_command_line_signs_in_with_a_browser_and_with_a_code() {
         );
     });
     assert_eq!(vaxel.json(&["whoami"])["name"], "anna");
+}
+
+/// An authorization server of others; ended when dropped.
+struct Issuer(Child);
+
+impl Issuer {
+    fn start(tools: &Path, port: u16) -> Self {
+        let mut child = Command::new(tools.join("node22/bin/node"))
+            .arg(repository("tests/peers/oauth/issuer.mjs"))
+            .arg(port.to_string())
+            .env("VAXEL_TEST_TOOLS", tools)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("issuer")));
+        assert!(ready.is_some(), "oidc-provider did not start");
+        Self(child)
+    }
+}
+
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn clients_log_in_at_another_authorization_server() {
+    let Some(tools) = tools() else { return };
+    let port = free_port();
+    let _issuer = Issuer::start(&tools, port);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    std::fs::write(
+        &file,
+        format!("[oauth]\nissuer = \"http://127.0.0.1:{port}\"\nuser_claim = \"email\"\n"),
+    )
+    .unwrap();
+    let vaxel = TestVaxel::start_with(&["--demo", "--config", file.to_str().unwrap()]);
+    let asked = json!({ "url": format!("{}/mcp", vaxel.url()), "sdk": "v2", "renews": false,
+        "tool": "demo__echo", "arguments": { "message": "hello" } });
+    let log_in = || {
+        let mut child = run(&tools, (&tools.join("node22/bin/node"), "ts.mjs"), &asked);
+        let mut last = Value::Null;
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            last = serde_json::from_str(&line.unwrap()).unwrap();
+            if let Some(url) = last["visit"].as_str() {
+                assert!(
+                    url.starts_with(&format!("http://127.0.0.1:{port}/")),
+                    "{url}"
+                );
+                visit_with(
+                    &tools,
+                    &json!({ "url": url, "name": "anna", "password": "x", "elsewhere": true }),
+                );
+            }
+        }
+        child.wait().unwrap();
+        last
+    };
+    // Whom the issuer names is nobody here yet.
+    let refused = log_in();
+    assert!(refused["error"].is_string(), "{refused}");
+    vaxel.ok(&["user", "add", "anna@example.com", "--role", "client"]);
+    let said = log_in();
+    assert_eq!(said["text"], "hello", "{said}");
 }
 
 #[test]
