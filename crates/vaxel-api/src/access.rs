@@ -11,7 +11,12 @@ use axum::{
 use serde::Serialize;
 use serde_json::Value;
 use vaxel_control::{AccessQuery, Explanation, Whoami};
-use vaxel_core::{failure::Failure, rights::Limits, role::Reach};
+use vaxel_core::{
+    failure::Failure,
+    quota::{Bound, Level, Limit},
+    rights::Limits,
+    role::Reach,
+};
 
 use crate::{
     context::Context,
@@ -42,6 +47,44 @@ pub(crate) struct WhoamiView {
     /// The environments that the credential is limited to.
     #[serde(skip_serializing_if = "Option::is_none")]
     environments: Option<BTreeSet<String>>,
+    /// How much it may take, and what is left of that; absent when nothing is limited.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<LevelView>,
+}
+
+/// A limit, and what is left of it.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct LevelView {
+    /// Which.
+    limit: Limit,
+    /// How much it allows: so many in so much time, or so many at once.
+    #[schema(example = "20/1m")]
+    allows: String,
+    /// What is left now.
+    #[schema(example = 19)]
+    left: u32,
+    /// After how many seconds there is one more; absent when it is all there, and for what is counted at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 3)]
+    more_after: Option<u32>,
+}
+
+impl From<Level> for LevelView {
+    fn from(level: Level) -> Self {
+        let Level {
+            limit,
+            bound,
+            left,
+            more_in: _,
+        } = level;
+        let is_waiting = matches!(bound, Bound::Rate(rate) if left < rate.count());
+        Self {
+            limit,
+            allows: bound.to_string(),
+            left,
+            more_after: is_waiting.then(|| level.seconds()),
+        }
+    }
 }
 
 impl From<Whoami> for WhoamiView {
@@ -52,6 +95,7 @@ impl From<Whoami> for WhoamiView {
             key,
             permissions,
             limits,
+            levels,
         } = who;
         let limits = limits.map(
             |Limits {
@@ -68,6 +112,7 @@ impl From<Whoami> for WhoamiView {
             permissions,
             services,
             environments,
+            limits: levels.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -107,6 +152,10 @@ pub(crate) struct ExplanationView {
     because: String,
     /// What decided.
     by: DeciderView,
+    /// How much of it, where it is allowed, and what is left of that: of the user, of the service and of the
+    /// tool. Absent when nothing is limited.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<LevelView>,
 }
 
 /// What decided.
@@ -129,11 +178,13 @@ impl From<Explanation> for ExplanationView {
             because,
             by: kind,
             name,
+            levels,
         } = explanation;
         Self {
             allowed,
             because,
             by: DeciderView { kind, name },
+            limits: levels.into_iter().map(Into::into).collect(),
         }
     }
 }

@@ -3,16 +3,22 @@
 
 use axum::{
     Json as Answer, Router,
-    http::StatusCode,
+    extract::Request,
+    http::{HeaderMap, StatusCode},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 use vaxel_core::{
     failure::{Failure, facts},
     name::ServiceName,
+    quota::Level,
 };
 
-use crate::{context::Context, problem::Refusal};
+use crate::{
+    context::Context,
+    problem::{self, Refusal},
+};
 
 mod ai_platform;
 mod devq;
@@ -25,18 +31,37 @@ pub(crate) fn router() -> Router<Context> {
         .merge(ai_platform::router())
         .merge(devq::router())
         .merge(happyos::router())
+        .layer(middleware::from_fn(tell_limits))
+}
+
+/// Who made too many requests is told so in the form that these clients know, too.
+async fn tell_limits(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    match problem::take_limit(&mut response) {
+        Some(failure) => Told::from(&*failure).into_response(),
+        None => response,
+    }
 }
 
 /// A failure as these clients read it: a status, and the sentence under `error` and `detail`.
 struct Told {
     status: StatusCode,
     sentence: String,
+    /// After how many seconds to try again.
+    retry_after: Option<u32>,
+    /// The limit that was reached.
+    level: Option<Box<Level>>,
 }
 
 impl Told {
     fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
         let sentence = sentence.into();
-        Self { status, sentence }
+        Self {
+            status,
+            sentence,
+            retry_after: None,
+            level: None,
+        }
     }
 
     /// The failure under a status that the system has for it.
@@ -46,17 +71,24 @@ impl Told {
             [] => failure.to_string(),
             problems => format!("{failure}: {}", problems.join("; ")),
         };
-        Self::new(status, sentence)
+        Self {
+            retry_after: failure.retry_after,
+            level: failure.level.clone(),
+            ..Self::new(status, sentence)
+        }
+    }
+}
+
+impl From<&Failure> for Told {
+    fn from(failure: &Failure) -> Self {
+        let status = StatusCode::from_u16(facts(failure.kind).status);
+        Self::under(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), failure)
     }
 }
 
 impl From<Failure> for Told {
     fn from(failure: Failure) -> Self {
-        let status = StatusCode::from_u16(facts(failure.kind).status);
-        Self::under(
-            status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-            &failure,
-        )
+        Self::from(&failure)
     }
 }
 
@@ -69,7 +101,9 @@ impl From<Refusal> for Told {
 impl IntoResponse for Told {
     fn into_response(self) -> Response {
         let body = json!({ "error": self.sentence, "detail": self.sentence });
-        (self.status, Answer(body)).into_response()
+        let mut headers = HeaderMap::new();
+        problem::tell_wait(&mut headers, self.retry_after, self.level.as_deref());
+        (self.status, headers, Answer(body)).into_response()
     }
 }
 

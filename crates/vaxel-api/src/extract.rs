@@ -21,11 +21,12 @@ use vaxel_core::{
     fields::Fields,
     principal::Principal,
 };
-use vaxel_gateway::Identity;
+use vaxel_gateway::{Identity, Toll};
 
 use crate::problem::Refusal;
 
-/// The caller, whose credential was checked. Handlers without it must take [`Public`].
+/// The caller, whose credential was checked and whose request is counted. Handlers without it must take
+/// [`Public`].
 #[derive(Debug, Clone)]
 pub(crate) struct Caller(pub(crate) Principal);
 
@@ -33,7 +34,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        Ok(Self(caller(&parts.extensions)?))
+        let caller = caller(&parts.extensions)?;
+        // Once for each request, however many want to know who it is.
+        if let Some(toll) = parts.extensions.remove::<Toll>() {
+            toll.pay(&caller)?;
+        }
+        Ok(Self(caller))
     }
 }
 
@@ -56,6 +62,7 @@ fn again(failure: &Arc<Failure>) -> Failure {
     copy.retry_after = failure.retry_after;
     copy.version = failure.version;
     copy.hides = failure.hides;
+    copy.level.clone_from(&failure.level);
     copy
 }
 

@@ -12,7 +12,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use vaxel_core::failure::{Failure, Kind, facts};
+use vaxel_core::{
+    failure::{Failure, Kind, facts},
+    quota::{self, Level, Limit},
+};
 use vaxel_gateway::{Hidden, RequestId};
 
 /// A failure on its way to the caller.
@@ -69,6 +72,8 @@ pub(crate) struct Problem {
     /// The version that there is, when the change was meant for another one; also the `ETag` of the answer.
     #[schema(example = 7)]
     version: Option<u64>,
+    /// The limit that was reached.
+    limit: Option<Limit>,
 }
 
 /// One problem of an input.
@@ -140,13 +145,38 @@ fn document(failure: &Failure, id: &str, response: &mut Response) {
     if failure.kind == Kind::Unauthenticated {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if let Some(seconds) = failure.retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    }
+    tell_wait(headers, failure.retry_after, failure.level.as_deref());
     if let Some(version) = failure.version {
         tag(headers, version);
     }
     *response.body_mut() = body.into();
+}
+
+/// Writes when to try again, and which limit was reached.
+pub(crate) fn tell_wait(headers: &mut HeaderMap, seconds: Option<u32>, level: Option<&Level>) {
+    if let Some(seconds) = seconds {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if let Some(level) = level {
+        let said = [
+            ("ratelimit-policy", quota::policies(&[*level])),
+            ("ratelimit", quota::service_limits(&[*level])),
+        ];
+        for (name, text) in said {
+            // Numbers and names of limits are always a header's value.
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// Takes from an answer the failure that would be written into it, when it is that a limit was reached.
+pub(crate) fn take_limit(response: &mut Response) -> Option<Arc<Failure>> {
+    let unrendered = response.extensions().get::<Unrendered>()?;
+    let is_limit = unrendered.0.kind == Kind::RateLimited;
+    let taken = || response.extensions_mut().remove::<Unrendered>();
+    is_limit.then(taken).flatten().map(|one| one.0)
 }
 
 /// Writes the version that an answer is about.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use vaxel_control::{AccessEntry, Change, Outcome, RoleChange, RoleEntry};
 use vaxel_core::{
     failure::Failure,
+    quota::Quota,
     role::{Reach, RoleDraft},
     time::Timestamp,
 };
@@ -33,6 +34,8 @@ pub(crate) struct RoleView {
     /// What it allows.
     #[schema(value_type = Vec<String>, example = json!(["mcp:read", "mcp:write:own"]))]
     permissions: Reach,
+    /// How much its users may take; what is absent has no limit.
+    limits: Quota,
     /// First accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -49,6 +52,7 @@ impl From<RoleEntry> for RoleView {
             name,
             description,
             permissions,
+            limits,
             stored,
         } = role;
         Self {
@@ -57,6 +61,7 @@ impl From<RoleEntry> for RoleView {
             version: stored.map(|(version, _, _)| version),
             description,
             permissions,
+            limits,
             created_at: stored.map(|(_, created_at, _)| created_at),
             updated_at: stored.map(|(_, _, updated_at)| updated_at),
         }

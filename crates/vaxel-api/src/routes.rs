@@ -13,9 +13,9 @@ use utoipa_axum::{
 };
 
 use crate::{
-    access, audit, backup, bundle, calls, compat, context::Context, dependencies, describe, docs, events,
-    grants, health, keys, leases, logs, oauth, policies, problem, revisions, roles, services,
-    sign_ins, status, templates, tools, toolsets, usage, users,
+    access, audit, backup, bundle, calls, compat, context::Context, dependencies, describe, docs,
+    events, grants, health, keys, leases, logs, oauth, policies, problem, revisions, roles,
+    services, sign_ins, status, templates, tools, toolsets, usage, users,
 };
 
 /// The document that describes every endpoint of the table. It is large and takes a while to make: the

@@ -10,6 +10,7 @@ use vaxel_core::{
     fields::Fields,
     id::{Id, User},
     name::{RoleName, UserName},
+    quota::Quota,
     time::Timestamp,
     user::{UserDraft, UserKind, UserResource},
 };
@@ -40,6 +41,9 @@ pub(crate) struct UserView {
     /// What it may do is what these allow.
     #[schema(value_type = Vec<String>, example = json!(["user"]))]
     roles: BTreeSet<RoleName>,
+    /// How much it may take, in the place of all that its roles say; what is absent has no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<Quota>,
     /// Refused everywhere, whatever it shows.
     disabled: bool,
     /// First accepted.
@@ -59,6 +63,7 @@ impl From<UserResource> for UserView {
             version,
             title,
             roles,
+            limits,
             disabled,
             created_at,
             updated_at,
@@ -71,6 +76,7 @@ impl From<UserResource> for UserView {
             version,
             title,
             roles,
+            limits,
             disabled,
             created_at,
             updated_at,

@@ -6,8 +6,10 @@ use vaxel_core::{
     access::{Asked, Reason, Verdict, anywhere, decide, decide_on, require},
     failure::{Failure, Issue, Kind},
     fields::Fields,
+    id::{Id, Service},
     policy::PolicyResource,
     principal::{Permission, Principal, Proof},
+    quota::Level,
     rights::Limits,
     role::Reach,
     user::UserResource,
@@ -48,6 +50,8 @@ pub struct Whoami {
     pub permissions: Reach,
     /// What the credential is limited to.
     pub limits: Option<Limits>,
+    /// How much it may take, and what is left of that.
+    pub levels: Vec<Level>,
 }
 
 /// A question about access.
@@ -86,6 +90,9 @@ pub struct Explanation {
     pub by: &'static str,
     /// The name of the role or policy.
     pub name: Option<String>,
+    /// How much of it, where it is allowed, and what is left of that: of the caller, of the service and of
+    /// the tool.
+    pub levels: Vec<Level>,
 }
 
 impl AccessQuery {
@@ -148,6 +155,7 @@ impl Control {
                 own: caller.rights.reach().own.intersection(caller.ceiling()),
             },
             limits: caller.limits.as_deref().cloned(),
+            levels: self.inner.context.gateway.levels(caller, None, None),
         })
     }
 
@@ -164,6 +172,7 @@ impl Control {
                 because,
                 by: "disabled",
                 name: None,
+                levels: Vec::new(),
             });
         }
         let permission = query.permission;
@@ -177,7 +186,7 @@ impl Control {
                 );
                 return Ok(partly);
             }
-            return Ok(Explanation::of(&verdict));
+            return Ok(self.with_levels(Explanation::of(&verdict), &who, (None, None)));
         };
         let reference: ServiceRef = service.parse()?;
         let service = self.find(&reference).await?;
@@ -192,7 +201,22 @@ impl Control {
             arguments: query.arguments.as_deref(),
             ..self.asked(&who, permission, &on)
         });
-        Ok(Explanation::of(&verdict))
+        let on = (Some(service.id), query.tool.as_deref());
+        Ok(self.with_levels(Explanation::of(&verdict), &who, on))
+    }
+
+    /// What is allowed, with how much of it.
+    fn with_levels(
+        &self,
+        mut explanation: Explanation,
+        who: &Principal,
+        (service, tool): (Option<Id<Service>>, Option<&str>),
+    ) -> Explanation {
+        if explanation.allowed {
+            let gateway = &self.inner.context.gateway;
+            explanation.levels = gateway.levels(who, service, tool);
+        }
+        explanation
     }
 
     /// Whom a question is about, and why nothing of that one counts at all.
@@ -263,6 +287,7 @@ impl Explanation {
             because: verdict.because.to_string(),
             by,
             name,
+            levels: Vec::new(),
         }
     }
 }

@@ -6,6 +6,7 @@ use vaxel_auth::jwt::Algorithm;
 use vaxel_core::{
     backoff::Backoff,
     health::spec::{HealthSpec, Rules},
+    quota::RoleQuotas,
     time::Timestamp,
 };
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub tokens: TokensConfig,
     /// Clients that log in for users.
     pub oauth: OauthConfig,
+    /// How much users with built-in roles may take.
+    pub callers: RoleQuotas,
     /// How call records are kept.
     pub records: RecordsConfig,
     /// The feed of changes.

@@ -58,8 +58,8 @@ pub use backup::{Backup, BackupContents, BackupFile, BackupHead, DataFile, KeptS
 pub use bundle::{Plan, Step};
 pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef, Terms, ToolsetRef};
 pub use config::{
-    AuditConfig, Config, FeedConfig, HealthConfig, IssuerConfig, OauthConfig, ProcessConfig, RecordsConfig,
-    ServerFacts, TokensConfig,
+    AuditConfig, Config, FeedConfig, HealthConfig, IssuerConfig, OauthConfig, ProcessConfig,
+    RecordsConfig, ServerFacts, TokensConfig,
 };
 pub use control::{Control, Deps, STOP_REST, Started};
 pub use dependency::DependencyMap;

@@ -12,6 +12,7 @@ use vaxel_core::{
     id::{Id, Service, User},
     name::{RoleName, UserName},
     principal::{Permission, Principal, Proof},
+    quota::Quota,
     rights::{Rights, Sources},
     role::{BuiltIn, Reach},
     user::UserResource,
@@ -102,10 +103,15 @@ impl Control {
             store.grants().await?,
             policies.map(|policy| policy.draft),
         );
+        let sources = sources.with_quotas(&self.inner.context.config.callers);
         let before = self.inner.people.all();
         let person = |user: UserResource| {
             let rights = sources.rights_of(&user);
             let same = before.get(&user.name).map(|one| &one.rights);
+            let rights = match same {
+                Some(before) => rights.after(before),
+                None => rights,
+            };
             let same = same.filter(|one| ***one == rights).map(Arc::clone);
             let rights = same.unwrap_or_else(|| Arc::new(rights));
             (user.name.clone(), Person { user, rights })
@@ -135,6 +141,24 @@ impl Control {
         let who = (caller.proof, Arc::clone(&caller.name));
         let as_now = || Principal::of_user(who, Arc::clone(&person.rights), caller.limits.clone());
         person.is_enabled().then(as_now)
+    }
+
+    /// How much a user with these roles may take; those that there are not count for nothing.
+    pub(crate) async fn quota_of(
+        &self,
+        (own, roles): (Option<Quota>, &BTreeSet<RoleName>),
+    ) -> Result<Quota, Failure> {
+        if let Some(own) = own {
+            return Ok(own);
+        }
+        let stored = self.store().roles().await?;
+        let quotas = &self.inner.context.config.callers;
+        let found = roles.iter().filter_map(|name| {
+            let own = || stored.iter().find(|role| role.name == *name);
+            let built_in = BuiltIn::named(name.as_str()).map(|role| quotas.of(role));
+            built_in.or_else(|| own().map(|role| role.limits))
+        });
+        Ok(found.reduce(Quota::most).unwrap_or_default())
     }
 
     /// What roles allow together; `Err` names each that there is not.
@@ -199,6 +223,20 @@ pub(crate) fn may_give(caller: &Principal, wanted: Reach) -> Result<(), Failure>
         own: wanted.own.without(has.any()),
     };
     Err(cannot_give(caller, &lacking.texts()))
+}
+
+/// Whether a caller may let somebody take so much: nobody gives more than they may take.
+pub(crate) fn may_lift(caller: &Principal, wanted: Quota) -> Result<(), Failure> {
+    if caller.rights.quota().covers(wanted) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Kind::NotPermitted,
+        format!(
+            "`{}` has limits itself and cannot hand out more than these; `vaxel whoami` shows them",
+            caller.name
+        ),
+    ))
 }
 
 /// The failure that says so.

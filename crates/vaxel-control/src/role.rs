@@ -7,6 +7,7 @@ use vaxel_core::{
     failure::{Failure, Issue, Kind},
     name::RoleName,
     principal::{Permission, Principal},
+    quota::{Quota, RoleQuotas},
     role::{BuiltIn, Reach, RoleDraft, RoleResource},
     time::Timestamp,
 };
@@ -16,7 +17,7 @@ use crate::{
     access::AccessEntry,
     change::Outcome,
     control::{Control, compare_version, conflict},
-    rights::may_give,
+    rights::{may_give, may_lift},
 };
 
 /// One change of roles. `access:manage`; and nobody gives what they lack.
@@ -51,6 +52,8 @@ pub struct RoleEntry {
     pub description: Option<String>,
     /// What it allows.
     pub permissions: Reach,
+    /// How much of it.
+    pub limits: Quota,
     /// Version, when it was made and when it was written last; `None`: it is built in.
     pub stored: Option<(u64, Timestamp, Timestamp)>,
 }
@@ -62,6 +65,7 @@ impl From<RoleResource> for RoleEntry {
             version,
             description,
             permissions,
+            limits,
             created_at,
             updated_at,
         } = role;
@@ -69,17 +73,19 @@ impl From<RoleResource> for RoleEntry {
             name: name.to_string(),
             description,
             permissions,
+            limits,
             stored: Some((version, created_at, updated_at)),
         }
     }
 }
 
-impl From<BuiltIn> for RoleEntry {
-    fn from(role: BuiltIn) -> Self {
+impl RoleEntry {
+    fn built_in(role: BuiltIn, quotas: &RoleQuotas) -> Self {
         Self {
             name: role.as_str().to_owned(),
             description: Some(role.description().to_owned()),
             permissions: role.reach(),
+            limits: quotas.of(role),
             stored: None,
         }
     }
@@ -112,7 +118,9 @@ impl Control {
     pub async fn roles(&self, caller: &Principal) -> Result<Vec<RoleEntry>, Failure> {
         require(caller, Permission::AccessRead)?;
         let made = self.store().roles().await?;
-        let built_in = BuiltIn::ALL.into_iter().map(RoleEntry::from);
+        let quotas = &self.inner.context.config.callers;
+        let built_in = BuiltIn::ALL.into_iter();
+        let built_in = built_in.map(|role| RoleEntry::built_in(role, quotas));
         Ok(built_in.chain(made.into_iter().map(Into::into)).collect())
     }
 
@@ -120,7 +128,8 @@ impl Control {
     pub async fn role(&self, caller: &Principal, name: &str) -> Result<RoleEntry, Failure> {
         require(caller, Permission::AccessRead)?;
         if let Some(role) = BuiltIn::named(name) {
-            return Ok(role.into());
+            let quotas = &self.inner.context.config.callers;
+            return Ok(RoleEntry::built_in(role, quotas));
         }
         Ok(self.find_role(name).await?.into())
     }
@@ -134,14 +143,17 @@ impl Control {
             name,
             description,
             permissions,
+            limits,
         } = draft;
         may_give(caller, permissions)?;
+        may_lift(caller, limits)?;
         let now = self.now();
         let role = RoleResource {
             name,
             version: 1,
             description,
             permissions,
+            limits,
             created_at: now,
             updated_at: now,
         };
@@ -171,6 +183,7 @@ impl Control {
             name,
             description,
             permissions,
+            limits,
         } = draft;
         if name != old.name {
             let message = format!("never changes: it is `{}`", old.name);
@@ -178,15 +191,19 @@ impl Control {
             return Err(Failure::invalid("The role", issues));
         }
         may_give(caller, permissions)?;
+        if limits != old.limits {
+            may_lift(caller, limits)?;
+        }
         let next = RoleResource {
             version: old.version + 1,
             description,
             permissions,
+            limits,
             updated_at: self.now(),
             ..old.clone()
         };
         let mut audit = self.role_audit(caller, "role.update", &next);
-        audit.detail["before"] = json!({ "permissions": old.permissions });
+        audit.detail["before"] = json!({ "permissions": old.permissions, "limits": old.limits });
         let audit = audit.changing(wanted(&old), wanted(&next));
         match self.store().update_role(&next, old.version, audit).await {
             Ok(()) => self.access_done("role", "role.update").await?,
@@ -271,7 +288,7 @@ impl Control {
     ) -> AuditLine {
         let target = ("role", role.name.to_string(), role.name.to_string());
         let mut audit = self.line(caller, action, target);
-        audit.detail = json!({ "permissions": role.permissions });
+        audit.detail = json!({ "permissions": role.permissions, "limits": role.limits });
         audit
     }
 }
@@ -286,5 +303,5 @@ fn unknown(name: &str) -> Failure {
 
 /// What a role is, for the audit.
 fn wanted(role: &RoleResource) -> Value {
-    json!({ "description": role.description, "permissions": role.permissions })
+    json!({ "description": role.description, "permissions": role.permissions, "limits": role.limits })
 }

@@ -68,6 +68,7 @@ impl Control {
             defect: None,
         };
         self.may_become(caller, &resource)?;
+        self.inner.context.gateway.count_creation(caller)?;
         let mut audit = self.audit(caller, "service.create", &resource);
         audit.detail["source"] = resource.spec.source.kind().into();
         audit.detail["template"] = template_of(&resource.spec).into();

@@ -17,7 +17,7 @@ use crate::{
     access::AccessEntry,
     change::Outcome,
     control::{Control, compare_version, conflict},
-    rights::{may_give, unknown_user},
+    rights::{may_give, may_lift, unknown_user},
 };
 
 /// Names that Vaxel itself goes by: what it owns must not become somebody's.
@@ -103,6 +103,7 @@ impl Control {
             kind: UserKind::Person,
             title: None,
             roles: name.parse().into_iter().collect(),
+            limits: None,
             disabled: false,
         };
         let user = self.made(draft);
@@ -122,6 +123,8 @@ impl Control {
             issues.push(Issue::new("name", message));
         }
         self.check_roles(caller, &draft, issues).await?;
+        let quota = self.quota_of((draft.limits, &draft.roles)).await?;
+        may_lift(caller, quota)?;
         let user = self.made(draft);
         if let Some(other) = self.store().user(&user.name).await? {
             return Err(in_use(&other));
@@ -161,12 +164,20 @@ impl Control {
             kind: _,
             title,
             roles,
+            limits,
             disabled,
         } = draft;
+        if (limits, &roles) != (old.limits, &old.roles) {
+            let quota = self.quota_of((limits, &roles)).await?;
+            if quota != self.quota_of((old.limits, &old.roles)).await? {
+                may_lift(caller, quota)?;
+            }
+        }
         let next = UserResource {
             version: old.version + 1,
             title,
             roles,
+            limits,
             disabled,
             updated_at: self.now(),
             ..old.clone()
@@ -233,7 +244,8 @@ impl Control {
     ) -> Result<(), Failure> {
         self.keep_an_admin(old, next).await?;
         let mut audit = self.user_audit(caller, action, next);
-        audit.detail["before"] = json!({ "roles": old.roles, "disabled": old.disabled });
+        audit.detail["before"] =
+            json!({ "roles": old.roles, "limits": old.limits, "disabled": old.disabled });
         if let Some(heir) = &heir {
             audit.detail["transfer_to"] = heir.as_str().into();
         }
@@ -331,6 +343,7 @@ impl Control {
             kind,
             title,
             roles,
+            limits,
             disabled,
         } = draft;
         let now = self.now();
@@ -341,6 +354,7 @@ impl Control {
             version: 1,
             title,
             roles,
+            limits,
             disabled,
             created_at: now,
             updated_at: now,
@@ -356,7 +370,8 @@ impl Control {
     ) -> AuditLine {
         let target = ("user", user.id.to_string(), user.name.to_string());
         let mut audit = self.line(caller, action, target);
-        audit.detail = json!({ "roles": user.roles, "disabled": user.disabled });
+        audit.detail =
+            json!({ "roles": user.roles, "limits": user.limits, "disabled": user.disabled });
         audit
     }
 }
@@ -365,7 +380,7 @@ impl Control {
 fn wanted(user: &UserResource) -> Value {
     json!({
         "name": user.name, "kind": user.kind, "title": user.title, "roles": user.roles,
-        "disabled": user.disabled,
+        "disabled": user.disabled, "limits": user.limits,
     })
 }
 

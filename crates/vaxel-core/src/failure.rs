@@ -7,6 +7,8 @@ use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
+use crate::quota::Level;
+
 /// A failure of one request. Crates with richer errors convert into it at their edge.
 #[derive(Debug, thiserror::Error)]
 #[error("{detail}")]
@@ -23,6 +25,8 @@ pub struct Failure {
     pub version: Option<u64>,
     /// It says that there is nothing because its caller may not know what there is.
     pub hides: bool,
+    /// The limit that was reached, when it was one.
+    pub level: Option<Box<Level>>,
     /// For the log only.
     #[source]
     pub cause: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -38,6 +42,7 @@ impl Failure {
             retry_after: None,
             version: None,
             hides: false,
+            level: None,
             cause: None,
         }
     }
@@ -161,6 +166,8 @@ pub enum Kind {
     TooLarge,
     /// A queue or limit is full.
     Busy,
+    /// The caller, or all callers together, have taken as much as they may in some time.
+    RateLimited,
     /// The service is stopped, starting or broken.
     UpstreamUnavailable,
     /// The service did not answer in time.
@@ -279,6 +286,7 @@ pub const fn facts(kind: Kind) -> Facts {
         ),
         Kind::TooLarge => Facts::new(413, "too-large", "Too large", -32600, Never),
         Kind::Busy => Facts::new(429, "busy", "Too busy", 1429, Later),
+        Kind::RateLimited => Facts::new(429, "rate-limited", "Limit reached", 1429, Later),
         Kind::UpstreamUnavailable => Facts::new(
             503,
             "upstream-unavailable",
@@ -344,6 +352,7 @@ pub const KINDS: &[Kind] = &[
     Kind::VersionMismatch,
     Kind::TooLarge,
     Kind::Busy,
+    Kind::RateLimited,
     Kind::UpstreamUnavailable,
     Kind::UpstreamTimeout,
     Kind::UpstreamProtocol,

@@ -202,6 +202,25 @@ impl<'a> Fields<'a> {
         Fields::read(value, &path, self.issues, read)
     }
 
+    /// An object with keys of any name, each value an object that is read by `read`.
+    pub fn map<T>(
+        &mut self,
+        key: &'static str,
+        mut read: impl FnMut(&mut Fields<'_>) -> T,
+    ) -> Option<BTreeMap<String, T>> {
+        let value = self.value(key)?;
+        let Value::Object(object) = value else {
+            return self.wrong(key, "an object", value);
+        };
+        let path = self.path(key);
+        let mut map = BTreeMap::new();
+        for (name, item) in object {
+            let read = Fields::read(item, &format!("{path}.{name}"), self.issues, &mut read);
+            map.extend(read.map(|one| (name.clone(), one)));
+        }
+        Some(map)
+    }
+
     /// A list of objects, each read by `read`; what is no object is left out, with its problem.
     pub fn objects<T>(
         &mut self,

@@ -39,6 +39,8 @@ pub mod call; // the record that every call leaves
 pub mod histogram; // how long calls took, added up
 pub mod difference; // what differs between two documents
 
+pub mod rate; // how much in how much time
+pub mod quota; // what a caller may take
 pub mod lockout; // how long who guesses waits
 pub mod backoff;
 pub mod balance; // which instance gets the next call

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::failure::{Failure, Issue, facts};
+use crate::{
+    failure::{Failure, Issue, facts},
+    quota::Limit,
+};
 
 #[derive(Serialize)]
 struct Problem<'a> {
@@ -17,6 +20,8 @@ struct Problem<'a> {
     retry_after: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<Limit>,
 }
 
 /// The body. `type` is a relative reference to the page that this server has about the problem
@@ -32,6 +37,7 @@ pub fn render(failure: &Failure, request_id: &str) -> Vec<u8> {
         errors: &failure.issues,
         retry_after: failure.retry_after,
         version: failure.version,
+        limit: failure.level.as_ref().map(|level| level.limit),
     };
     serde_json::to_vec(&problem).unwrap_or_default()
 }

@@ -12,12 +12,13 @@ use crate::{
     name::{RoleName, UserName},
     policy::PolicyDraft,
     principal::Permissions,
+    quota::{Quota, RoleQuotas, Used},
     role::{BuiltIn, Reach, RoleResource},
     user::UserResource,
 };
 
 /// What a user may do.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Rights {
     /// Whose they are; `None`: Vaxel's own.
     user: Option<UserName>,
@@ -25,6 +26,8 @@ pub struct Rights {
     reach: Reach,
     granted: HashMap<Id<Service>, Permissions>,
     policies: Vec<Arc<PolicyDraft>>,
+    quota: Quota,
+    used: Arc<Used>,
 }
 
 /// What a credential is limited to, whatever its user may do.
@@ -41,7 +44,7 @@ pub struct Limits {
 /// Everything that rights are gathered from.
 #[derive(Debug, Default)]
 pub struct Sources {
-    roles: HashMap<RoleName, Reach>,
+    roles: HashMap<RoleName, (Reach, Quota)>,
     to_users: HashMap<UserName, HashMap<Id<Service>, Permissions>>,
     to_roles: HashMap<RoleName, HashMap<Id<Service>, Permissions>>,
     policies: Vec<Arc<PolicyDraft>>,
@@ -57,6 +60,8 @@ impl Rights {
                 reach: Reach::ALL,
                 granted: HashMap::new(),
                 policies: Vec::new(),
+                quota: Quota::NONE,
+                used: Arc::default(),
             })
         });
         Arc::clone(&UNLIMITED)
@@ -97,7 +102,44 @@ impl Rights {
     pub fn policies(&self) -> &[Arc<PolicyDraft>] {
         &self.policies
     }
+
+    /// How much the user may take: its own limits, else those of its roles.
+    pub const fn quota(&self) -> &Quota {
+        &self.quota
+    }
+
+    /// What the user has taken of that, whoever comes as that user.
+    pub const fn used(&self) -> &Arc<Used> {
+        &self.used
+    }
+
+    /// The same after a change: what was taken before stays taken.
+    #[must_use]
+    pub fn after(self, before: &Self) -> Self {
+        Self {
+            used: Arc::clone(&before.used),
+            ..self
+        }
+    }
 }
+
+/// Whether the same may be done, whatever was taken meanwhile.
+impl PartialEq for Rights {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            user,
+            roles,
+            reach,
+            granted,
+            policies,
+            quota,
+            used: _,
+        } = self;
+        (user, roles, reach, granted) == (&other.user, &other.roles, &other.reach, &other.granted)
+            && (policies, quota) == (&other.policies, &other.quota)
+    }
+}
+impl Eq for Rights {}
 
 impl Sources {
     /// Gathers what is stored.
@@ -106,10 +148,12 @@ impl Sources {
         grants: impl IntoIterator<Item = GrantResource>,
         policies: impl IntoIterator<Item = PolicyDraft>,
     ) -> Self {
-        let own = roles.into_iter().map(|role| (role.name, role.permissions));
+        let of_role = |role: RoleResource| (role.name, (role.permissions, role.limits));
+        let own = roles.into_iter().map(of_role);
+        let quotas = RoleQuotas::default();
         let built_in = BuiltIn::ALL.into_iter().filter_map(|role| {
             let name = role.as_str().parse().ok()?;
-            Some((name, role.reach()))
+            Some((name, (role.reach(), quotas.of(role))))
         });
         let mut sources = Self {
             // What is built in stays as it is.
@@ -132,12 +176,25 @@ impl Sources {
         sources
     }
 
+    /// The same with other limits of the built-in roles.
+    #[must_use]
+    pub fn with_quotas(mut self, quotas: &RoleQuotas) -> Self {
+        for (role, quota) in &quotas.0 {
+            if let Some((_, known)) = self.roles.get_mut(role.as_str()) {
+                *known = *quota;
+            }
+        }
+        self
+    }
+
     /// What a user may do.
     pub fn rights_of(&self, user: &UserResource) -> Rights {
         let roles = user.roles.iter();
         let roles: Vec<(RoleName, Reach)> = roles
-            .filter_map(|name| Some((name.clone(), *self.roles.get(name)?)))
+            .filter_map(|name| Some((name.clone(), self.roles.get(name)?.0)))
             .collect();
+        let quotas = user.roles.iter().filter_map(|name| self.roles.get(name));
+        let quotas = quotas.map(|(_, quota)| *quota).reduce(Quota::most);
         let of_roles = roles.iter().filter_map(|(name, _)| self.to_roles.get(name));
         let mut granted: HashMap<Id<Service>, Permissions> = HashMap::new();
         for (service, permissions) in of_roles.chain(self.to_users.get(&user.name)).flatten() {
@@ -158,6 +215,8 @@ impl Sources {
             reach,
             granted,
             policies,
+            quota: user.limits.or(quotas).unwrap_or_default(),
+            used: Arc::default(),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     fields::Fields,
     name::RoleName,
     principal::{Permission, Permissions},
+    quota::Quota,
     time::Timestamp,
 };
 
@@ -39,6 +40,8 @@ pub struct RoleResource {
     pub description: Option<String>,
     /// What it allows.
     pub permissions: Reach,
+    /// How much of it.
+    pub limits: Quota,
     /// First accepted.
     pub created_at: Timestamp,
     /// Last written.
@@ -57,6 +60,10 @@ pub struct RoleDraft {
     /// What it allows, at least one: `mcp:read` for everything, `mcp:read:own` for what is the user's own.
     #[schema(value_type = Vec<String>, example = json!(["mcp:read", "mcp:write:own"]))]
     pub permissions: Reach,
+    /// How much its users may take: of several roles the more generous limit counts, and none is the most
+    /// generous.
+    #[serde(default, skip_serializing_if = "is_unlimited")]
+    pub limits: Quota,
 }
 
 /// A role that is always there.
@@ -150,6 +157,10 @@ impl<'de> Deserialize<'de> for Reach {
     }
 }
 
+fn is_unlimited(quota: &Quota) -> bool {
+    *quota == Quota::NONE
+}
+
 impl RoleDraft {
     /// Reads a draft from JSON that a person wrote: `Err` holds every problem with its path.
     pub fn from_json(value: &Value) -> Result<Self, Vec<Issue>> {
@@ -185,10 +196,12 @@ fn read(fields: &mut Fields<'_>) -> Option<RoleDraft> {
     }
     let wrong = |index, message| fields.issue(&format!("permissions[{index}]"), message);
     let permissions = Reach::read(&texts.unwrap_or_default(), wrong);
+    let limits = fields.nested("limits", Quota::read).unwrap_or_default();
     Some(RoleDraft {
         name: name?,
         description,
         permissions,
+        limits,
     })
 }
 
@@ -292,8 +305,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permissions_are_read_as_they_are_written() {
-        let value = json!({"name": "analyst", "permissions": ["mcp:read", "mcp:write:own"]});
+    fn permissions_and_limits_are_read_as_they_are_written() {
+        let value = json!({"name": "analyst", "permissions": ["mcp:read", "mcp:write:own"],
+            "limits": {"calls": "20/1m", "concurrent": 4}});
         let draft = RoleDraft::from_json(&value).unwrap();
         assert!(draft.permissions.everywhere.contains(Permission::McpRead));
         assert!(draft.permissions.own.contains(Permission::McpWrite));
@@ -305,7 +319,7 @@ mod tests {
     #[test]
     fn every_problem_of_a_role_is_named() {
         let value = json!({"name": "admin", "description": "x".repeat(1_001),
-            "permissions": ["mcp:all", "system:read:own"], "perms": 1});
+            "permissions": ["mcp:all", "system:read:own"], "perms": 1, "limits": {"calls": "0/1m"}});
         let issues = RoleDraft::from_json(&value).unwrap_err();
         let paths: Vec<&str> = issues.iter().map(|issue| issue.path.as_str()).collect();
         let expected = [
@@ -313,6 +327,7 @@ mod tests {
             "description",
             "permissions[0]",
             "permissions[1]",
+            "limits.calls",
             "perms",
         ];
         assert_eq!(paths, expected);

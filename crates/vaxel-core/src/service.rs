@@ -17,6 +17,7 @@ use crate::{
     id::{Id, SecretValue, Service},
     name::ServiceName,
     quantity::{Size, Span},
+    rate::Rate,
     time::Timestamp,
 };
 
@@ -258,6 +259,18 @@ pub struct Limits {
     /// Calls in flight at once; further ones are refused as busy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Calls of its tools in some time, by all callers together; further ones are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "600/1m")]
+    pub rate: Option<Rate>,
+    /// The same, by each caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "60/1m")]
+    pub caller_rate: Option<Rate>,
+    /// The same for each of the tools that fit a name (`*` stands for any run of characters). Of several
+    /// that fit the least counts. At most 100.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tools: BTreeMap<String, ToolLimits>,
     /// Memory of the process tree; above it the tree is killed and started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "512MiB")]
@@ -268,6 +281,41 @@ pub struct Limits {
     /// Open files of each process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_files: Option<u64>,
+}
+
+/// Bounds of calls of one tool. What is absent has no bound but those of its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ToolLimits {
+    /// Calls in some time, by all callers together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "5/1m")]
+    pub rate: Option<Rate>,
+    /// Calls in some time, by each caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "1/1m")]
+    pub caller_rate: Option<Rate>,
+    /// Calls in flight at once, 1 to 1000000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub concurrent: Option<u32>,
+}
+
+impl Limits {
+    /// What holds for a tool, by the service's own name for it.
+    pub fn of_tool(&self, tool: &str) -> ToolLimits {
+        fn least<T>(one: Option<T>, other: Option<T>, least: fn(T, T) -> T) -> Option<T> {
+            match (one, other) {
+                (Some(one), Some(other)) => Some(least(one, other)),
+                (one, other) => one.or(other),
+            }
+        }
+        let fitting = self.tools.iter().filter(|(name, _)| matches(name, tool));
+        fitting.fold(ToolLimits::default(), |sum, (_, one)| ToolLimits {
+            rate: least(sum.rate, one.rate, Rate::least),
+            caller_rate: least(sum.caller_rate, one.caller_rate, Rate::least),
+            concurrent: least(sum.concurrent, one.concurrent, u32::min),
+        })
+    }
 }
 
 /// What was asked for of a service, as someone would send it.

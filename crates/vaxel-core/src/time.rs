@@ -114,6 +114,29 @@ impl Clock {
     }
 }
 
+/// Says how long ago it was made: time that never goes back, whatever happens to the time of day.
+#[derive(Clone, Debug)]
+pub struct Stopwatch {
+    clock: Clock,
+    made: (Timestamp, Instant),
+}
+
+impl Stopwatch {
+    /// One that begins now; that of a manual clock moves with it.
+    pub fn new(clock: Clock) -> Self {
+        let made = (clock.now(), clock.instant());
+        Self { clock, made }
+    }
+
+    /// Since it was made.
+    pub fn elapsed(&self) -> Duration {
+        match &self.clock.manual {
+            Some(_) => self.clock.now().since(self.made.0),
+            None => self.clock.instant().duration_since(self.made.1),
+        }
+    }
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -136,5 +159,8 @@ mod tests {
         assert_eq!(clock.now(), clock.now());
         clock.advance(Duration::from_secs(1));
         assert_eq!(clock.now(), Timestamp::from_millis(1_005));
+        let stopwatch = Stopwatch::new(clock.clone());
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(stopwatch.elapsed(), Duration::from_secs(2));
     }
 }

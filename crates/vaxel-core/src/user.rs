@@ -10,6 +10,7 @@ use crate::{
     fields::Fields,
     id::{Id, User},
     name::{RoleName, UserName},
+    quota::Quota,
     role,
     time::Timestamp,
 };
@@ -34,6 +35,8 @@ pub struct UserResource {
     pub title: Option<String>,
     /// What it may do is what these allow.
     pub roles: BTreeSet<RoleName>,
+    /// How much it may take, in the place of what its roles say.
+    pub limits: Option<Quota>,
     /// Refused everywhere, whatever it shows.
     pub disabled: bool,
     /// First accepted.
@@ -73,6 +76,9 @@ pub struct UserDraft {
     #[serde(default)]
     #[schema(value_type = Vec<String>, example = json!(["user"]))]
     pub roles: BTreeSet<RoleName>,
+    /// How much it may take, in the place of all that its roles say; `{}`: as much as it wants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Quota>,
     /// Refused everywhere, whatever it shows.
     #[serde(default)]
     pub disabled: bool,
@@ -110,12 +116,14 @@ impl UserDraft {
         if roles.len() > ROLES_MAX {
             fields.issue("roles", format!("must be at most {ROLES_MAX}"));
         }
+        let limits = fields.nested("limits", Quota::read);
         let disabled = fields.boolean("disabled").unwrap_or_default();
         Some(Self {
             name: name?,
             kind,
             title,
             roles,
+            limits,
             disabled,
         })
     }

@@ -31,6 +31,7 @@ use vaxel_core::{
     id::{Call, Id, Service},
     name::{ServiceName, ToolsetName},
     principal::Principal,
+    quota::Level,
     service::{Limits, ToolFilter, Validate},
     session::SessionState,
     time::{Clock, Timestamp},
@@ -59,6 +60,7 @@ use crate::{
     incidents::{Incident, Incidents},
     interactions::Interactions,
     interest::Interests,
+    limits::Meters,
     listener,
     metrics::{Meter, Metrics},
     pipeline::{Fallback, FallbackBody},
@@ -253,6 +255,7 @@ pub(crate) struct Shared {
     pub(crate) incidents: Incidents,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
+    pub(crate) meters: Meters,
     pub(crate) egress: Egress,
     /// Streams to clients.
     pub(crate) tasks: TaskTracker,
@@ -303,6 +306,7 @@ impl Gateway {
             records: deps.records,
             incidents: Incidents::default(),
             metrics: Metrics::new(registry),
+            meters: Meters::new(deps.clock.clone()),
             clock: deps.clock,
             egress: deps.egress,
             tasks,
@@ -541,6 +545,27 @@ impl Gateway {
             Some(shard) => authorize::may_know(principal, shard),
             None => Sight::of(principal).is_whole(),
         }
+    }
+
+    /// Counts a service that a caller creates.
+    ///
+    /// # Errors
+    /// `RateLimited` when it is one too many.
+    pub fn count_creation(&self, caller: &Principal) -> Result<(), Failure> {
+        self.shared.count_creation(caller)
+    }
+
+    /// Every limit that holds for a caller, with what is left of it: its own, and those of a service and of
+    /// one of its tools.
+    pub fn levels(
+        &self,
+        caller: &Principal,
+        service: Option<Id<Service>>,
+        tool: Option<&str>,
+    ) -> Vec<Level> {
+        let snapshot = self.shared.snapshot.load();
+        let shard = service.and_then(|id| snapshot.shard(id));
+        self.shared.levels(caller, (shard.map(|one| &**one), tool))
     }
 
     /// Call records that were dropped since the start because their queue was full.

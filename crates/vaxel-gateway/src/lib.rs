@@ -21,6 +21,7 @@ mod authorize;
 mod addresses; // what resources are called where there are many services
 mod tasks; // work that goes on after its call
 mod admit;
+mod limits; // how much callers, services and tools take
 mod breaker;
 mod validate;
 mod upstream;
@@ -55,6 +56,7 @@ pub use gateway::{
 };
 pub use idle::Bell;
 pub use incidents::Incident;
+pub use limits::Toll;
 pub use pipeline::{Fallback, FallbackBody, Hidden, Identity, Peer, RequestId};
 pub use snapshot::About;
 pub use upstream::{BuiltinError, BuiltinRequest, BuiltinServer, Evidence, Link};

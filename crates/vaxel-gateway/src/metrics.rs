@@ -25,6 +25,7 @@ use vaxel_core::{
     call::Outcome,
     health::traffic::{Figures, Traffic},
     name::ServiceName,
+    quota::Limit,
     time::Timestamp,
 };
 
@@ -37,6 +38,11 @@ struct CallLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ServiceLabels {
     service: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
 }
 
 /// What is counted per service.
@@ -56,6 +62,7 @@ pub(crate) struct Metrics {
     pub(crate) sessions: Gauge,
     pub(crate) streams: Gauge,
     pub(crate) records_lost: Counter,
+    over: [Counter; Limit::ALL.len()],
 }
 
 impl Metrics {
@@ -67,7 +74,12 @@ impl Metrics {
             }),
             in_flight: Family::default(),
         };
+        let over = Family::<LimitLabels, Counter>::default();
+        let of = |limit: Limit| LimitLabels {
+            limit: limit.as_str(),
+        };
         let metrics = Self {
+            over: Limit::ALL.map(|limit| over.get_or_create(&of(limit)).clone()),
             families: Arc::new(families),
             requests: Counter::default(),
             refused: Counter::default(),
@@ -125,7 +137,17 @@ impl Metrics {
             "Call records dropped because their queue was full",
             metrics.records_lost.clone(),
         );
+        registry.register(
+            "limit_refusals",
+            "Requests, calls and creations refused because a limit of a caller, service or tool was reached",
+            over,
+        );
         metrics
+    }
+
+    /// Counts a refusal.
+    pub(crate) fn over(&self, limit: Limit) {
+        self.over[limit as usize].inc();
     }
 
     pub(crate) fn meter(&self, service: &ServiceName) -> Arc<Meter> {

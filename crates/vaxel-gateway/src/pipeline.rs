@@ -24,7 +24,7 @@ use vaxel_core::{
 use crate::{
     authenticate, challenge, decode, dispatch, edge,
     gateway::Shared,
-    guard,
+    guard, limits,
     respond::{self, Body, Response},
     route::Scope,
     snapshot::Snapshot,
@@ -39,7 +39,8 @@ pub type FallbackBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Answers everything that is not the data plane's: the management API, documentation, metrics.
 pub trait Fallback: Send + Sync + 'static {
-    /// Answers one request. Its extensions hold [`Identity`], [`Peer`] and [`RequestId`].
+    /// Answers one request. Its extensions hold [`Identity`], [`Peer`] and [`RequestId`], and a
+    /// [`Toll`](crate::Toll) when its caller has a limit.
     fn call(
         &self,
         request: http::Request<Incoming>,
@@ -140,6 +141,40 @@ async fn mcp(
     (principal, peer): (Principal, IpAddr),
     path: Option<&str>,
 ) -> Result<Response, Failure> {
+    if let Err(failure) = shared.count_request(&principal) {
+        return too_many(shared, &head, body, failure).await;
+    }
+    let told = limits::told(&principal);
+    let mut answered = endpoint(shared, (principal, peer), (head, body), path).await?;
+    if let Some(rights) = told {
+        shared.tell(&mut answered, &rights);
+    }
+    Ok(answered)
+}
+
+/// The answer to a request of a caller that made too many: under its id, when it has one.
+async fn too_many(
+    shared: &Shared,
+    head: &Parts,
+    body: Incoming,
+    failure: Failure,
+) -> Result<Response, Failure> {
+    if head.method == Verb::POST {
+        let deadline = Instant::now_plus(shared.config.body_timeout);
+        let body = decode::body(body, shared.config.body_max, deadline).await?;
+        if let Some(refused) = limits::refused(&body, &failure) {
+            return Ok(refused);
+        }
+    }
+    Err(failure)
+}
+
+async fn endpoint(
+    shared: &Arc<Shared>,
+    (principal, peer): (Principal, IpAddr),
+    (head, body): (Parts, Incoming),
+    path: Option<&str>,
+) -> Result<Response, Failure> {
     let snapshot = shared.snapshot.load_full();
     let scope = Scope::find(&snapshot, path, &principal)
         .inspect_err(|failure| shared.note_denied((&principal, peer), head.uri.path(), failure))?;
@@ -199,14 +234,22 @@ async fn fall_back(
         .came
         .request
         .unwrap_or_else(|| Id::new(shared.clock.now()));
+    let told = asked.who.as_ref().ok().and_then(limits::told);
     let mut request = http::Request::from_parts(head, body);
     let extensions = request.extensions_mut();
+    if told.is_some() {
+        extensions.insert(limits::Toll(Arc::clone(shared)));
+    }
     extensions.insert(Identity(asked.who.clone()));
     extensions.insert(Peer(peer));
     extensions.insert(RequestId(id));
     let response = shared.fallback(request).await;
     asked.look_at(shared, &response);
-    response.map(Body::Fallback)
+    let mut answered = response.map(Body::Fallback);
+    if let Some(rights) = told {
+        shared.tell(&mut answered, &rights);
+    }
+    answered
 }
 
 /// What is remembered of a request to the fallback, to note when it is refused.

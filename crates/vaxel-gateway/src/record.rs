@@ -133,7 +133,9 @@ impl Recording {
         }
         self.end(match failure.kind {
             Kind::UpstreamTimeout => Outcome::Timeout,
-            Kind::NotPermitted | Kind::Busy | Kind::InvalidArguments => Outcome::Denied,
+            Kind::NotPermitted | Kind::Busy | Kind::RateLimited | Kind::InvalidArguments => {
+                Outcome::Denied
+            }
             Kind::UpstreamUnavailable | Kind::UpstreamLost => Outcome::Unavailable,
             _ => Outcome::Error,
         });

@@ -5,6 +5,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, request::Parts};
+use serde_json::value::RawValue;
 use tokio::time::{Instant, error::Elapsed, timeout_at};
 use vaxel_core::{
     call::Door,
@@ -24,7 +25,7 @@ use vaxel_mcp::{
 
 use crate::{
     addresses,
-    admit::{self, Permit},
+    admit::{self, Asking, Permit},
     answer,
     authorize::{self, Authorized},
     conversation::Conversation,
@@ -82,9 +83,12 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         Client::Modern => None,
     };
     let arguments = exchange.request.arguments();
-    let caller = context.principal.proof;
+    let asking = Asking {
+        goes_on: state_of(&exchange).is_some(),
+        ..Asking::new(&context.principal, &exchange.request)
+    };
     let reaching = async {
-        let reaching = pin!(reach(&context.shared, &authorized, arguments, caller));
+        let reaching = pin!(reach(&context.shared, &authorized, arguments, asking));
         let reaching = context.shared.cut.unless(reaching);
         unless_cancelled(cancel.as_ref(), reaching).await
     };
@@ -131,13 +135,7 @@ impl Call {
     /// waits here for it.
     fn resume(&mut self) -> Result<Option<Box<Parked>>, Failure> {
         let request = &self.exchange.request;
-        let Some(input) = request
-            .input()
-            .filter(|_| self.exchange.client.era() == Era::Modern)
-        else {
-            return Ok(None);
-        };
-        let Some(state) = input.state else {
+        let Some((input, state)) = state_of(&self.exchange) else {
             return Ok(None);
         };
         match self.shared.interactions.resume(&self.binding(), state)? {
@@ -148,6 +146,9 @@ impl Call {
                  Call again",
             )),
             Resumed::Server(own) => {
+                // To the server it is one more: whoever repeats it repeats the call.
+                let asking = Asking::new(&self.principal, request);
+                admit::count(&self.shared, self.authorized.get(), asking)?;
                 // A legacy server that refused the call knows of no answers: it is called as before.
                 let takes_answers = self.reached.link.era() == Era::Modern;
                 let input = Input {
@@ -310,6 +311,14 @@ impl Call {
     }
 }
 
+/// What a modern client's retry brings, and what it goes on with.
+fn state_of(exchange: &Exchange) -> Option<(Input<'_>, &RawValue)> {
+    let input = exchange.request.input();
+    let input = input.filter(|_| exchange.client.era() == Era::Modern)?;
+    let state = input.state?;
+    Some((input, state))
+}
+
 /// A call that its caller cancelled is no failure of the service: dropped, its record says so.
 pub(crate) fn record_failure(recording: Recording, failure: &Failure, cancel: Option<&InFlight>) {
     if !cancel.is_some_and(InFlight::is_cancelled) {
@@ -348,10 +357,10 @@ pub(crate) async fn reach(
     shared: &Shared,
     authorized: &Authorized<Route>,
     arguments: Option<&str>,
-    caller: Proof,
+    asking: Asking<'_>,
 ) -> Result<Reached, Failure> {
-    let shard = &authorized.get().shard;
-    let permit = admit::admit(shard, &shared.tunables.load(), shared.clock.now())?;
+    let (shard, caller) = (&authorized.get().shard, asking.caller.proof);
+    let permit = admit::admit(shared, authorized.get(), asking)?;
     let deadline = Instant::now_plus(permit.timeout);
     let link = match shard.choose_for(authorized.get().instance, caller) {
         Ok(link) => link,
@@ -427,7 +436,8 @@ pub(crate) async fn call_tool(
     if hurry.is_some() {
         recording.hurried();
     }
-    let reaching = reach(shared, authorized, request.arguments(), principal.proof);
+    let asking = Asking::new(principal, request);
+    let reaching = reach(shared, authorized, request.arguments(), asking);
     let reached = match hurry {
         Some(end) => in_time(&route.shard, timeout_at(end, reaching).await),
         None => reaching.await,

@@ -16,7 +16,10 @@ use vaxel_core::{
 };
 use vaxel_mcp::{error, revision::Era};
 
-use crate::pipeline::{BoxError, FallbackBody};
+use crate::{
+    limits,
+    pipeline::{BoxError, FallbackBody},
+};
 
 pub(crate) type Response = http::Response<Body>;
 
@@ -143,6 +146,8 @@ pub(crate) fn failure(id: &[u8], failure: &Failure, era: Era) -> Response {
     let status = match (failure.kind, era) {
         // A client that never spoke JSON-RPC yet, or not well, is told by status as well.
         (Kind::Malformed | Kind::TooLarge, _) => StatusCode::BAD_REQUEST,
+        // Who counts its calls by status must not take a refusal for an answer.
+        (Kind::RateLimited, _) => StatusCode::TOO_MANY_REQUESTS,
         (_, Era::Legacy) => StatusCode::OK,
         (kind, Era::Modern) => {
             let code = vaxel_core::failure::facts(kind).code;
@@ -178,5 +183,8 @@ fn retry_after(response: &mut Response, failure: &Failure) {
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, seconds.into());
+    }
+    if let Some(level) = failure.level.as_deref() {
+        limits::write(response.headers_mut(), &[*level]);
     }
 }

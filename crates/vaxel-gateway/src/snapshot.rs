@@ -36,6 +36,7 @@ use self::sets::Sets;
 use crate::{
     authorize::Reaches,
     gateway::Unavailable,
+    limits::Bounds,
     lists::Pages,
     metrics::Meter,
     upstream::{Engaged, Link},
@@ -80,6 +81,8 @@ pub(crate) struct Shard {
     pub(crate) timeout: Option<Duration>,
     pub(crate) concurrency: Option<u32>,
     pub(crate) meter: Arc<Meter>,
+    /// What calls are bounded by besides, where they are.
+    pub(crate) bounds: Option<Arc<Bounds>>,
     pub(crate) about: About,
     pub(crate) reaches: Reaches,
     balance: Balance,
@@ -200,7 +203,9 @@ impl Snapshot {
             Some(old) if old.name == parts.name => Arc::clone(&old.meter),
             _ => meter(&parts.name),
         };
-        let shard = Arc::new(Shard::new(parts, offers, meter));
+        let before = old.as_ref().and_then(|old| old.bounds.as_deref());
+        let bounds = Bounds::of(&parts.limits, &offers.tools, before);
+        let shard = Arc::new(Shard::new(parts, offers, (meter, bounds)));
         let mut next = self.clone();
         let same_offers = old
             .as_ref()
@@ -378,7 +383,11 @@ impl Snapshot {
 }
 
 impl Shard {
-    fn new(parts: Parts, offers: Arc<Offers>, meter: Arc<Meter>) -> Self {
+    fn new(
+        parts: Parts,
+        offers: Arc<Offers>,
+        (meter, bounds): (Arc<Meter>, Option<Arc<Bounds>>),
+    ) -> Self {
         Self {
             id: parts.id,
             name: parts.name,
@@ -389,6 +398,7 @@ impl Shard {
             timeout: parts.limits.timeout.map(|span| span.0),
             concurrency: parts.limits.concurrency,
             meter,
+            bounds,
             about: parts.about,
             reaches: Reaches::default(),
             balance: parts.balance,

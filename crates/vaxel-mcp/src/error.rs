@@ -43,6 +43,11 @@ pub fn render(id: &[u8], failure: &Failure, era: Era) -> Bytes {
     if let Some(seconds) = failure.retry_after {
         meta::member(&mut data, "retryAfter", seconds.to_string().as_bytes());
     }
+    if let Some(level) = &failure.level {
+        text.clear();
+        meta::quote(&mut text, level.limit.as_str());
+        meta::member(&mut data, "limit", &text);
+    }
     if !failure.issues.is_empty() {
         let issues = serde_json::to_vec(&failure.issues).unwrap_or_default();
         meta::member(&mut data, "errors", &issues);

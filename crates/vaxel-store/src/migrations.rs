@@ -209,6 +209,11 @@ CREATE TABLE audit_gaps (
 );
 CREATE INDEX audit_gaps_by_end ON audit_gaps (last_line);
 ",
+    // How much users may take: what their roles say, or they themselves.
+    "
+ALTER TABLE roles ADD COLUMN limits TEXT;
+ALTER TABLE users ADD COLUMN limits TEXT;
+",
 ];
 
 /// Steps of `records.db`.

@@ -1,6 +1,6 @@
 //! Roles that somebody made; those that are built in are not stored.
 
-use vaxel_core::{audit::AuditLine, name::RoleName, role::RoleResource};
+use vaxel_core::{audit::AuditLine, name::RoleName, quota::Quota, role::RoleResource};
 
 use crate::{
     audit,
@@ -16,7 +16,7 @@ use crate::{
 macro_rules! columns {
     ($rest:literal) => {
         concat!(
-            "SELECT name, version, description, permissions, created_at, updated_at FROM roles ",
+            "SELECT name, version, description, permissions, created_at, updated_at, limits FROM roles ",
             $rest
         )
     };
@@ -25,12 +25,12 @@ macro_rules! columns {
 static BY_NAME: Stmt = Stmt::new(columns!("WHERE name = $1"));
 static ALL: Stmt = Stmt::new(columns!("ORDER BY name"));
 static INSERT: Stmt = Stmt::new(
-    "INSERT INTO roles (name, version, description, permissions, created_at, updated_at) \
-     VALUES ($1, $2, $3, $4, $5, $6)",
+    "INSERT INTO roles (name, version, description, permissions, created_at, updated_at, limits) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7)",
 );
 static UPDATE: Stmt = Stmt::new(
-    "UPDATE roles SET version = $2, description = $3, permissions = $4, updated_at = $5 \
-     WHERE name = $1 AND version = $6",
+    "UPDATE roles SET version = $2, description = $3, permissions = $4, updated_at = $5, limits = $6 \
+     WHERE name = $1 AND version = $7",
 );
 static DELETE: Stmt = Stmt::new("DELETE FROM roles WHERE name = $1 AND version = $2");
 static EVERY: Every<RoleResource> = Every {
@@ -56,6 +56,7 @@ impl Store {
                 to_json(&role.permissions)?,
                 role.created_at,
                 role.updated_at,
+                to_json(&role.limits)?,
             ];
             tx.execute(&INSERT, &values)?;
             audit::append(tx, &audit)?;
@@ -82,6 +83,7 @@ impl Store {
                 role.description.as_deref(),
                 to_json(&role.permissions)?,
                 role.updated_at,
+                to_json(&role.limits)?,
                 expected,
             ];
             if tx.execute(&UPDATE, &values)? == 0 {
@@ -139,6 +141,10 @@ fn read(row: &Row<'_>) -> Result<RoleResource, Error> {
         permissions: from_json("permissions of a role", &row.text(3)?)?,
         created_at: row.time(4)?,
         updated_at: row.time(5)?,
+        limits: match row.maybe_text(6)? {
+            Some(text) => from_json("limits of a role", &text)?,
+            None => Quota::NONE,
+        },
     })
 }
 

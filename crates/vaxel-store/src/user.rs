@@ -22,7 +22,7 @@ macro_rules! columns {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, kind, version, title, roles, disabled, created_at, updated_at, \
-             deleted_at FROM users ",
+             deleted_at, limits FROM users ",
             $rest
         )
     };
@@ -33,11 +33,11 @@ static BY_NAME: Stmt = Stmt::new(columns!("WHERE name = $1"));
 static ALL: Stmt = Stmt::new(columns!("ORDER BY name"));
 static INSERT: Stmt = Stmt::new(
     "INSERT INTO users (id, name, kind, version, title, roles, disabled, created_at, updated_at, \
-     deleted_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+     deleted_at, limits) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
 );
 static UPDATE: Stmt = Stmt::new(
     "UPDATE users SET version = $2, title = $3, roles = $4, disabled = $5, updated_at = $6, \
-     deleted_at = $7 WHERE id = $1 AND version = $8",
+     deleted_at = $7, limits = $8 WHERE id = $1 AND version = $9",
 );
 static EVERY: Every<UserResource> = Every {
     name: "users",
@@ -55,6 +55,7 @@ impl Store {
     pub async fn create_user(&self, user: &UserResource, audit: AuditLine) -> Result<(), Error> {
         let user = user.clone();
         self.write("create_user", move |tx| {
+            let limits = limits(&user)?;
             let values = values![
                 user.id,
                 user.name.as_str(),
@@ -66,6 +67,7 @@ impl Store {
                 user.created_at,
                 user.updated_at,
                 user.deleted_at,
+                limits.as_deref(),
             ];
             tx.execute(&INSERT, &values)?;
             audit::append(tx, &audit)?;
@@ -88,6 +90,7 @@ impl Store {
     ) -> Result<(), Error> {
         let user = user.clone();
         self.write("update_user", move |tx| {
+            let limits = limits(&user)?;
             let values = values![
                 user.id,
                 user.version,
@@ -96,6 +99,7 @@ impl Store {
                 user.disabled,
                 user.updated_at,
                 user.deleted_at,
+                limits.as_deref(),
                 expected,
             ];
             if tx.execute(&UPDATE, &values)? == 0 {
@@ -134,6 +138,10 @@ impl Store {
     }
 }
 
+fn limits(user: &UserResource) -> Result<Option<String>, Error> {
+    user.limits.as_ref().map(to_json).transpose()
+}
+
 fn read(row: &Row<'_>) -> Result<UserResource, Error> {
     Ok(UserResource {
         id: row.id(0)?,
@@ -152,6 +160,10 @@ fn read(row: &Row<'_>) -> Result<UserResource, Error> {
         created_at: row.time(7)?,
         updated_at: row.time(8)?,
         deleted_at: row.maybe_time(9)?,
+        limits: match row.maybe_text(10)? {
+            Some(text) => Some(from_json("limits of a user", &text)?),
+            None => None,
+        },
     })
 }
 

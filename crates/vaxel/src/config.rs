@@ -39,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) tokens: vaxel_control::TokensConfig,
     /// Clients that log in for users.
     pub(crate) oauth: vaxel_control::OauthConfig,
+    /// How much users with built-in roles may take.
+    pub(crate) callers: vaxel_core::quota::RoleQuotas,
     /// Health checks.
     pub(crate) health: vaxel_control::HealthConfig,
     /// Store.

@@ -368,7 +368,8 @@ impl Shared {
                 }
                 true
             }
-            Ok(_) => false,
+            // There is one, but not now.
+            Ok(reply) => reply.parts.status == StatusCode::TOO_MANY_REQUESTS,
             Err(_) => true,
         }
     }

@@ -230,6 +230,7 @@ fn control_config(config: &Config, server: ServerFacts) -> vaxel_control::Config
         catalog_ttl: config.catalog_ttl,
         tokens: config.tokens,
         oauth: config.oauth.clone(),
+        callers: config.callers.clone(),
         health: config.health.clone(),
         records: RecordsConfig {
             retention: config.records.retention,

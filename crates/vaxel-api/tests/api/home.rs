@@ -148,6 +148,7 @@ async fn control(folder: &Path) -> (Control, Supervisor, Registry) {
         health: vaxel_control::HealthConfig::default(),
         tokens: vaxel_control::TokensConfig::default(),
         oauth: vaxel_control::OauthConfig::default(),
+        callers: vaxel_core::quota::RoleQuotas::default(),
         records: RecordsConfig::default(),
         feed: FeedConfig::default(),
         audit: vaxel_control::AuditConfig::default(),

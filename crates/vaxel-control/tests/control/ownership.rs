@@ -34,6 +34,7 @@ fn user_with(name: &str, roles: &[&str], sources: &Sources) -> Principal {
         version: 1,
         title: None,
         roles: draft.roles,
+        limits: None,
         disabled: false,
         created_at: now,
         updated_at: now,

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -8,6 +8,7 @@ use crate::{
     grant::{GrantResource, Grantee},
     id::User,
     principal::Proof,
+    quota::{Quota, RoleQuotas},
     rights::{Limits, Sources},
     role::{BuiltIn, Reach, RoleResource},
     user::{UserKind, UserResource},
@@ -27,6 +28,7 @@ fn user(name: &str, roles: &[&str]) -> UserResource {
         version: 1,
         title: None,
         roles: roles.iter().map(|role| role.parse().unwrap()).collect(),
+        limits: None,
         disabled: false,
         created_at: NOW,
         updated_at: NOW,
@@ -43,6 +45,7 @@ fn role(name: &str, everywhere: &[Permission], own: &[Permission]) -> RoleResour
             everywhere: Permissions::of(everywhere),
             own: Permissions::of(own),
         },
+        limits: Quota::NONE,
         created_at: NOW,
         updated_at: NOW,
     }
@@ -333,4 +336,49 @@ fn built_in_roles_stay_what_they_are() {
     let admin = principal(&sources, &user("root", &["admin"]), None);
     assert!(decide(&admin, Permission::SystemManage).allowed);
     assert_eq!(admin.permissions, BuiltIn::Admin.permissions());
+}
+
+#[test]
+fn who_has_several_roles_has_the_more_generous_limits_unless_there_are_own_ones() {
+    let quota = |text: &str| Quota {
+        calls: Some(text.parse().unwrap()),
+        ..Quota::NONE
+    };
+    let limited = |name, text: &str| RoleResource {
+        limits: quota(text),
+        ..role(name, &[], &[])
+    };
+    let sources = || {
+        let roles = [limited("few", "1/1m"), limited("many", "9/1m")];
+        Sources::new(roles, [], [])
+    };
+    let of = |roles: &[&str]| *sources().rights_of(&user("anna", roles)).quota();
+    assert_eq!(of(&["few"]), quota("1/1m"));
+    assert_eq!(of(&["few", "many"]), quota("9/1m"));
+    assert_eq!(of(&["few", "client"]), Quota::NONE);
+    assert_eq!(of(&["few", "gone"]), quota("1/1m"));
+    assert_eq!(of(&["user"]).calls, Some("20/1m".parse().unwrap()));
+    assert_eq!(of(&["admin", "user"]), Quota::NONE);
+
+    let mut anna = user("anna", &["admin"]);
+    anna.limits = Some(quota("2/1m"));
+    assert_eq!(*sources().rights_of(&anna).quota(), quota("2/1m"));
+
+    let mut quotas = RoleQuotas::default();
+    quotas.0[0].1 = quota("3/1m");
+    let admin = sources().with_quotas(&quotas);
+    let admin = admin.rights_of(&user("anna", &["admin"]));
+    assert_eq!(*admin.quota(), quota("3/1m"));
+}
+
+#[test]
+fn what_was_taken_outlives_a_change_of_rights() {
+    let sources = Sources::new([], [], []);
+    let before = sources.rights_of(&user("anna", &["user"]));
+    let rate = before.quota().calls.unwrap();
+    before.used().calls.take(rate, Duration::ZERO).unwrap();
+    let after = sources.rights_of(&user("anna", &["client", "user"]));
+    assert_ne!(before, after);
+    let after = after.after(&before);
+    assert_eq!(after.used().calls.look(rate, Duration::ZERO).count, 19);
 }

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{
     Builtin, EraChoice, Limits, McpSource, ProcessSource, ServiceDraft, ServiceSpec, SessionScope,
-    Source, ToolFilter, Validate, default_environment, derivation, read_http,
+    Source, ToolFilter, ToolLimits, Validate, default_environment, derivation, read_http,
 };
 use crate::{balance::Balance, fields::Fields, health, name::ServiceName, quantity::Span};
 
@@ -21,6 +21,8 @@ const LEASE_MAX: Duration = Duration::from_hours(30 * 24);
 const TITLE_MAX: usize = 120;
 /// Services that one may depend on.
 const DEPENDENCIES_MAX: usize = 64;
+/// Names of tools that have limits of their own.
+const LIMITED_TOOLS_MAX: usize = 100;
 /// Longest text of one argument, value or pattern, in bytes.
 const TEXT_MAX: usize = 32 * 1024;
 
@@ -296,11 +298,27 @@ fn tool_filter(fields: &mut Fields<'_>) -> ToolFilter {
 
 fn limits(fields: &mut Fields<'_>) -> Limits {
     let small = |number: Option<u64>| number.and_then(|number| u32::try_from(number).ok());
+    let tools = fields.map("tools", tool_limits).unwrap_or_default();
+    if tools.len() > LIMITED_TOOLS_MAX {
+        fields.issue("tools", format!("more than {LIMITED_TOOLS_MAX} names"));
+    }
     Limits {
         timeout: fields.parsed("timeout"),
         concurrency: small(fields.integer("concurrency", 1..=1_000_000)),
+        rate: fields.parsed("rate"),
+        caller_rate: fields.parsed("caller_rate"),
+        tools,
         memory: fields.parsed("memory"),
         processes: small(fields.integer("processes", 1..=100_000)),
         open_files: fields.integer("open_files", 16..=1_000_000),
+    }
+}
+
+fn tool_limits(fields: &mut Fields<'_>) -> ToolLimits {
+    let concurrent = fields.integer("concurrent", 1..=1_000_000);
+    ToolLimits {
+        rate: fields.parsed("rate"),
+        caller_rate: fields.parsed("caller_rate"),
+        concurrent: concurrent.and_then(|number| u32::try_from(number).ok()),
     }
 }

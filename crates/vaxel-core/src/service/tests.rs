@@ -55,6 +55,34 @@ fn five_mistakes_are_five_problems_with_their_paths() {
 }
 
 #[test]
+fn of_several_limits_of_a_tool_the_least_counts() {
+    let draft =
+        |limits| json!({"name": "x", "spec": {"source": {"builtin": "demo"}, "limits": limits}});
+    let tools = json!({"*": {"rate": "9/1m", "concurrent": 4}, "delete_*": {"rate": "2/1m",
+        "caller_rate": "1/1m"}});
+    let limits = json!({"rate": "50/1m", "tools": tools});
+    let read = ServiceDraft::from_json(&draft(limits.clone())).unwrap();
+    assert_eq!(serde_json::to_value(&read.spec.limits).unwrap(), limits);
+    let of = |tool| serde_json::to_value(read.spec.limits.of_tool(tool)).unwrap();
+    let delete = json!({"rate": "2/1m", "caller_rate": "1/1m", "concurrent": 4});
+    assert_eq!(of("delete_file"), delete);
+    assert_eq!(of("read_file"), json!({"rate": "9/1m", "concurrent": 4}));
+
+    let wrong = json!({"rate": 5, "tools": {"a": {"rate": "1/0s", "calls": 1}, "b": 5}});
+    let problems = problems(&draft(wrong));
+    let paths: Vec<_> = problems
+        .iter()
+        .filter_map(|one| one.split_once(": "))
+        .collect();
+    let paths: Vec<&str> = paths.into_iter().map(|(path, _)| path).collect();
+    let at = |key: &str| format!("spec.limits.{key}");
+    assert_eq!(
+        paths,
+        ["tools.a.rate", "tools.a.calls", "tools.b", "rate"].map(at)
+    );
+}
+
+#[test]
 fn what_is_validated_is_one_of_three() {
     let draft = |validate: &str| json!({"name": "x", "spec": {"source": {"builtin": "demo"}, "validate": validate}});
     for (text, validate) in [

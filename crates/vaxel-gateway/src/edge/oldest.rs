@@ -83,6 +83,7 @@ pub(crate) async fn serve(
 ) -> Result<Response, Failure> {
     match (below(head.uri.path()), &head.method) {
         (Some(path), &Verb::GET) => {
+            shared.count_request(&principal)?;
             let path = Some(path).filter(|path| !path.is_empty());
             open(shared, &principal, (path, head.uri.query()))
         }
@@ -156,6 +157,13 @@ async fn post(
     let deadline = Instant::now_plus(shared.config.body_timeout);
     let body = decode::body(body, shared.config.body_max, deadline).await?;
     let turn = stream.duplex.turn(&body).await?;
+    // What is no request may be what a call waits for.
+    if turn.is_some()
+        && let Err(failure) = shared.count_request(&principal)
+    {
+        stream.duplex.refuse(&body, &failure);
+        return Ok(respond::empty(StatusCode::ACCEPTED));
+    }
     let snapshot = shared.snapshot.load_full();
     let scope = Scope::find(&snapshot, stream.path.as_deref(), &principal)?;
     let context = Context {

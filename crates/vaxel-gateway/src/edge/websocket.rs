@@ -220,6 +220,13 @@ impl Client {
             duplex.refuse(&message, &Failure::new(Kind::Busy, detail).retry_after(1));
             return Ok(());
         };
+        // What is no request may be what a call waits for.
+        if turn.is_some()
+            && let Err(failure) = shared.count_request(&principal)
+        {
+            duplex.refuse(&message, &failure);
+            return Ok(());
+        }
         let snapshot = shared.snapshot.load_full();
         let scope = match Scope::find(&snapshot, self.path.as_deref(), &principal) {
             Ok(scope) => scope,

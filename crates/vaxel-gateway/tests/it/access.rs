@@ -40,6 +40,7 @@ impl Rules {
             version: 1,
             title: None,
             roles: draft.roles,
+            limits: None,
             disabled: false,
             created_at: NOW,
             updated_at: NOW,

@@ -62,6 +62,7 @@ pub(crate) struct Plan {
     pub(crate) records: usize,
     pub(crate) root: RootKey,
     pub(crate) call_timeout: Duration,
+    pub(crate) clock: Clock,
     /// The two callers, so that a second rig can know them too.
     pub(crate) callers: [(String, Id<vaxel_core::id::Key>); 2],
 }
@@ -81,6 +82,7 @@ impl Default for Plan {
             records: 4096,
             root: RootKey::ephemeral(),
             call_timeout: PATIENCE,
+            clock: Clock::system(),
             callers: [caller(), caller()],
         }
     }
@@ -126,7 +128,7 @@ impl Rig {
         let mut tunables = Tunables::new(WebRules::new(address, &[]).unwrap());
         tunables.call_timeout = plan.call_timeout;
         let deps = Deps {
-            clock: Clock::system(),
+            clock: plan.clock.clone(),
             egress: vaxel_egress::Egress::new(vaxel_egress::Config::default()).unwrap(),
             sealer: Sealer::new(&plan.root, "sessions"),
             records: sender,
@@ -282,20 +284,33 @@ impl Rig {
 
     /// Lets someone in with these rights, besides the two who are always there; the key.
     pub(crate) fn admit(&self, plan: &Plan, who: Principal) -> String {
-        let (key, stored) = ApiKey::generate();
-        let newcomer = KeyEntry {
-            key: stored,
-            principal: Arc::new(Caller {
-                principal: who,
-                last_used: std::sync::atomic::AtomicU64::default(),
-            }),
-            expires_at: None,
-            disabled: None,
-            revoked: false,
-        };
-        let all = plan.callers.iter().map(entry).chain([newcomer]);
-        self.gateway.publish_keys(all.collect());
-        key.expose().clone()
+        let [key] = self.admit_all(plan, [who]);
+        key
+    }
+
+    /// The same for several.
+    pub(crate) fn admit_all<const N: usize>(
+        &self,
+        plan: &Plan,
+        newcomers: [Principal; N],
+    ) -> [String; N] {
+        let mut all: Vec<_> = plan.callers.iter().map(entry).collect();
+        let keys = newcomers.map(|principal| {
+            let (key, stored) = ApiKey::generate();
+            all.push(KeyEntry {
+                key: stored,
+                principal: Arc::new(Caller {
+                    principal,
+                    last_used: std::sync::atomic::AtomicU64::default(),
+                }),
+                expires_at: None,
+                disabled: None,
+                revoked: false,
+            });
+            key.expose().clone()
+        });
+        self.gateway.publish_keys(all.into_iter().collect());
+        keys
     }
 
     /// Publishes the service anew, with these limits.

@@ -14,6 +14,7 @@ mod hostile;
 mod http_faults;
 mod http_tools;
 mod idle;
+mod limits;
 mod meta;
 mod mirrors;
 mod offers;

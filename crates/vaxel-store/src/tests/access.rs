@@ -9,6 +9,7 @@ use vaxel_core::{
     id::{Id, Service},
     policy::{PolicyDraft, PolicyResource},
     principal::Principal,
+    quota::Quota,
     role::{RoleDraft, RoleResource},
     user::{UserKind, UserResource},
 };
@@ -39,10 +40,19 @@ fn user(name: &str) -> UserResource {
         version: 1,
         title: Some("Anna Lind".to_owned()),
         roles: BTreeSet::from(["user".parse().unwrap(), "analyst".parse().unwrap()]),
+        limits: Some(few()),
         disabled: false,
         created_at: NOW,
         updated_at: NOW,
         deleted_at: None,
+    }
+}
+
+fn few() -> Quota {
+    Quota {
+        calls: Some("2/1m".parse().unwrap()),
+        concurrent: Some(1),
+        ..Quota::NONE
     }
 }
 
@@ -52,12 +62,14 @@ fn role(name: &str) -> RoleResource {
         name,
         description,
         permissions,
+        limits,
     } = RoleDraft::from_json(&value).unwrap();
     RoleResource {
         name,
         version: 1,
         description,
         permissions,
+        limits,
         created_at: NOW,
         updated_at: NOW,
     }
@@ -106,6 +118,7 @@ async fn a_user_is_read_as_it_was_written(store: &Store) {
             kind: UserKind::Person,
             title: None,
             roles: BTreeSet::new(),
+            limits: None,
             disabled: true,
             ..user("a")
         },
@@ -132,6 +145,7 @@ async fn a_user_is_replaced_by_who_knows_its_version(store: &Store) {
         version: 2,
         title: None,
         roles: BTreeSet::new(),
+        limits: None,
         disabled: true,
         updated_at: NOW.plus(Duration::from_secs(1)),
         ..first
@@ -222,6 +236,7 @@ async fn a_role_is_read_replaced_and_removed_with_its_grants(store: &Store) {
         version: 2,
         description: Some("Looks at figures".to_owned()),
         permissions: vaxel_core::role::Reach::ALL,
+        limits: few(),
         ..first.clone()
     };
     let update = || store.update_role(&second, 1, note("role.update"));

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, role};
 use crate::output;
 
 #[derive(Subcommand)]
@@ -70,6 +70,10 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
     };
     let because = answer["because"].as_str().unwrap_or_default();
     output::line(format!("{said}: {because}"));
+    let limits = role::levels(&answer["limits"]);
+    if !limits.is_empty() {
+        output::line(format!("limits: {limits}"));
+    }
     Ok(())
 }
 
@@ -92,6 +96,7 @@ pub(super) async fn whoami(context: &Context) -> anyhow::Result<()> {
     rows.push(("permissions", super::words(&who["permissions"])));
     rows.push(("services", super::words(&who["services"])));
     rows.push(("environments", super::words(&who["environments"])));
+    rows.push(("limits", role::levels(&who["limits"])));
     for (name, value) in rows.into_iter().filter(|(_, value)| !value.is_empty()) {
         output::line(format!("{name:<13}{value}"));
     }

@@ -75,6 +75,12 @@ pub(super) struct AddArgs {
     /// Stop the program when nobody has called it for so long; the next call starts it
     #[arg(long, value_name = "TIME")]
     idle_timeout: Option<String>,
+    /// Tool calls that it takes in some time, by all callers together
+    #[arg(long, value_name = "RATE")]
+    rate: Option<String>,
+    /// The same, by each caller
+    #[arg(long, value_name = "RATE")]
+    caller_rate: Option<String>,
     /// Service that it needs: it starts after that one
     #[arg(long, value_name = "NAME")]
     depends_on: Vec<String>,
@@ -113,6 +119,14 @@ pub(super) async fn run(
     };
     let text = |text: &Option<String>| text.as_deref().map(Value::from);
     let depends_on = (!args.depends_on.is_empty()).then(|| json!(args.depends_on));
+    let rates = [
+        ("rate", text(&args.rate)),
+        ("caller_rate", text(&args.caller_rate)),
+    ];
+    let rates = rates
+        .into_iter()
+        .filter_map(|(key, rate)| Some((key.to_owned(), rate?)));
+    let rates: Map<String, Value> = rates.collect();
     let given = [
         ("source", source),
         ("replicas", args.replicas.map(Value::from)),
@@ -122,6 +136,7 @@ pub(super) async fn run(
         ("health", args.health.clone()),
         ("balance", text(&args.balance)),
         ("idle_timeout", text(&args.idle_timeout)),
+        ("limits", (!rates.is_empty()).then(|| rates.into())),
         ("description", text(&args.description)),
     ];
     let given = given

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 use vaxel_client::segment;
+use vaxel_core::quota::Quota;
 
 use super::{
     Context, Why,
@@ -18,7 +19,7 @@ const ROLES: &str = "/api/v1/roles";
 pub(super) enum Command {
     /// Add a role
     #[command(
-        after_help = "`mcp:read` holds for everything, `mcp:read:own` for what is the user's own.\n\nExample:\n  vaxel role add analyst mcp:read mcp:execute calls:read:own"
+        after_help = "`mcp:read` holds for everything, `mcp:read:own` for what is the user's own.\n\nExample:\n  vaxel role add analyst mcp:read mcp:execute calls:read:own\n  vaxel role add trial mcp:read mcp:execute --limit calls=20/1m --limit concurrent=2"
     )]
     Add {
         /// Name: a-z, 0-9, `-` and `_`, at most 32 characters
@@ -26,6 +27,9 @@ pub(super) enum Command {
         /// What it allows
         #[arg(required = true)]
         permissions: Vec<String>,
+        /// How much its users may take: requests, calls and creations in some time, concurrent calls
+        #[arg(long, value_name = "LIMIT=RATE")]
+        limit: Vec<String>,
         /// One sentence for people
         #[arg(long)]
         description: Option<String>,
@@ -82,11 +86,15 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
         Command::Add {
             name,
             permissions,
+            limit,
             description,
             why,
             format: _,
         } => {
             let mut draft = json!({"name": name, "permissions": permissions});
+            if !limit.is_empty() {
+                draft["limits"] = limits(&limit)?;
+            }
             if let Some(description) = description {
                 draft["description"] = description.into();
             }
@@ -134,7 +142,7 @@ fn list(page: &Value, context: &Context) {
     if context.style.json {
         return output::json(&page["items"]);
     }
-    let mut table = output::table(&["NAME", "PERMISSIONS", "DESCRIPTION"]);
+    let mut table = output::table(&["NAME", "PERMISSIONS", "LIMITS", "DESCRIPTION"]);
     for item in page["items"].as_array().into_iter().flatten() {
         let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
         let is_everything = item["name"] == "admin" && item["built_in"] == true;
@@ -143,12 +151,40 @@ fn list(page: &Value, context: &Context) {
         } else {
             super::words(&item["permissions"])
         };
-        table.add_row([text("name"), permissions, text("description")]);
+        let limits = item["limits"].as_object().into_iter().flatten();
+        let limits = limits.map(|(name, value)| match value.as_str() {
+            Some(rate) => format!("{name}={rate}"),
+            None => format!("{name}={value}"),
+        });
+        let limits = limits.collect::<Vec<String>>().join(" ");
+        table.add_row([text("name"), permissions, limits, text("description")]);
     }
     output::rows(table, context.style);
 }
 
 /// The parts of a role that a person can change.
 fn editable(role: &Value) -> Value {
-    super::parts(role, &["name", "description", "permissions"])
+    super::parts(role, &["name", "description", "permissions", "limits"])
+}
+
+/// What `--limit` says, as it stands in a role or a user; `none` is no limit at all.
+pub(super) fn limits(texts: &[String]) -> anyhow::Result<Value> {
+    if texts == ["none"] {
+        return Ok(json!({}));
+    }
+    let mut problems = Vec::new();
+    let quota = Quota::of_texts(texts, |_, message| problems.push(message));
+    anyhow::ensure!(problems.is_empty(), "--limit: {}", problems.join("; "));
+    Ok(serde_json::to_value(quota)?)
+}
+
+/// Limits with what is left of each, for people.
+pub(super) fn levels(limits: &Value) -> String {
+    let limits = limits.as_array().into_iter().flatten();
+    let said = limits.map(|one| {
+        let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+        let left = &one["left"];
+        format!("{} {} ({left} left)", text("limit"), text("allows"))
+    });
+    said.collect::<Vec<String>>().join(", ")
 }

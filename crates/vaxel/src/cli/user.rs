@@ -7,7 +7,7 @@ use vaxel_client::{Client, segment};
 use super::{
     Context, Why,
     edit::{self, Subject},
-    passphrase,
+    passphrase, role,
     service::yaml,
 };
 use crate::output;
@@ -33,7 +33,7 @@ pub(super) enum Command {
         #[command(flatten)]
         format: super::Format,
     },
-    /// Change title, roles and state of a user
+    /// Change title, roles, limits and state of a user
     #[command(
         after_help = "Without flags it opens your editor.\n\nExamples:\n  EDITOR=vi vaxel user edit anna@example.com\n  vaxel user edit anna@example.com --role user --role analyst\n  vaxel user edit ci --state disabled -m 'lost its laptop'"
     )]
@@ -88,6 +88,10 @@ pub(super) struct AddArgs {
     /// Role that it has, built in or made
     #[arg(long, value_name = "ROLE")]
     role: Vec<String>,
+    /// How much it may take, in the place of what its roles say: requests, calls and creations in some time,
+    /// concurrent calls; `none` for no limit
+    #[arg(long, value_name = "LIMIT=RATE")]
+    limit: Vec<String>,
     /// Name that people read
     #[arg(long)]
     title: Option<String>,
@@ -104,6 +108,9 @@ pub(super) struct EditArgs {
     /// Role that it has from now on; those that are not named it loses
     #[arg(long, value_name = "ROLE")]
     role: Vec<String>,
+    /// How much it may take from now on, in the place of what its roles say; `none` for no limit
+    #[arg(long, value_name = "LIMIT=RATE")]
+    limit: Vec<String>,
     /// Name that people read
     #[arg(long)]
     title: Option<String>,
@@ -140,6 +147,9 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
             let mut draft = json!({"name": args.name, "kind": kind});
             if !args.role.is_empty() {
                 draft["roles"] = args.role.into();
+            }
+            if !args.limit.is_empty() {
+                draft["limits"] = role::limits(&args.limit)?;
             }
             if let Some(title) = args.title {
                 draft["title"] = title.into();
@@ -248,14 +258,15 @@ async fn edit(args: EditArgs, client: &vaxel_client::Client) -> anyhow::Result<(
     let EditArgs {
         name,
         role,
+        limit,
         title,
         state,
         why,
     } = args;
-    if role.is_empty() && title.is_none() && state.is_none() {
+    if role.is_empty() && limit.is_empty() && title.is_none() && state.is_none() {
         let subject = Subject {
             what: "user",
-            hint: "Name and kind never change.",
+            hint: "Name and kind never change. Without `limits` those of its roles hold.",
             path: path(&name),
             editable,
             why,
@@ -266,6 +277,9 @@ async fn edit(args: EditArgs, client: &vaxel_client::Client) -> anyhow::Result<(
     let mut draft = editable(&user);
     if !role.is_empty() {
         draft["roles"] = role.into();
+    }
+    if !limit.is_empty() {
+        draft["limits"] = role::limits(&limit)?;
     }
     if let Some(title) = title {
         draft["title"] = title.into();
@@ -302,5 +316,8 @@ fn list(page: &Value, context: &Context) {
 
 /// The parts of a user that a person can change.
 fn editable(user: &Value) -> Value {
-    super::parts(user, &["name", "kind", "title", "roles", "disabled"])
+    super::parts(
+        user,
+        &["name", "kind", "title", "roles", "limits", "disabled"],
+    )
 }

@@ -18,6 +18,8 @@ use vaxel_core::{
     fields::Fields,
     health::spec::Rules,
     quantity::{Size, Span},
+    quota::{Quota, RoleQuotas},
+    role::BuiltIn,
 };
 use vaxel_gateway::{BreakerRules, Keep, Tunables};
 use vaxel_store::{DatabaseUrl, InvalidUrl};
@@ -46,6 +48,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
     let process = fields.nested("process", process);
     let tokens = fields.nested("tokens", tokens);
     let oauth = fields.nested("oauth", |fields| oauth(fields, &mut gateway));
+    let callers = fields.nested("callers", callers);
     let health = fields.nested("health", health);
     let store = fields.nested("store", |fields| store(fields, data_dir));
     let records = fields.nested("records", records);
@@ -75,6 +78,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
         process: process?,
         tokens: tokens?,
         oauth: oauth?,
+        callers: callers?,
         health: health?,
         store,
         archive,
@@ -260,6 +264,16 @@ fn issuer(fields: &mut Fields<'_>) -> Option<vaxel_control::IssuerConfig> {
         fields.issue("user_claim", "names no claim, such as email");
     }
     Some(vaxel_control::IssuerConfig { url, user_claim })
+}
+
+/// How much users with each built-in role may take.
+fn callers(fields: &mut Fields<'_>) -> RoleQuotas {
+    RoleQuotas(BuiltIn::ALL.map(|role| {
+        let key = role.as_str();
+        let texts = fields.strings(key).unwrap_or_default();
+        let wrong = |index, message| fields.issue(&format!("{key}[{index}]"), message);
+        (role, Quota::of_texts(&texts, wrong))
+    }))
 }
 
 fn health(fields: &mut Fields<'_>) -> HealthConfig {

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use vaxel_core::quantity::{Size, Span};
+use vaxel_core::{
+    quantity::{Size, Span},
+    role::BuiltIn,
+};
 
 use super::*;
 
@@ -33,6 +36,24 @@ fn the_manual_resolves_to_the_built_in_defaults() {
     );
     assert_eq!(config.tunables.call_timeout, Duration::from_mins(1));
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:3010");
+    assert_eq!(config.callers, vaxel_core::quota::RoleQuotas::default());
+}
+
+#[test]
+fn limits_of_a_built_in_role_are_a_list() {
+    let env = [("VAXEL_CALLERS_USER", "calls=1/1h, concurrent=2")];
+    let (merged, dir) = merged(&env, Some("[callers]\nadmin = [\"calls=9\", \"x\"]\n"));
+    let issues = merged.resolve(dir.path()).unwrap_err();
+    let paths: Vec<&str> = issues.iter().map(|issue| issue.path.as_str()).collect();
+    assert_eq!(paths, ["callers.admin[0]", "callers.admin[1]"]);
+    let (merged, dir) = self::merged(&env, None);
+    let user = merged
+        .resolve(dir.path())
+        .unwrap()
+        .callers
+        .of(BuiltIn::User);
+    assert_eq!((user.requests, user.concurrent), (None, Some(2)));
+    assert_eq!(user.calls, Some("1/1h".parse().unwrap()));
 }
 
 #[test]
