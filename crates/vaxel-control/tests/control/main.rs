@@ -17,6 +17,7 @@ mod health;
 mod idle;
 mod keys;
 mod lifecycle;
+mod limits;
 mod lists;
 mod many;
 mod ownership;

@@ -208,6 +208,18 @@ impl Door {
         path: &str,
         body: Option<&Value>,
     ) -> io::Result<(u16, Value)> {
+        let (head, body) = self.ask_in_full(verb, path, body)?;
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Ok((status.ok_or_else(broken)?, body))
+    }
+
+    /// The head and body of an answer.
+    pub(crate) fn ask_in_full(
+        &self,
+        verb: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> io::Result<(String, Value)> {
         let mut link = TcpStream::connect(&self.address)?;
         let body = body.map(ToString::to_string).unwrap_or_default();
         write!(
@@ -219,12 +231,14 @@ impl Door {
         )?;
         let mut answer = String::new();
         link.read_to_string(&mut answer)?;
-        let broken = || io::Error::other("the answer broke off");
         let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(broken)?;
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
         let body = serde_json::from_str(body).map_err(|_| broken())?;
-        Ok((status.ok_or_else(broken)?, body))
+        Ok((head.to_owned(), body))
     }
+}
+
+fn broken() -> io::Error {
+    io::Error::other("the answer broke off")
 }
 
 /// Waits until `done`, and fails when it never is.

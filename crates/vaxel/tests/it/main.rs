@@ -17,6 +17,7 @@ mod fixture;
 mod history;
 mod health;
 mod http_services;
+mod limits;
 mod login;
 mod oauth;
 mod matrix;
