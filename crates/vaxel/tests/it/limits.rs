@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use crate::harness::{Door, TestVaxel, text};
 
-/// The door of a new user with these limits.
-fn user(vaxel: &TestVaxel, name: &str, limits: &[&str]) -> Door {
-    let mut add = vec!["user", "add", name, "--role", "client", "--role", "user"];
+/// The door of a new user of this role with these limits.
+fn user(vaxel: &TestVaxel, role: &str, limits: &[&str]) -> Door {
+    let mut add = vec!["user", "add", "anna", "--role", role];
     add.extend(limits.iter().flat_map(|limit| ["--limit", limit]));
     vaxel.ok(&add);
-    let key = vaxel.json(&["key", "create", name, "--user", name]);
+    let key = vaxel.json(&["key", "create", "anna", "--user", "anna", "--role", role]);
     Door {
         key: key["key"].as_str().unwrap().to_owned(),
         ..Door::of(vaxel)
@@ -30,7 +30,7 @@ fn assert_has(head: &str, lines: &[&str]) {
 #[test]
 fn requests_are_counted_on_every_door_that_needs_a_key() {
     let vaxel = TestVaxel::start_with(&["--demo"]);
-    let anna = user(&vaxel, "anna", &["requests=6/1h", "calls=9/1h"]);
+    let anna = user(&vaxel, "client", &["requests=6/1h", "calls=9/1h"]);
     for left in [5, 4] {
         let (head, _) = ask(&anna, "GET", "/api/v1/services", None);
         let said = format!(r#"ratelimit: "requests";r={left};t=600, "calls";r=9"#);
@@ -83,7 +83,7 @@ fn requests_are_counted_on_every_door_that_needs_a_key() {
 #[test]
 fn calls_and_creations_are_counted_over_rest_and_at_the_ai_platforms_door() {
     let vaxel = TestVaxel::start_with(&["--demo"]);
-    let anna = user(&vaxel, "anna", &["calls=2/1h", "creations=1/1h"]);
+    let anna = user(&vaxel, "admin", &["calls=2/1h", "creations=1/1h"]);
     let echo = json!({"arguments": {"message": "hi"}});
     let call = || ask(&anna, "POST", "/api/v1/tools/demo__echo/call", Some(&echo));
     for _ in 0..2 {
@@ -100,15 +100,19 @@ fn calls_and_creations_are_counted_over_rest_and_at_the_ai_platforms_door() {
         (&json!(429), &json!("calls"))
     );
 
-    let demo = json!({"name": "mine", "spec": {"source": {"builtin": "demo"}}});
-    let (head, _) = ask(&anna, "POST", "/api/v1/services", Some(&demo));
+    let server = json!({"name": "Mine", "command": "true", "enabled": false});
+    let (head, _) = ask(&anna, "POST", "/api/mcp", Some(&server));
     assert!(head.starts_with("HTTP/1.1 201"), "{head}");
-    let derived = json!({"name": "Another", "extends": "demo", "description": "x"});
-    let (head, refused) = ask(&anna, "POST", "/api/mcp", Some(&derived));
-    assert!(!head.starts_with("HTTP/1.1 201"), "{head} {refused}");
+    let (head, refused) = ask(&anna, "POST", "/api/mcp", Some(&server));
+    let left = r#"ratelimit: "creations";r=0;t=3600"#;
+    assert_has(
+        &head,
+        &["HTTP/1.1 429 Too Many Requests", "retry-after: 3600", left],
+    );
+    let said = "`anna` may create 1 service in 1h; try again in 3600 s";
+    assert_eq!(refused, json!({"error": said, "detail": said}));
     let demo = json!({"name": "other", "spec": {"source": {"builtin": "demo"}}});
-    let (head, problem) = ask(&anna, "POST", "/api/v1/services", Some(&demo));
-    assert_has(&head, &["retry-after: 3600"]);
+    let (_, problem) = ask(&anna, "POST", "/api/v1/services", Some(&demo));
     assert_eq!(problem["limit"], "creations", "{problem}");
 }
 
@@ -117,7 +121,7 @@ fn limits_are_set_and_seen_on_the_command_line() {
     let vaxel = TestVaxel::start_with(&["--demo"]);
     let table = vaxel.ok(&["role", "ls"]);
     assert!(
-        table.contains("requests=100/1m calls=20/1m creations=5/5m"),
+        table.contains("calls=20/1m creations=5/5m requests=100/1m"),
         "{table}"
     );
     let add = [
