@@ -340,3 +340,34 @@ impl Toll {
         self.0.count_request(caller)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use vaxel_core::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn callers_beyond_the_bound_share_until_others_are_forgotten() {
+        let clock = Clock::manual(Timestamp::from_millis(1));
+        let (meters, callers) = (Meters::new(clock.clone()), Callers::default());
+        let rate: Rate = "1/1h".parse().unwrap();
+        let take = |name: &str| {
+            let bucket = callers.of(&name.into(), &meters);
+            bucket.take(rate, meters.0.elapsed()).is_ok()
+        };
+        for number in 0..CALLERS {
+            assert!(take(&format!("caller-{number}")));
+        }
+        assert!(!take("caller-7"), "each is remembered");
+        assert!(take("one more"));
+        assert!(!take("another"), "it shares with the one before");
+        assert_eq!(callers.known.load().len(), CALLERS);
+        // Those who could take one again are as good as unknown.
+        clock.advance(Duration::from_hours(1));
+        assert!(take("another") && take("one more"));
+        assert_eq!(callers.known.load().len(), 2);
+    }
+}
