@@ -318,8 +318,11 @@ async fn every_operation_answers_everybody_as_the_table_says() {
         ("other", json!(["user"])),
         ("owner", json!(["user"])),
     ] {
-        home.make("users", json!({ "name": name, "roles": roles }))
-            .await;
+        home.make(
+            "users",
+            json!({ "name": name, "roles": roles, "limits": {} }),
+        )
+        .await;
     }
     let mut wrong = Vec::new();
     for (index, operation) in operations().iter().enumerate() {
