@@ -31,6 +31,7 @@ mod policies;
 mod access;
 mod audit;
 mod keys;
+mod server_keys;
 mod templates;
 mod status;
 

@@ -15,7 +15,7 @@ use utoipa_axum::{
 use crate::{
     access, audit, backup, bundle, calls, compat, context::Context, dependencies, describe, docs,
     events, grants, health, keys, leases, logs, oauth, policies, problem, revisions, roles,
-    services, sign_ins, status, templates, tools, toolsets, usage, users,
+    server_keys, services, sign_ins, status, templates, tools, toolsets, usage, users,
 };
 
 /// The document that describes every endpoint of the table. It is large and takes a while to make: the
@@ -140,6 +140,11 @@ fn endpoints<T: Table>(table: T) -> T {
         .routes(routes!(sign_ins::key_set))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(server_keys::root_key))
+        .routes(routes!(server_keys::rotate_root_key))
+        .routes(routes!(server_keys::signing_keys))
+        .routes(routes!(server_keys::rotate_signing_keys))
         .routes(routes!(status::get))
         .routes(routes!(status::shutdown))
         .routes(routes!(backup::create))

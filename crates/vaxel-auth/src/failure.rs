@@ -38,6 +38,46 @@ pub enum Error {
         /// What the operating system said.
         reason: io::Error,
     },
+    /// What was given as the root key is none.
+    #[error("it is no root key: 32 bytes are needed, as 64 hexadecimal digits or in base64")]
+    RootKeyText,
+    /// The root key that was given did not seal what is stored.
+    #[error(
+        "the root key that was given ({given}) is not the one that sealed what is stored ({expected}): \
+         give that one; `vaxel key rotate-root` puts another one in its place"
+    )]
+    RootKeyOther {
+        /// What the given key is recognised by.
+        given: String,
+        /// The same of the one that is needed.
+        expected: String,
+    },
+    /// There is no file with the root key, since it was kept somewhere else.
+    #[error(
+        "the root key ({expected}) is not given: it comes from {source_of}; to have it in a file from now on, \
+         write its 32 bytes into {path} and run `chmod 600 {path}` (when nothing is left that it sealed, remove root.json)",
+        path = path.display()
+    )]
+    RootKeyElsewhere {
+        /// What the key is recognised by.
+        expected: String,
+        /// Where it came from.
+        source_of: &'static str,
+        /// Where the file would be.
+        path: PathBuf,
+    },
+    /// What is said of the root key beside the database cannot be read.
+    #[error("{path} is damaged: it says where the root key comes from; restore it from a backup", path = path.display())]
+    RootNote {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A root key is being replaced already.
+    #[error("the root key is being replaced already: wait until that is done")]
+    RootKeyReplacing,
+    /// A new root key is missing, or given where it is made.
+    #[error("{0}")]
+    RootKeyWanted(&'static str),
     /// The sealed value was changed, cut short, or belongs somewhere else.
     #[error("a sealed value cannot be opened: it was changed, cut short or moved")]
     Unsealable,
@@ -79,9 +119,15 @@ impl From<Error> for Failure {
             | Error::ShortPassphrase { .. }
             | Error::WrongPassphrase
             | Error::BadRecipe
+            | Error::RootKeyText
+            | Error::RootKeyWanted(_)
             | Error::BadKeySet
             | Error::BadDiscovery => Self::new(Kind::Invalid, error.to_string()),
+            Error::RootKeyReplacing => Self::new(Kind::Conflict, error.to_string()),
             Error::RootKeyExposed { .. }
+            | Error::RootKeyOther { .. }
+            | Error::RootKeyElsewhere { .. }
+            | Error::RootNote { .. }
             | Error::RootKeyDamaged { .. }
             | Error::RootKeyFile { .. }
             | Error::Unsignable => Self::internal(error),

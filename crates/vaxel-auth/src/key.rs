@@ -4,10 +4,10 @@
 //! randomness a plain SHA-256 is what the store keeps: there is nothing to guess, so a slow password
 //! hash would only slow down every request.
 
-use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
-use aws_lc_rs::{constant_time, digest};
-use vaxel_core::{secret::Secret, time::Timestamp};
+use aws_lc_rs::digest;
+use vaxel_core::secret::Secret;
 
 use crate::random;
 
@@ -109,21 +109,6 @@ impl StoredKey {
     }
 }
 
-/// One key of a [`KeyRing`], with what it stands for.
-#[derive(Debug, Clone)]
-pub struct KeyEntry<T> {
-    /// What is kept of the key.
-    pub key: StoredKey,
-    /// Whom it stands for.
-    pub principal: T,
-    /// From when on it is refused, if ever.
-    pub expires_at: Option<Timestamp>,
-    /// It is refused since someone said so.
-    pub revoked: bool,
-    /// Name of its user, when that one is disabled or gone: it is refused for as long.
-    pub disabled: Option<Arc<str>>,
-}
-
 /// Why a key is refused. Only who holds the whole key learns that it is expired or revoked, or whose it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -136,80 +121,12 @@ pub enum Refused {
     /// Someone revoked it.
     #[error("the API key was revoked; `vaxel key create` makes a new one")]
     Revoked,
+    /// Its key has another secret since, and the time in which both work is over.
+    #[error("the API key was rotated and this is the text that it had before")]
+    Replaced,
     /// Its user is disabled or gone.
     #[error("the user `{0}` is disabled")]
     Disabled(Arc<str>),
-}
-
-/// All keys that are known, as an immutable value that is swapped whole.
-#[derive(Debug, Clone)]
-pub struct KeyRing<T> {
-    entries: HashMap<Prefix, KeyEntry<T>>,
-}
-
-impl<T> Default for KeyRing<T> {
-    fn default() -> Self {
-        Self {
-            entries: HashMap::new(),
-        }
-    }
-}
-
-impl<T> FromIterator<KeyEntry<T>> for KeyRing<T> {
-    /// The store holds no prefix twice; if it did, the last one would count.
-    fn from_iter<I: IntoIterator<Item = KeyEntry<T>>>(entries: I) -> Self {
-        Self {
-            entries: entries
-                .into_iter()
-                .map(|entry| (entry.key.prefix, entry))
-                .collect(),
-        }
-    }
-}
-
-impl<T> KeyRing<T> {
-    /// Whom the presented key stands for.
-    ///
-    /// On the way of every request: allocates nothing, takes no lock. A text in the form of a key
-    /// costs the same digest and the same comparison whether its prefix is known or not.
-    ///
-    /// # Errors
-    /// [`Refused`], to be shown to the caller.
-    pub fn find(&self, presented: &str, now: Timestamp) -> Result<&T, Refused> {
-        let presented = StoredKey::of(presented).ok_or(Refused::Unknown)?;
-        let entry = self.entries.get(&presented.prefix);
-        // No text has this digest: finding one is what SHA-256 is there to prevent.
-        let expected = entry.map_or(&[0; 32], |entry| &entry.key.digest);
-        let same = constant_time::verify_slices_are_equal(&presented.digest, expected).is_ok();
-        match entry {
-            Some(entry) if same => entry.usable(now),
-            Some(_) | None => Err(Refused::Unknown),
-        }
-    }
-
-    /// How many keys there are.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there is no key.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-}
-
-impl<T> KeyEntry<T> {
-    fn usable(&self, now: Timestamp) -> Result<&T, Refused> {
-        if self.revoked {
-            Err(Refused::Revoked)
-        } else if self.expires_at.is_some_and(|end| end <= now) {
-            Err(Refused::Expired)
-        } else if let Some(user) = &self.disabled {
-            Err(Refused::Disabled(Arc::clone(user)))
-        } else {
-            Ok(&self.principal)
-        }
-    }
 }
 
 #[cfg(test)]

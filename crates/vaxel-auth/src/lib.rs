@@ -1,10 +1,11 @@
 //! Turns credentials into a principal and seals what must not be read; decides nothing about
 //! resources.
 //!
-//! Pure but for [`seal::RootKey::load_or_create`], which touches one file. Absent on purpose:
+//! Pure but for [`root`] and [`seal::RootKey::load_or_create`], which touch the files of the root key. Absent on purpose:
 //! sockets, the store, and what a principal may do.
 
 pub mod key; // API keys: who asks
+pub mod ring; // all of them, for who looks them up
 pub mod random;
 pub mod digest; // what is kept of a random secret
 pub mod fingerprint; // what a long text is recognised by
@@ -17,6 +18,7 @@ pub mod visitor; // those of another issuer there
 pub mod oauth; // how clients get them for their users
 pub mod token; // until when credentials of others hold
 pub mod seal; // values that nobody else may read or change
+pub mod root; // the key that all of that hangs on: where it is kept, how it is replaced
 pub mod stamp; // the chain of the audit
 pub mod passphrase; // what is sealed for people, not for this installation
 pub mod web; // which browsers may ask at all

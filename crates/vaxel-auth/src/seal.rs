@@ -1,26 +1,31 @@
 //! Sealing: what leaves this process or lies on a disk, readable and changeable by nobody else.
 //!
-//! One root key per installation, in a file; from it one data key per purpose (HKDF-SHA256, RFC
+//! One root key per installation; from it one data key per purpose (HKDF-SHA256, RFC
 //! 5869); with that, AES-256-GCM-SIV (RFC 8452) under a random nonce. The purpose and a context
 //! (whose value it is, say) are authenticated with the value, so that a sealed value that is moved
 //! somewhere else does not open. GCM-SIV because sealing happens in many processes over many years:
 //! should a nonce ever repeat, it reveals only that the same value was sealed twice.
 //!
-//! A sealed value says which key it was made with. Whoever replaces the root key keeps the one before it
-//! beside: the new one seals, and both open.
+//! A sealed value says which key it was made with. While the root key is being replaced
+//! ([`crate::root`]) the new one seals, and both open.
 
 use std::{
     fmt, fs,
     io::{ErrorKind, Read as _, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::{
     aead::{AES_256_GCM_SIV, Aad, Nonce, RandomizedNonceKey},
     hkdf,
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
 use vaxel_core::secret::Secret;
 use zeroize::Zeroizing;
 
@@ -39,6 +44,7 @@ const TAG: usize = 16;
 const SALT: &[u8] = b"vaxel seal 1";
 
 /// The root of all data keys of an installation.
+#[derive(Clone)]
 pub struct RootKey(Zeroizing<[u8; KEY]>);
 
 impl RootKey {
@@ -59,12 +65,48 @@ impl RootKey {
         Self::load(path)?.ok_or_else(vanished)
     }
 
-    /// A root key that lives only as long as this value: for tests and experiments.
+    /// A new root key, which is kept nowhere yet.
     pub fn ephemeral() -> Self {
         Self(Zeroizing::new(random::bytes()))
     }
 
-    fn load(path: &Path) -> Result<Option<Self>, Error> {
+    /// The key that a text stands for: 32 bytes as 64 hexadecimal digits, or in base64.
+    ///
+    /// # Errors
+    /// [`Error::RootKeyText`].
+    pub fn from_text(text: &str) -> Result<Self, Error> {
+        let text = text.trim();
+        let bytes = Zeroizing::new(if text.len() == 2 * KEY {
+            from_hex(text).unwrap_or_default()
+        } else {
+            let text = text.trim_end_matches('=');
+            let decoded = STANDARD_NO_PAD.decode(text);
+            let decoded = decoded.or_else(|_| URL_SAFE_NO_PAD.decode(text));
+            decoded.unwrap_or_default()
+        });
+        Self::from_bytes(&bytes).ok_or(Error::RootKeyText)
+    }
+
+    /// The key that these bytes are, when there are 32.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; KEY] = bytes.try_into().ok()?;
+        Some(Self(Zeroizing::new(*bytes)))
+    }
+
+    /// The key itself, for who keeps it.
+    pub(crate) fn bytes(&self) -> &[u8; KEY] {
+        &self.0
+    }
+
+    /// What it is recognised by: 16 hexadecimal digits, from which nobody learns the key.
+    pub fn id(&self) -> String {
+        let mut id = [0; 8];
+        derive(self, &[b"root id"], &mut id);
+        format!("{:016x}", u64::from_be_bytes(id))
+    }
+
+    /// The key in a file; `None` when there is no such file.
+    pub(crate) fn load(path: &Path) -> Result<Option<Self>, Error> {
         let failed = |reason| file_error(path, "read", reason);
         let mut file = match fs::File::open(path) {
             Ok(file) => file,
@@ -98,60 +140,13 @@ impl RootKey {
     }
 }
 
-/// The root key of an installation, and the one that it replaced, which still opens what it sealed.
-#[derive(Debug)]
-pub struct RootKeys {
-    current: RootKey,
-    earlier: Option<RootKey>,
-}
-
-impl RootKeys {
-    /// The key at `path`, which is made when there is none, and the one at `path` with `.old` behind it,
-    /// when that is there.
-    ///
-    /// # Errors
-    /// As [`RootKey::load_or_create`], of either.
-    pub fn load_or_create(path: &Path) -> Result<Self, Error> {
-        let mut old = path.as_os_str().to_owned();
-        old.push(".old");
-        Ok(Self {
-            earlier: RootKey::load(Path::new(&old))?,
-            current: RootKey::load_or_create(path)?,
-        })
-    }
-
-    /// Keys that were kept in a backup, as their files held them: the current one, and the one before it.
-    ///
-    /// # Errors
-    /// [`Error::OtherKey`] when one is not 32 bytes long.
-    pub fn from_bytes(current: &[u8], earlier: Option<&[u8]>) -> Result<Self, Error> {
-        let read = |bytes: &[u8]| {
-            let key = <[u8; KEY]>::try_from(bytes).map_err(|_| Error::OtherKey)?;
-            Ok(RootKey(Zeroizing::new(key)))
-        };
-        Ok(Self {
-            current: read(current)?,
-            earlier: earlier.map(read).transpose()?,
-        })
-    }
-
-    /// The sealer of `purpose`, as [`Sealer::new`], which opens what the earlier key sealed, too.
-    pub fn sealer(&self, purpose: &str) -> Sealer {
-        let earlier = self.earlier.as_ref();
-        Sealer {
-            earlier: earlier.map(|root| DataKey::derive(root, purpose)),
-            ..Sealer::new(&self.current, purpose)
-        }
-    }
-}
-
 impl fmt::Debug for RootKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RootKey")
     }
 }
 
-fn file_error(path: &Path, action: &'static str, reason: std::io::Error) -> Error {
+pub(crate) fn file_error(path: &Path, action: &'static str, reason: std::io::Error) -> Error {
     Error::RootKeyFile {
         path: path.to_owned(),
         action,
@@ -159,23 +154,57 @@ fn file_error(path: &Path, action: &'static str, reason: std::io::Error) -> Erro
     }
 }
 
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes().chunks_exact(2);
+    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    digits.map(byte).collect()
+}
+
 fn create(path: &Path) -> std::io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.new", random::token(8)));
     let draft = Draft(PathBuf::from(name));
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft.0)?;
-    file.write_all(&*Zeroizing::new(random::bytes::<KEY>()))?;
-    file.sync_all()?;
+    write_private(&draft.0, RootKey::ephemeral().bytes())?;
     // Linking, unlike renaming, fails when the name is taken.
     match fs::hard_link(&draft.0, path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
         Ok(()) | Err(_) => {}
     }
     drop(draft);
+    sync_folder(path)
+}
+
+/// Puts a file with these bytes and mode 0600 in the place of what is there, whole or not at all.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.new", random::token(8)));
+    let draft = Draft(PathBuf::from(name));
+    write_private(&draft.0, bytes)?;
+    fs::rename(&draft.0, path)?;
+    sync_folder(path)
+}
+
+/// Removes a file, if there is one, for good.
+pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_folder(path),
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_folder(path: &Path) -> std::io::Result<()> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
@@ -194,11 +223,32 @@ impl Drop for Draft {
 }
 
 /// Seals and opens values of one purpose.
-pub struct Sealer {
-    current: DataKey,
-    /// Opens, and seals nothing any more.
-    earlier: Option<DataKey>,
-    purpose: Box<[u8]>,
+pub struct Sealer(Arc<Shared>);
+
+/// What a sealer is made of: also its root keys hold it, to put another key into it.
+pub(crate) struct Shared {
+    keys: ArcSwap<DataKeys>,
+    purpose: Box<str>,
+}
+
+/// The key that seals, and those that only open.
+struct DataKeys {
+    current: Arc<DataKey>,
+    earlier: Vec<Arc<DataKey>>,
+}
+
+impl Shared {
+    /// From now on what `root` comes to seals; what sealed until now opens.
+    pub(crate) fn follow(&self, root: &RootKey) {
+        let before = self.keys.load();
+        let next = DataKey::derive(root, &self.purpose);
+        let known = std::iter::once(&before.current).chain(&before.earlier);
+        let earlier = known.filter(|key| key.header != next.header);
+        self.keys.store(Arc::new(DataKeys {
+            earlier: earlier.map(Arc::clone).collect(),
+            current: Arc::new(next),
+        }));
+    }
 }
 
 /// The key of one purpose, and what values begin with that were sealed with it.
@@ -224,22 +274,55 @@ impl Sealer {
     /// The sealer of `purpose`, such as `service environment`. Values of one purpose do not open
     /// under another.
     pub fn new(root: &RootKey, purpose: &str) -> Self {
-        Self {
-            current: DataKey::derive(root, purpose),
-            earlier: None,
-            purpose: purpose.as_bytes().into(),
-        }
+        Self::with(root, &[], purpose)
     }
 
-    /// Whether there is a key that seals nothing any more.
-    pub const fn has_earlier(&self) -> bool {
-        self.earlier.is_some()
+    /// The sealer of `purpose` under a key that is kept sealed itself, such as [`Sealer::new_key`] makes.
+    ///
+    /// # Errors
+    /// [`Error::OtherKey`] when it has not 32 bytes.
+    pub fn of_key(key: &Secret<Vec<u8>>, purpose: &str) -> Result<Self, Error> {
+        let key = RootKey::from_bytes(key.expose()).ok_or(Error::OtherKey)?;
+        Ok(Self::new(&key, purpose))
+    }
+
+    /// A random key for [`Sealer::of_key`].
+    pub fn new_key() -> Secret<Vec<u8>> {
+        Secret::new(RootKey::ephemeral().bytes().to_vec())
+    }
+
+    /// Whether bytes may be a sealed value: no text begins as one does.
+    pub fn is_sealed(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&VERSION)
+    }
+
+    /// The same, which also opens what `earlier` keys sealed.
+    pub(crate) fn with(root: &RootKey, earlier: &[RootKey], purpose: &str) -> Self {
+        let derive = |root| Arc::new(DataKey::derive(root, purpose));
+        Self(Arc::new(Shared {
+            keys: ArcSwap::from_pointee(DataKeys {
+                current: derive(root),
+                earlier: earlier.iter().map(derive).collect(),
+            }),
+            purpose: purpose.into(),
+        }))
+    }
+
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.0
     }
 
     /// Whether a sealed value should be sealed anew, before the earlier key is thrown away.
     pub fn is_outdated(&self, sealed: &[u8]) -> bool {
-        let earlier = self.earlier.as_ref();
-        earlier.is_some_and(|key| sealed.starts_with(&key.header))
+        let keys = self.0.keys.load();
+        let mut earlier = keys.earlier.iter();
+        earlier.any(|key| sealed.starts_with(&key.header))
+    }
+
+    /// The same of what [`Sealer::seal_text`] made.
+    pub fn is_outdated_text(&self, sealed: &str) -> bool {
+        let sealed = URL_SAFE_NO_PAD.decode(sealed);
+        sealed.is_ok_and(|sealed| self.is_outdated(&sealed))
     }
 
     /// Seals `plain`. Only [`Sealer::open`] with the same context opens it. 33 bytes longer than
@@ -247,7 +330,8 @@ impl Sealer {
     pub fn seal(&self, context: &[u8], plain: &[u8]) -> Vec<u8> {
         let mut body = Vec::with_capacity(plain.len() + TAG);
         body.extend_from_slice(plain);
-        let DataKey { key, header } = &self.current;
+        let keys = self.0.keys.load();
+        let DataKey { key, header } = &*keys.current;
         let aad = Aad::from(self.associated(*header, context));
         let nonce = key
             .seal_in_place_append_tag(aad, &mut body)
@@ -268,10 +352,10 @@ impl Sealer {
         if header[0] != VERSION || body.len() < TAG {
             return Err(Error::Unsealable);
         }
-        let earlier = self.earlier.iter();
-        let mut known = std::iter::once(&self.current).chain(earlier);
+        let keys = self.0.keys.load();
+        let mut known = std::iter::once(&keys.current).chain(&keys.earlier);
         let key = known.find(|key| key.header == *header);
-        let DataKey { key, header } = key.ok_or(Error::OtherKey)?;
+        let DataKey { key, header } = &**key.ok_or(Error::OtherKey)?;
         let aad = Aad::from(self.associated(*header, context));
         let mut body = Zeroizing::new(body.to_vec());
         let length = key
@@ -300,14 +384,15 @@ impl Sealer {
 
     /// What is authenticated beside the value. The length keeps purpose and context apart.
     fn associated(&self, header: [u8; HEADER], context: &[u8]) -> Vec<u8> {
-        let length = (self.purpose.len() as u64).to_be_bytes();
-        [&header[..], &length, &self.purpose, context].concat()
+        let purpose = self.0.purpose.as_bytes();
+        let length = (purpose.len() as u64).to_be_bytes();
+        [&header[..], &length, purpose, context].concat()
     }
 }
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sealer({})", String::from_utf8_lossy(&self.purpose))
+        write!(f, "Sealer({})", self.0.purpose)
     }
 }
 

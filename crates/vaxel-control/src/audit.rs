@@ -90,6 +90,25 @@ pub fn open_audit_key(sealer: &Sealer, sealed: &str) -> Result<AuditKey, vaxel_a
 }
 
 impl Control {
+    /// Another root key seals from now on: the keys of the chain are sealed anew. One that does not open is left as
+    /// it is.
+    pub(crate) async fn reseal_audit_keys(&self) -> Result<(), Failure> {
+        let sealer = self.inner.context.vault.sealer();
+        for row in self.store().audit_chain().await?.keys {
+            if !sealer.is_outdated_text(&row.sealed) {
+                continue;
+            }
+            let Ok(kept) = sealer.open_text(KEY, &row.sealed) else {
+                continue;
+            };
+            let sealed = sealer.seal_text(KEY, kept.expose());
+            self.store()
+                .put_audit_key(AuditKeyRow { sealed, ..row })
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Opens or makes the key of the chain, and begins the chain where there is none. Before anything is
     /// written into the audit.
     pub(crate) async fn begin_audit(&self) -> Result<(), Failure> {
@@ -100,15 +119,6 @@ impl Control {
         let known = newest.and_then(|row| Some((row, open_audit_key(sealer, &row.sealed).ok()?)));
         let mut is_new = None;
         let key = if let Some((row, stamp)) = known {
-            if sealer.has_earlier() {
-                let kept = sealer.open_text(KEY, &row.sealed)?;
-                let sealed = sealer.seal_text(KEY, kept.expose());
-                let row = AuditKeyRow {
-                    sealed,
-                    ..row.clone()
-                };
-                store.put_audit_key(row).await?;
-            }
             Key {
                 stamp: Arc::new(stamp),
                 since: row.since,

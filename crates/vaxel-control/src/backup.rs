@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde_json::json;
-use vaxel_auth::passphrase::Recipe;
+use vaxel_auth::{passphrase::Recipe, root::RootKeys};
 use vaxel_core::{
     access::require,
     failure::Failure,
@@ -25,7 +25,7 @@ use vaxel_store::{PRIVATE, Schema};
 use crate::control::{Control, conflict};
 
 pub use file::{BackupContents, BackupFile, BackupHead, DataFile};
-use file::{FILES, Writer};
+use file::{FILES, ROOTS, Writer};
 pub use kept::{KeptService, VALUES};
 
 /// Longest time that writing a backup takes.
@@ -85,6 +85,7 @@ impl Control {
             self.now(),
             Schema::NEWEST,
         );
+        let roots = self.inner.roots.keys.clone();
         let beginning = tokio::task::spawn_blocking(move || {
             let invented = passphrase.map(|passphrase| Recipe::invent(passphrase.expose()));
             let (recipe, key) = invented.transpose()?.unzip();
@@ -92,7 +93,7 @@ impl Control {
             let draft = draft(&dir).map_err(unwritten)?;
             let mut writer = Writer::begin(draft, &head, key.as_ref()).map_err(unwritten)?;
             if key.is_some() {
-                add_files(&mut writer, &dir)?;
+                add_files(&mut writer, &dir, &roots)?;
             }
             Ok::<_, Failure>(writer)
         });
@@ -121,8 +122,16 @@ fn draft(dir: &Path) -> std::io::Result<BufWriter<File>> {
     Ok(BufWriter::with_capacity(64 << 10, file))
 }
 
-fn add_files(writer: &mut Writer<BufWriter<File>>, dir: &Path) -> Result<(), Failure> {
-    for name in FILES {
+fn add_files(
+    writer: &mut Writer<BufWriter<File>>,
+    dir: &Path,
+    roots: &RootKeys,
+) -> Result<(), Failure> {
+    // Also where they are given, and no files: it must open without anything else.
+    for (name, key) in roots.files() {
+        writer.file(name, &key).map_err(unwritten)?;
+    }
+    for name in FILES.into_iter().filter(|name| !ROOTS.contains(name)) {
         match fs::read(dir.join(name)) {
             Ok(bytes) => writer.file(name, &Secret::new(bytes)).map_err(unwritten)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -39,10 +39,13 @@ impl Control {
             since,
             until,
         };
-        let (items, next_cursor) = self
+        let (mut items, next_cursor) = self
             .store()
             .calls(query, page.limit, page.cursor.clone())
             .await?;
+        for row in &mut items {
+            self.inner.bodies.reveal(row);
+        }
         Ok(List { items, next_cursor })
     }
 

@@ -1,6 +1,6 @@
 //! What can be asked of [`crate::Control::submit`], and what it answers.
 
-use std::{collections::BTreeSet, str::FromStr};
+use std::{collections::BTreeSet, str::FromStr, time::Duration};
 
 use serde_json::Value;
 use vaxel_core::{
@@ -11,15 +11,16 @@ use vaxel_core::{
     principal::{Permission, Permissions},
     quantity::Span,
     role::BuiltIn,
+    secret::Secret,
     service::ServiceDraft,
     template::{DerivedDraft, Template},
     toolset::ToolsetDraft,
 };
 
 use crate::{
-    access::AccessEntry, grant::GrantChange, password::PasswordChange, policy::PolicyChange,
-    query::Observed, revision::RevisionRef, role::RoleChange, toolset::ObservedToolset,
-    user::UserChange,
+    access::AccessEntry, grant::GrantChange, key::can_be_named, password::PasswordChange,
+    policy::PolicyChange, query::Observed, revision::RevisionRef, role::RoleChange,
+    root_key::RootKeyReport, toolset::ObservedToolset, user::UserChange,
 };
 
 /// One change. Each is authorized, validated, written and audited whole, or refused whole.
@@ -148,8 +149,16 @@ pub enum Change {
     /// A new API key. `keys:manage`, or `keys:manage:own` for oneself; never with more permissions than
     /// the caller has.
     CreateKey(KeyDraft),
+    /// Another secret for a key; both work for a while. As [`Change::RevokeKey`], and as
+    /// [`Change::CreateKey`] for one with the same limits.
+    RotateKey(KeyRef, KeyRotation),
     /// The key is worthless from now on. `keys:manage`, or `keys:manage:own` for one's own.
     RevokeKey(KeyRef),
+    /// The next key signs tokens from now on. `system:manage` and `keys:manage`.
+    RotateSigningKeys,
+    /// Another root key takes the place of the one there is: a new one, or this text where the key is given by the
+    /// environment or a command. `system:manage` and `keys:manage`.
+    ReplaceRootKey(Option<Secret<String>>),
     /// The server ends. `system:manage`.
     Shutdown,
 }
@@ -189,9 +198,13 @@ impl Terms {
             | Change::Role(RoleChange::Create(_))
             | Change::Policy(PolicyChange::Create(_)) => "What is made here is new",
             Change::Grant(_) => "A grant does not change",
-            Change::CreateKey(_) | Change::RevokeKey(_) => "Keys do not change",
+            Change::CreateKey(_) | Change::RotateKey(..) | Change::RevokeKey(_) => {
+                "Keys do not change"
+            }
             Change::SetPassword(_) => "A password is replaced whatever it was",
             Change::EndSignIn(_) => "A sign-in does not change",
+            Change::RotateSigningKeys => "Keys that sign follow each other whatever they were",
+            Change::ReplaceRootKey(_) => "The root key is replaced whatever it was",
             Change::Shutdown => "A server does not change",
             _ => return Ok(()),
         };
@@ -218,6 +231,8 @@ pub enum Outcome {
     Template(Box<crate::template::TemplateEntry>),
     /// The user, role, grant or policy as it is after the change.
     Access(Box<AccessEntry>),
+    /// How replacing the root key stands.
+    RootKey(Box<RootKeyReport>),
     /// Nothing more to say.
     Done,
 }
@@ -270,9 +285,7 @@ impl Outcome {
     pub fn into_service(self) -> Result<Observed, Failure> {
         match self {
             Self::Service(observed) => Ok(*observed),
-            Self::Toolset(_) | Self::Key(_) | Self::Template(_) | Self::Access(_) | Self::Done => {
-                Err(Failure::internal("the change answers no service"))
-            }
+            other => Err(other.lacks("service")),
         }
     }
 
@@ -280,9 +293,7 @@ impl Outcome {
     pub fn into_toolset(self) -> Result<ObservedToolset, Failure> {
         match self {
             Self::Toolset(observed) => Ok(*observed),
-            Self::Service(_) | Self::Key(_) | Self::Template(_) | Self::Access(_) | Self::Done => {
-                Err(Failure::internal("the change answers no set"))
-            }
+            other => Err(other.lacks("set")),
         }
     }
 
@@ -290,11 +301,7 @@ impl Outcome {
     pub fn into_key(self) -> Result<crate::key::NewKey, Failure> {
         match self {
             Self::Key(key) => Ok(*key),
-            Self::Service(_)
-            | Self::Toolset(_)
-            | Self::Template(_)
-            | Self::Access(_)
-            | Self::Done => Err(Failure::internal("the change answers no key")),
+            other => Err(other.lacks("key")),
         }
     }
 
@@ -302,9 +309,7 @@ impl Outcome {
     pub fn into_template(self) -> Result<crate::template::TemplateEntry, Failure> {
         match self {
             Self::Template(template) => Ok(*template),
-            Self::Service(_) | Self::Toolset(_) | Self::Key(_) | Self::Access(_) | Self::Done => {
-                Err(Failure::internal("the change answers no template"))
-            }
+            other => Err(other.lacks("template")),
         }
     }
 
@@ -312,10 +317,29 @@ impl Outcome {
     pub fn into_access(self) -> Result<AccessEntry, Failure> {
         match self {
             Self::Access(entry) => Ok(*entry),
-            Self::Service(_) | Self::Toolset(_) | Self::Key(_) | Self::Template(_) | Self::Done => {
-                Err(Failure::internal("the change answers nobody's access"))
-            }
+            other => Err(other.lacks("access")),
         }
+    }
+
+    /// How replacing the root key stands.
+    pub fn into_root_key(self) -> Result<RootKeyReport, Failure> {
+        match self {
+            Self::RootKey(report) => Ok(*report),
+            other => Err(other.lacks("root key")),
+        }
+    }
+
+    fn lacks(&self, wanted: &str) -> Failure {
+        let what = match self {
+            Self::Service(_) => "a service",
+            Self::Toolset(_) => "a set",
+            Self::Key(_) => "a key",
+            Self::Template(_) => "a template",
+            Self::Access(_) => "somebody's access",
+            Self::RootKey(_) => "the root key",
+            Self::Done => "nothing",
+        };
+        Failure::internal(format!("the change answers {what} and no {wanted}"))
     }
 }
 
@@ -437,6 +461,44 @@ pub struct KeyDraft {
     pub environments: Option<BTreeSet<String>>,
     /// After which time it stops working; `None`: never.
     pub expires_in: Option<Span>,
+    /// It gets another secret by itself, so long after the one before, which is written into a file.
+    pub rotate_every: Option<Span>,
+}
+
+/// How a key gets another secret.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyRotation {
+    /// How long the secret before works, too; `None`: a day, or half of what the key rotates by.
+    pub overlap: Option<Span>,
+    /// After which time the key stops working; `None`: when it would have.
+    pub expires_in: Option<Span>,
+}
+
+impl KeyRotation {
+    /// Longest overlap.
+    const OVERLAP_MAX: Duration = Duration::from_hours(90 * 24);
+
+    /// Reads `{ overlap?, expires_in? }`. `Err` holds every problem with its path.
+    pub fn from_json(value: &Value) -> Result<Self, Vec<Issue>> {
+        let mut issues = Vec::new();
+        let read = Fields::read(value, "", &mut issues, |fields| {
+            let rotation = Self {
+                overlap: fields.parsed("overlap"),
+                expires_in: expiry(fields),
+            };
+            if rotation
+                .overlap
+                .is_some_and(|span| span.0 > Self::OVERLAP_MAX)
+            {
+                fields.issue("overlap", "must be at most 90d");
+            }
+            rotation
+        });
+        match read {
+            Some(rotation) if issues.is_empty() => Ok(rotation),
+            _ => Err(issues),
+        }
+    }
 }
 
 impl KeyDraft {
@@ -444,9 +506,11 @@ impl KeyDraft {
     const ENTRIES_MAX: usize = 1_000;
     /// Longest of their names and patterns, bytes.
     const ENTRY_MAX: usize = 256;
+    /// Shortest time between two secrets of a key.
+    const ROTATE_LEAST: Duration = Duration::from_hours(1);
 
-    /// Reads `{ name, user?, role? | permissions?, services?, environments?, expires_in? }`; without role and permissions the key is
-    /// a client's. `Err` holds every problem with its path.
+    /// Reads `{ name, user?, role? | permissions?, services?, environments?, expires_in?, rotate_every? }`; without
+    /// role and permissions the key is a client's. `Err` holds every problem with its path.
     pub fn from_json(value: &Value) -> Result<Self, Vec<Issue>> {
         let mut issues = Vec::new();
         let draft = Fields::read(value, "", &mut issues, read_key).flatten();
@@ -489,9 +553,15 @@ fn read_key(fields: &mut Fields<'_>) -> Option<KeyDraft> {
     let user = fields.parsed("user");
     let services = entries(fields, "services");
     let environments = entries(fields, "environments");
-    let expires_in: Option<Span> = fields.parsed("expires_in");
-    if expires_in.is_some_and(|span| span.0.is_zero()) {
-        fields.issue("expires_in", "must be longer than nothing");
+    let expires_in = expiry(fields);
+    let rotate_every: Option<Span> = fields.parsed("rotate_every");
+    if rotate_every.is_some_and(|span| span.0 < KeyDraft::ROTATE_LEAST) {
+        fields.issue("rotate_every", "must be at least 1h");
+    }
+    if rotate_every.is_some() && name.as_deref().is_some_and(|name| !can_be_named(name)) {
+        let message = "must be made of letters, digits, `.`, `_`, `-` and `@` and not begin with a dot when the \
+                       key is rotated by itself: its file has that name";
+        fields.issue("name", message);
     }
     Some(KeyDraft {
         name: name?,
@@ -500,7 +570,16 @@ fn read_key(fields: &mut Fields<'_>) -> Option<KeyDraft> {
         services,
         environments: environments.map(BTreeSet::from_iter),
         expires_in,
+        rotate_every,
     })
+}
+
+fn expiry(fields: &mut Fields<'_>) -> Option<Span> {
+    let expires_in: Option<Span> = fields.parsed("expires_in");
+    if expires_in.is_some_and(|span| span.0.is_zero()) {
+        fields.issue("expires_in", "must be longer than nothing");
+    }
+    expires_in
 }
 
 /// What a key is limited to: texts that are neither empty nor endless.

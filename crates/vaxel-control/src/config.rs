@@ -191,6 +191,8 @@ pub struct RecordsConfig {
     pub hours: Duration,
     /// Older sums of days are deleted.
     pub days: Duration,
+    /// Whether parameters and results that are kept are sealed.
+    pub seal: bool,
 }
 
 impl Default for RecordsConfig {
@@ -200,6 +202,7 @@ impl Default for RecordsConfig {
             max_rows: 1_000_000,
             hours: Duration::from_hours(35 * 24),
             days: Duration::from_hours(400 * 24),
+            seal: false,
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use vaxel_auth::seal::Sealer;
+use vaxel_auth::root::RootKeys;
 use vaxel_core::{
     audit::AuditLine,
     call::CallRecord,
@@ -25,14 +25,17 @@ use vaxel_supervisor::Supervisor;
 
 use crate::{
     audit::Audit,
+    bodies::Bodies,
     change::{Change, Outcome, Terms},
     event::Event,
     feed::Feed,
+    key::{ring::Holders, uses::KeyUses},
     oauth::Oauth,
     password::Guesses,
     reconcile::Signals,
-    recorder::{Callers, RecordCounts},
+    recorder::RecordCounts,
     rights::People,
+    root_key::Roots,
     runner::Context,
     service::Made,
     signing::Signing,
@@ -62,8 +65,8 @@ pub struct Deps {
     pub supervisor: Supervisor,
     /// The data plane.
     pub gateway: Gateway,
-    /// Seals what may be secret.
-    pub sealer: Sealer,
+    /// Seal what may be secret.
+    pub roots: RootKeys,
     /// Call records, as the data plane makes them.
     pub records: mpsc::Receiver<CallRecord>,
 }
@@ -81,13 +84,20 @@ pub struct Started {
 pub(crate) struct Inner {
     pub(crate) context: Arc<Context>,
     pub(crate) signals: Arc<Signals>,
-    pub(crate) callers: Arc<Callers>,
+    /// Uses of keys that are not written yet.
+    pub(crate) key_uses: Arc<KeyUses>,
+    /// Whom keys stand for.
+    pub(crate) holders: Holders,
     /// What every user may do.
     pub(crate) people: People,
     /// Keys of tokens, and who may come with one.
     pub(crate) signing: Signing,
     /// Clients that log in for users.
     pub(crate) oauth: Oauth,
+    /// What seals, and how far replacing it has come.
+    pub(crate) roots: Roots,
+    /// Held by changes, which seal and then store; alone by who replaces the root key.
+    pub(crate) sealing: tokio::sync::RwLock<()>,
     /// Checks of passwords.
     pub(crate) guesses: Guesses,
     /// Serializes changes of who may do what: each is checked against what the one before it left.
@@ -95,9 +105,11 @@ pub(crate) struct Inner {
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) records: Arc<RecordCounts>,
+    /// Seals what records keep.
+    pub(crate) bodies: Arc<Bodies>,
     /// Changes being made: they are finished even when nobody waits for their answer.
     pub(crate) changes: TaskTracker,
-    /// Serializes what reads all keys and publishes them.
+    /// Serializes what reads keys and rights and publishes them.
     pub(crate) key_ring: tokio::sync::Mutex<()>,
     pub(crate) audit: Audit,
     /// Held while a backup is written.
@@ -162,6 +174,11 @@ impl Control {
         caller: &Principal,
         change: Change,
     ) -> Result<Outcome, Failure> {
+        let change = match change {
+            Change::ReplaceRootKey(new) => return self.replace_root_key(caller, new).await,
+            other => other,
+        };
+        let _sealing = self.inner.sealing.read().await;
         match change {
             Change::CreateService(draft) => {
                 let draft = (*draft, Made::Manually);
@@ -239,6 +256,9 @@ impl Control {
             Change::SetPassword(change) => self.set_password(caller, change).await,
             Change::EndSignIn(id) => self.end_sign_in(caller, id).await,
             Change::CreateKey(draft) => self.create_key(caller, draft).await,
+            Change::ReplaceRootKey(_) => Err(Failure::internal("it was made before")),
+            Change::RotateSigningKeys => self.rotate_signing_keys(caller).await,
+            Change::RotateKey(key, wanted) => self.rotate_key(caller, &key, wanted).await,
             Change::RevokeKey(key) => self.revoke_key(caller, &key).await,
             Change::Shutdown => self.shut_down(caller).await,
         }

@@ -401,8 +401,7 @@ impl Control {
         let after = query.after.unwrap_or(now).min(now);
         let expires_at = match caller.key() {
             Some(id) => {
-                let keys = self.store().keys().await?;
-                let own = keys.into_iter().find(|row| row.id == id);
+                let own = self.store().key(id).await?;
                 own.and_then(|row| row.expires_at)
             }
             None => None,

@@ -1,32 +1,31 @@
-//! Changes and queries of API keys, and the ring that the data plane checks them with.
+//! Changes and queries of API keys.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+mod file; // where the texts of some stand
+pub(crate) mod ring; // what the data plane checks them with
+pub(crate) mod rotation; // another secret for a key
+pub(crate) mod uses; // when and from where they were used
 
+pub(crate) use file::can_be_named;
+pub use file::place_of;
 use serde_json::{Value, json};
-use vaxel_auth::key::{ApiKey, KeyEntry, StoredKey};
+use vaxel_auth::key::ApiKey;
 use vaxel_core::{
     access::{anywhere, require},
     failure::{Failure, Issue, Kind},
-    id::Id,
+    id::{Id, Key},
     name::UserName,
-    principal::{Permission, Principal, Proof},
-    rights::{Limits, Rights},
+    principal::{Permission, Principal},
+    rights::Limits,
     secret::Secret,
     service::matches,
 };
-use vaxel_gateway::Caller;
 use vaxel_store::KeyRow;
 
 use crate::{
     change::{KeyDraft, KeyRef, Outcome},
     control::{Control, conflict},
     event::Event,
+    query::{List, Page},
     rights::{Person, cannot_give, has_own, unknown_user},
 };
 
@@ -65,6 +64,7 @@ impl Control {
             services,
             environments,
             expires_in,
+            rotate_every,
         } = draft;
         let now = self.now();
         let (text, made) = ApiKey::generate();
@@ -81,6 +81,10 @@ impl Control {
             expires_at: expires_in.map(|span| now.plus(span.0)),
             revoked_at: None,
             last_used_at: None,
+            last_used_from: None,
+            rotated_at: None,
+            rotate_every: rotate_every.map(|span| span.0),
+            earlier: None,
         };
         let target = ("key", stored.id.to_string(), stored.name.clone());
         let mut audit = self.line(caller, "key.create", target);
@@ -90,6 +94,10 @@ impl Control {
         });
         let after = audit.detail.clone();
         let audit = audit.changing(Value::Null, after);
+        let file = match stored.rotate_every {
+            Some(_) => Some(self.prepare_key_file(&stored.name, &text).await?),
+            None => None,
+        };
         let created = self.store().create_key(&stored, audit).await;
         created.map_err(|error| match error {
             vaxel_store::Error::Taken => {
@@ -97,7 +105,10 @@ impl Control {
             }
             other => other.into(),
         })?;
-        self.publish_keys().await?;
+        if let Some(file) = file {
+            file.publish().await?;
+        }
+        self.publish_key(stored.id).await?;
         self.announce(Event::Key {
             id: stored.id,
             action: "key.create",
@@ -110,27 +121,15 @@ impl Control {
         caller: &Principal,
         key: &KeyRef,
     ) -> Result<Outcome, Failure> {
-        require_keys(caller)?;
-        let found = self.find_key(key).await?;
-        let found = found.filter(|row| manages(caller, &row.user));
-        let row = found.ok_or_else(|| {
-            Failure::new(
-                Kind::NotFound,
-                "There is no such key; `vaxel key ls` lists them",
-            )
-        })?;
+        let row = self.managed_key(caller, key).await?;
         if row.revoked_at.is_some() {
             return Ok(Outcome::Done);
         }
         let now = self.now();
-        let keys = self.store().keys().await?;
-        let manages_keys = |one: &&KeyRow| one.is_live(now) && self.manages_keys(one);
-        let last = row.permissions.contains(Permission::KeysManage)
-            && keys
-                .iter()
-                .filter(manages_keys)
-                .all(|other| other.id == row.id);
-        if last && self.manages_keys(&row) {
+        let managers = self.store().keys_that_may(Permission::KeysManage).await?;
+        let mut others = managers.iter().filter(|other| other.id != row.id);
+        let is_left = |one: &KeyRow| one.is_live(now) && self.manages_keys(one);
+        if self.manages_keys(&row) && !others.any(is_left) {
             return Err(conflict(format!(
                 "`{}` is the last key that can manage keys; create another one first",
                 row.name
@@ -140,7 +139,8 @@ impl Control {
         let audit = self.line(caller, "key.revoke", target);
         let audit = audit.changing(json!({ "revoked": false }), json!({ "revoked": true }));
         self.store().revoke_key(row.id, now, audit).await?;
-        self.publish_keys().await?;
+        self.publish_key(row.id).await?;
+        self.remove_key_file(&row).await;
         self.announce(Event::Key {
             id: row.id,
             action: "key.revoke",
@@ -148,75 +148,63 @@ impl Control {
         Ok(Outcome::Done)
     }
 
-    /// Every key that the caller manages, newest first. `keys:manage`, or `keys:manage:own` for one's own.
-    pub async fn keys(&self, caller: &Principal) -> Result<Vec<KeyRow>, Failure> {
+    /// A page of the keys that the caller manages, newest first; those of one user when one is named.
+    /// `keys:manage`, or `keys:manage:own` for one's own.
+    pub async fn keys(
+        &self,
+        caller: &Principal,
+        (user, page): (Option<&UserName>, &Page),
+    ) -> Result<List<KeyRow>, Failure> {
         require_keys(caller)?;
-        let mut keys = self.store().keys().await?;
-        keys.retain(|key| manages(caller, &key.user));
-        for key in &mut keys {
-            let noted = self
-                .inner
-                .callers
-                .find(key.id)
-                .and_then(|one| crate::recorder::used(&one));
-            key.last_used_at = key.last_used_at.max(noted);
-        }
-        keys.sort_by_key(|key| std::cmp::Reverse(key.id));
-        Ok(keys)
-    }
-
-    /// Gives the data plane the keys as they are stored now. One at a time: the last one to read is
-    /// the last one to publish.
-    pub(crate) async fn publish_keys(&self) -> Result<(), Failure> {
-        let _turn = self.inner.key_ring.lock().await;
-        self.publish_ring().await
-    }
-
-    /// The same, for who has the turn.
-    pub(crate) async fn publish_ring(&self) -> Result<(), Failure> {
-        let mut known = HashMap::new();
-        let mut entries = Vec::new();
-        let people = self.inner.people.all();
-        for row in self.store().keys().await? {
-            let Ok(prefix) = row.prefix.parse() else {
-                tracing::error!(key.id = %row.id, "a stored key has no prefix and is left out");
-                continue;
-            };
-            let Some(person) = people.get(&row.user) else {
-                tracing::error!(key.id = %row.id, "the user of a stored key is not known: it is left out");
-                continue;
-            };
-            let caller = self.caller_of(&row, &person.rights);
-            known.insert(row.id, Arc::clone(&caller));
-            let name = || row.user.as_str().into();
-            entries.push(KeyEntry {
-                key: StoredKey {
-                    prefix,
-                    digest: row.digest,
-                },
-                principal: caller,
-                expires_at: row.expires_at,
-                revoked: row.revoked_at.is_some(),
-                disabled: (!person.is_enabled()).then(name),
+        let before: Option<Id<Key>> = match &page.cursor {
+            Some(text) => Some(text.parse().map_err(|_| {
+                let issue = Issue::new("cursor", "is not one that a list of keys gave");
+                Failure::invalid("The query", vec![issue])
+            })?),
+            None => None,
+        };
+        let is_manager = caller.permissions.contains(Permission::KeysManage);
+        let whose = if is_manager {
+            user
+        } else {
+            caller.rights.user()
+        };
+        if !is_manager && user.is_some_and(|user| Some(user) != whose) {
+            return Ok(List {
+                items: Vec::new(),
+                next_cursor: None,
             });
         }
-        self.inner.callers.replace(known);
-        self.inner
-            .context
-            .gateway
-            .publish_keys(entries.into_iter().collect());
-        self.publish_users();
-        Ok(())
+        let (whose, limit) = (whose.cloned(), page.limit);
+        let page = self.store().keys_before(before, whose, limit).await?;
+        let is_full = page.length == limit as usize;
+        let mut items = page.rows;
+        self.inner.key_uses.add_to(&mut items);
+        Ok(List {
+            items,
+            next_cursor: page.last.filter(|_| is_full),
+        })
     }
 
     /// By id any key; by name the one that is not revoked.
     pub(crate) async fn find_key(&self, key: &KeyRef) -> Result<Option<KeyRow>, Failure> {
-        let keys = self.store().keys().await?.into_iter();
-        let is_it = |row: &KeyRow| match key {
-            KeyRef::Id(id) => row.id == *id,
-            KeyRef::Name(name) => row.name == *name && row.revoked_at.is_none(),
-        };
-        Ok(keys.into_iter().find(is_it))
+        Ok(match key {
+            KeyRef::Id(id) => self.store().key(*id).await?,
+            KeyRef::Name(name) => self.store().key_named(name).await?,
+        })
+    }
+
+    /// A key that the caller manages.
+    async fn managed_key(&self, caller: &Principal, key: &KeyRef) -> Result<KeyRow, Failure> {
+        require_keys(caller)?;
+        let found = self.find_key(key).await?;
+        let found = found.filter(|row| manages(caller, &row.user));
+        found.ok_or_else(|| {
+            Failure::new(
+                Kind::NotFound,
+                "There is no such key; `vaxel key ls` lists them",
+            )
+        })
     }
 
     /// Whether everything about keys could be done with this one.
@@ -227,24 +215,6 @@ impl Control {
                 let everywhere = person.rights.reach().everywhere;
                 person.is_enabled() && everywhere.contains(Permission::KeysManage)
             })
-    }
-
-    /// The caller that a key leads to: the same value as before as long as nothing about it changed.
-    fn caller_of(&self, row: &KeyRow, rights: &Arc<Rights>) -> Arc<Caller> {
-        let before = self.inner.callers.find(row.id);
-        let same = before
-            .as_ref()
-            .filter(|one| Arc::ptr_eq(&one.principal.rights, rights));
-        if let Some(same) = same {
-            return Arc::clone(same);
-        }
-        let used = before.map_or(0, |one| one.last_used.load(Ordering::Relaxed));
-        let who = (Proof::Key(row.id), row.user.as_str().into());
-        let limits = Some(limits(row).into());
-        Arc::new(Caller {
-            principal: Principal::of_user(who, Arc::clone(rights), limits),
-            last_used: AtomicU64::new(used),
-        })
     }
 
     /// The user whose a new key is: the one who is named, or the caller's own, or the first one when the

@@ -15,6 +15,8 @@ mod lease;
 mod revision;
 mod template;
 mod key;
+mod root_key; // what all sealed values hang on
+
 mod user;
 mod password;
 mod sign_in;
@@ -47,6 +49,7 @@ mod feed; // every change, for whoever follows
 mod audit; // who did what, held together
 mod backup; // everything that is stored, in one file
 mod archive; // what is thrown away in time
+mod bodies; // what records keep of calls, sealed
 mod recorder; // facts on their way to the store
 mod sessions; // what clients set, on its way there and back
 mod metrics;
@@ -56,7 +59,7 @@ pub use access::{AccessEntry, AccessQuery, Explanation, Subject, Whoami};
 pub use audit::{AuditExport, AuditVerdict, open_audit_key};
 pub use backup::{Backup, BackupContents, BackupFile, BackupHead, DataFile, KeptService, VALUES};
 pub use bundle::{Plan, Step};
-pub use change::{Change, KeyDraft, KeyRef, Outcome, ServiceRef, Terms, ToolsetRef};
+pub use change::{Change, KeyDraft, KeyRef, KeyRotation, Outcome, ServiceRef, Terms, ToolsetRef};
 pub use config::{
     AuditConfig, Config, FeedConfig, HealthConfig, IssuerConfig, OauthConfig, ProcessConfig,
     RecordsConfig, ServerFacts, TokensConfig,
@@ -67,7 +70,7 @@ pub use event::Event;
 pub use feed::{FeedEvent, FeedItem, FeedPage, FeedQuery, FeedReader};
 pub use grant::{GrantChange, GrantEntry};
 pub use health::{Checked, HealthHistory, HealthReport};
-pub use key::NewKey;
+pub use key::{NewKey, place_of as key_file};
 pub use lease::Heartbeat;
 pub use oauth::{
     Asked, Authorization, Browser, Client, DeviceStarted, OauthError, Presented, Registered,
@@ -82,7 +85,9 @@ pub use query::{
 };
 pub use revision::{Diff, Revision, RevisionRef};
 pub use role::{RoleChange, RoleEntry};
+pub use root_key::{Progress, RootKeyReport};
 pub use sign_in::{Credentials, Origin, SignedIn};
+pub use signing::SigningKey;
 pub use status::Totals;
 pub use template::{TemplateEntry, Written};
 pub use toolset::ObservedToolset;
@@ -90,5 +95,5 @@ pub use usage::{Usage, UsageQuery};
 pub use user::UserChange;
 pub use vaxel_auth::jwt::Refused as TokenRefused;
 pub use vaxel_gateway::{ShownOf, ToolReply};
-pub use vaxel_store::{AuditQuery, CallRow, Grain, KeyRow, SignInRow, UsageSum};
+pub use vaxel_store::{AuditQuery, CallRow, EarlierSecret, Grain, KeyRow, SignInRow, UsageSum};
 pub use vaxel_supervisor::{LogLine, Logs, Stream as LogStream};

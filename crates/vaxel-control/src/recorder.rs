@@ -4,7 +4,6 @@
 //! moved, never copied: a batch goes to the store's writer as it is.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,26 +11,24 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vaxel_core::{
     call::CallRecord,
-    id::{Id, Key},
     session,
     time::{Clock, Timestamp},
 };
-use vaxel_gateway::Caller;
 use vaxel_store::{Store, UsageBatch};
 
-use crate::config::{AuditConfig, FeedConfig, RecordsConfig};
+use crate::{
+    bodies::Bodies,
+    config::{AuditConfig, FeedConfig, RecordsConfig},
+};
 
 /// Most records in one transaction.
 const BATCH: usize = 512;
 /// How long records are gathered. One wake-up per gathering, not one per record.
 const GATHER: Duration = Duration::from_millis(200);
-/// Between two writes of when keys were used last.
-const KEYS_EVERY: Duration = Duration::from_secs(10);
 /// Between two looks for records that are too old or too many.
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// Sign-ins that are over are kept so long.
@@ -54,6 +51,7 @@ pub(crate) async fn record(
     store: Store,
     mut records: mpsc::Receiver<CallRecord>,
     (stop, counts): (CancellationToken, Arc<RecordCounts>),
+    bodies: Arc<Bodies>,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut usage = UsageBatch::default();
@@ -83,8 +81,9 @@ pub(crate) async fn record(
             counts
                 .queued
                 .store((records.len() + batch.len()) as u64, Ordering::Relaxed);
-            for record in &batch {
+            for record in &mut batch {
                 usage.note(record);
+                bodies.seal(record);
             }
             write(&store, std::mem::replace(&mut batch, next), &counts).await;
             counts.queued.store(records.len() as u64, Ordering::Relaxed);
@@ -117,58 +116,6 @@ async fn sum_up(store: &Store, usage: UsageBatch) {
     }
     if let Err(error) = store.add_usage(usage).await {
         tracing::warn!(%error, "calls could not be added to the usage and are missing in it");
-    }
-}
-
-/// The callers whose keys are known to the gateway; the gateway notes in them when they were used.
-#[derive(Default)]
-pub(crate) struct Callers {
-    known: Mutex<HashMap<Id<Key>, Arc<Caller>>>,
-}
-
-impl Callers {
-    /// The caller of `id` as it is known, so that its last use survives a new ring of keys.
-    pub(crate) fn find(&self, id: Id<Key>) -> Option<Arc<Caller>> {
-        self.known.lock().get(&id).cloned()
-    }
-
-    pub(crate) fn replace(&self, known: HashMap<Id<Key>, Arc<Caller>>) {
-        *self.known.lock() = known;
-    }
-
-    fn uses(&self) -> Vec<(Id<Key>, Timestamp)> {
-        let known = self.known.lock();
-        known
-            .iter()
-            .filter_map(|(id, caller)| Some((*id, used(caller)?)))
-            .collect()
-    }
-}
-
-/// When the key was used last, since the start.
-pub(crate) fn used(caller: &Caller) -> Option<Timestamp> {
-    let at = caller.last_used.load(Ordering::Relaxed);
-    (at > 0).then(|| Timestamp::from_millis(at))
-}
-
-/// Writes when keys were used last, every ten seconds and at the end.
-pub(crate) async fn note_key_uses(store: Store, callers: Arc<Callers>, stop: CancellationToken) {
-    let mut written: HashMap<Id<Key>, Timestamp> = callers.uses().into_iter().collect();
-    let mut last = false;
-    while !last {
-        tokio::select! {
-            () = stop.cancelled() => last = true,
-            () = tokio::time::sleep(KEYS_EVERY) => {}
-        }
-        let mut uses = callers.uses();
-        uses.retain(|(id, at)| written.get(id) != Some(at));
-        if uses.is_empty() {
-            continue;
-        }
-        match store.note_key_uses(uses.clone()).await {
-            Ok(()) => written.extend(uses),
-            Err(error) => tracing::warn!(%error, "the last uses of keys could not be written"),
-        }
     }
 }
 

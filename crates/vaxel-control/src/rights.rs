@@ -118,7 +118,8 @@ impl Control {
         };
         let users = store.users().await?.into_iter();
         *self.inner.people.known.lock() = Arc::new(users.map(person).collect());
-        self.publish_ring().await
+        self.publish_standings();
+        Ok(())
     }
 
     /// A user who proved who it is by something else than a key; `None`: it is unknown, disabled or gone.

@@ -8,10 +8,8 @@ use std::{
 
 use vaxel_auth::seal::Sealer;
 use vaxel_core::{
-    audit::AuditLine,
     failure::{Failure, Issue},
     id::{Id, SecretValue, Service},
-    principal::Principal,
     secret::Secret,
     service::{SecretRef, ServiceSpec, Source},
     time::Timestamp,
@@ -78,26 +76,27 @@ impl Vault {
         }
     }
 
-    /// Seals everything anew that an earlier root key sealed, so that this key can be thrown away.
-    /// Returns how many values that were.
-    pub(crate) async fn renew(&self, now: Timestamp) -> Result<usize, Failure> {
-        if !self.sealer.has_earlier() {
-            return Ok(0);
-        }
-        let mut outdated = self.store.all_secrets().await?;
-        outdated.retain(|row| self.sealer.is_outdated(&row.sealed));
-        for row in &mut outdated {
+    /// Seals those of `rows` anew that an earlier root key sealed. One that does not open is left as it is: it
+    /// would not open with that key either.
+    pub(crate) async fn renew(&self, mut rows: Vec<SecretRow>) -> Result<(), Failure> {
+        rows.retain_mut(|row| {
+            if !self.sealer.is_outdated(&row.sealed) {
+                return false;
+            }
             let context = context(row.id, row.service);
-            let plain = self.sealer.open(&context, &row.sealed)?;
-            row.sealed = self.sealer.seal(&context, plain.expose());
+            match self.sealer.open(&context, &row.sealed) {
+                Ok(plain) => row.sealed = self.sealer.seal(&context, plain.expose()),
+                Err(error) => {
+                    tracing::error!(secret.id = %row.id, %error, "a sealed value is lost");
+                    return false;
+                }
+            }
+            true
+        });
+        if !rows.is_empty() {
+            self.store.reseal(rows).await?;
         }
-        let renewed = outdated.len();
-        if renewed > 0 {
-            let target = ("root key", String::new(), String::new());
-            let audit = AuditLine::new(now, &Principal::system(), "secrets.reseal", target);
-            self.store.reseal(outdated, audit).await?;
-        }
-        Ok(renewed)
+        Ok(())
     }
 
     /// Every sensitive value of a stored `spec`, by its name, opened.

@@ -17,14 +17,15 @@ use vaxel_auth::{
     visitor::Visitors,
 };
 use vaxel_core::{
+    access::require,
     failure::Failure,
-    principal::{Principal, Proof},
+    principal::{Permission, Principal, Proof},
     time::Timestamp,
 };
 use vaxel_gateway::{Caller, Tokens};
 use vaxel_store::SigningKeyRow;
 
-use crate::control::Control;
+use crate::{change::Outcome, control::Control};
 
 /// Tokens of a key are good for so long after it signed the last one, and a little more for clocks that
 /// others have.
@@ -36,13 +37,14 @@ const LOOK: Duration = Duration::from_mins(10);
 #[derive(Default)]
 pub(crate) struct Signing {
     /// Serializes what reads keys and sign-ins and publishes them.
-    turn: tokio::sync::Mutex<()>,
+    pub(crate) turn: tokio::sync::Mutex<()>,
     now: Mutex<Current>,
 }
 
 #[derive(Default, Clone)]
 struct Current {
     keys: Vec<OwnKey>,
+    places: Vec<Placed>,
     signer: Option<Signer>,
     verifier: Arc<Verifier>,
     visitors: Option<Arc<Visitors>>,
@@ -51,10 +53,52 @@ struct Current {
 /// A key with its place.
 type Known = (OwnKey, Placed);
 
+/// What is to be said of a key that signs tokens, or did, or will.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKey {
+    /// Names it in tokens.
+    pub kid: String,
+    /// How it signs.
+    pub algorithm: &'static str,
+    /// What it is for.
+    pub stage: Stage,
+    /// Since when.
+    pub since: Timestamp,
+    /// When that is over: the current one signs no longer, or the previous one is good no longer.
+    pub until: Option<Timestamp>,
+}
+
 impl Control {
     /// The public halves of our keys, for whoever verifies our tokens (RFC 7517).
     pub fn key_set(&self) -> Value {
         jwks::document(&self.inner.signing.now.lock().keys)
+    }
+
+    /// The keys that sign tokens, the next one first, then the one that signs. `system:read`.
+    pub fn signing_keys(&self, caller: &Principal) -> Result<Vec<SigningKey>, Failure> {
+        require(caller, Permission::SystemRead)?;
+        let rotation = self.rotation();
+        let key = |placed: &Placed| SigningKey {
+            kid: placed.kid.clone(),
+            algorithm: placed.algorithm.as_str(),
+            stage: placed.stage,
+            since: placed.since,
+            until: match placed.stage {
+                Stage::Next => None,
+                Stage::Current => Some(placed.since.plus(rotation.every)),
+                Stage::Previous => Some(placed.since.plus(rotation.overlap)),
+            },
+        };
+        let now = self.inner.signing.now.lock();
+        Ok(now.places.iter().map(key).collect())
+    }
+
+    /// The next key signs from now on; the one before is good until its tokens have ended.
+    pub(crate) async fn rotate_signing_keys(&self, caller: &Principal) -> Result<Outcome, Failure> {
+        require(caller, Permission::SystemManage)?;
+        require(caller, Permission::KeysManage)?;
+        self.look_after_signing_keys(Some(caller)).await?;
+        Ok(Outcome::Done)
     }
 
     /// Whom an access token stands for; nothing is asked about what that user may do.
@@ -74,20 +118,30 @@ impl Control {
 
     /// Makes keys and puts them in each other's place as far as that is due, and publishes them.
     pub(crate) async fn refresh_signing_keys(&self) -> Result<(), Failure> {
-        let _turn = self.inner.signing.turn.lock().await;
-        let rotation = Rotation {
+        self.look_after_signing_keys(None).await
+    }
+
+    fn rotation(&self) -> Rotation {
+        Rotation {
             algorithm: self.inner.context.config.tokens.algorithm,
             every: self.inner.context.config.tokens.rotation,
             overlap: OVERLAP,
-        };
+        }
+    }
+
+    /// Somebody who asks for another key is who it is done for.
+    async fn look_after_signing_keys(&self, asked: Option<&Principal>) -> Result<(), Failure> {
+        let _turn = self.inner.signing.turn.lock().await;
+        let rotation = self.rotation();
         let (mut known, mut is_new) = self.stored_keys().await?;
         let places: Vec<Placed> = known.iter().map(|(_, place)| place.clone()).collect();
-        for step in jwks::plan(&places, rotation, self.now(), false) {
+        for step in jwks::plan(&places, rotation, self.now(), asked.is_some()) {
             is_new = true;
             self.take_step(&mut known, rotation, step).await?;
         }
         if is_new {
-            self.store_keys(&known).await?;
+            let system = Principal::system();
+            self.store_keys(&known, asked.unwrap_or(&system)).await?;
         }
         known.sort_by_key(|(_, place)| place.stage);
         let current = known
@@ -96,7 +150,7 @@ impl Control {
         {
             let mut now = self.inner.signing.now.lock();
             now.signer = current.map(|(key, _)| key.signer());
-            now.keys = known.into_iter().map(|(key, _)| key).collect();
+            (now.keys, now.places) = known.into_iter().unzip();
         }
         self.publish_verifier().await
     }
@@ -204,7 +258,7 @@ impl Control {
         Ok(())
     }
 
-    async fn store_keys(&self, known: &[Known]) -> Result<(), Failure> {
+    async fn store_keys(&self, known: &[Known], caller: &Principal) -> Result<(), Failure> {
         let sealer = self.inner.context.vault.sealer();
         let rows = known.iter().map(|(key, place)| SigningKeyRow {
             kid: key.kid.clone(),
@@ -214,7 +268,7 @@ impl Control {
             sealed: key.sealed(sealer),
         });
         let target = ("signing keys", String::new(), String::new());
-        let mut audit = self.line(&Principal::system(), "signing_keys.update", target);
+        let mut audit = self.line(caller, "signing_keys.update", target);
         let stages = known
             .iter()
             .map(|(key, place)| json!([key.kid, place.stage.as_str()]));

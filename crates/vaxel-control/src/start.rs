@@ -15,6 +15,8 @@ use vaxel_store::HealthChange;
 use crate::{
     archive,
     audit::{self, Audit},
+    backup::VALUES,
+    bodies::Bodies,
     change::{KeyDraft, Terms},
     config::Config,
     control::{Control, Deps, Inner, Started, Task},
@@ -22,12 +24,14 @@ use crate::{
     event,
     feed::{self, Feed},
     journal::{self, Journal},
+    key::{self, ring::Holders, uses::KeyUses},
     lease::{self, Leases},
     oauth::{Oauth, issuer},
     password::Guesses,
     reconcile::{Known, Reconciler, Signals},
-    recorder::{self, Callers, RecordCounts},
+    recorder::{self, RecordCounts},
     rights::People,
+    root_key::{self, Roots},
     runner::{Context, eras::Eras},
     seal::Vault,
     sessions,
@@ -48,12 +52,12 @@ impl Control {
             store,
             supervisor,
             gateway,
-            sealer,
+            roots,
             records,
         } = deps;
         let (journal, changes) = Journal::open(&store, clock.now()).await?;
         let context = Arc::new(Context {
-            vault: Vault::new(store.clone(), Arc::new(sealer)),
+            vault: Vault::new(store.clone(), Arc::new(roots.sealer(VALUES))),
             board: Board::new(),
             demo: Arc::new(Demo::new(
                 store.clone(),
@@ -72,13 +76,20 @@ impl Control {
             gateway,
             config,
         });
+        let sealing = (&context.store, context.vault.sealer());
+        let seal = context.config.records.seal;
+        let bodies = Bodies::open(sealing, seal, context.clock.now()).await?;
         let inner = Inner {
+            bodies: Arc::new(bodies),
             context: Arc::clone(&context),
             signals: Arc::new(Signals::default()),
-            callers: Arc::new(Callers::default()),
+            key_uses: Arc::new(KeyUses::default()),
+            holders: Holders::default(),
             people: People::default(),
             signing: Signing::default(),
             oauth: Oauth::default(),
+            roots: Roots::new(roots),
+            sealing: tokio::sync::RwLock::default(),
             guesses: Guesses::default(),
             access: tokio::sync::Mutex::default(),
             events: broadcast::Sender::new(event::WAITING),
@@ -98,17 +109,13 @@ impl Control {
             planned: [].into(),
         };
         control.begin_audit().await?;
-        let renewed = control.inner.context.vault.renew(control.now()).await?;
-        if renewed > 0 {
-            tracing::info!(
-                renewed,
-                "values that an earlier root key sealed were sealed anew"
-            );
-        }
         let context = &control.inner.context;
         sessions::restore(&context.store, &context.gateway).await?;
         control.first_user().await?;
         control.publish_access().await?;
+        control.settle_key_files().await?;
+        control.fill_key_ring().await?;
+        control.rotate_due_keys().await?;
         control.refresh_signing_keys().await?;
         let admin_key = control.first_key().await?;
         control.publish_toolsets().await?;
@@ -129,7 +136,7 @@ impl Control {
 
     /// Without any key nobody could ever make one: the first start makes it.
     async fn first_key(&self) -> Result<Option<vaxel_core::secret::Secret<String>>, Failure> {
-        if !self.store().keys().await?.is_empty() {
+        if self.store().count_keys().await? > 0 {
             return Ok(None);
         }
         let draft = KeyDraft {
@@ -180,8 +187,14 @@ impl Control {
         self.run("feed", |stop| {
             feed::follow((store.clone(), clock), feed, stop)
         });
-        self.run("key uses", |stop| {
-            recorder::note_key_uses(store.clone(), Arc::clone(&inner.callers), stop)
+        if let Some(noted) = context.gateway.take_key_uses() {
+            let uses = (noted, Arc::clone(&inner.key_uses));
+            self.run("key uses", |stop| {
+                key::uses::write(store.clone(), uses, stop)
+            });
+        }
+        self.run("key rotation", |stop| {
+            key::rotation::rotate(self.clone(), stop)
         });
         self.run("sweep", |stop| {
             recorder::sweep(
@@ -210,6 +223,7 @@ impl Control {
         if let Some(issuer) = context.config.oauth.issuer.clone() {
             self.run("issuer", |stop| issuer::follow(self.clone(), issuer, stop));
         }
+        self.run("root key", |stop| root_key::follow(self.clone(), stop));
         self.run("archive", |stop| archive::empty(self.clone(), stop));
         self.run("sessions", |stop| {
             let (gateway, clock) = (context.gateway.clone(), context.clock.clone());
@@ -222,7 +236,8 @@ impl Control {
             audit::keep_head(self.clone(), stop)
         });
         self.run("recorder", |stop| {
-            recorder::record(store.clone(), records, (stop, Arc::clone(&inner.records)))
+            let (counts, bodies) = (Arc::clone(&inner.records), Arc::clone(&inner.bodies));
+            recorder::record(store.clone(), records, (stop, counts), bodies)
         });
     }
 

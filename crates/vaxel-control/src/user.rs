@@ -228,6 +228,7 @@ impl Control {
         };
         self.write_user(caller, (&old, &next), heir, "user.delete")
             .await?;
+        self.publish_keys_of(next.name).await?;
         for service in owned {
             self.inner.signals.changed(service);
         }
@@ -322,7 +323,7 @@ impl Control {
         }
         if is_enabled(old) && !is_enabled(next) || is_admin(old) && !is_admin(next) {
             let now = self.now();
-            let keys = self.store().keys().await?;
+            let keys = self.store().keys_that_may(Permission::KeysManage).await?;
             let is_kept =
                 |key: &KeyRow| key.user != next.name && key.is_live(now) && self.manages_keys(key);
             let had =

@@ -31,7 +31,7 @@ pub struct Rights {
 }
 
 /// What a credential is limited to, whatever its user may do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// Nothing but these.
     pub permissions: Permissions,

@@ -2,34 +2,95 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, header};
 use vaxel_auth::{
     bearer::Verifier,
     jwt,
-    key::{KeyRing, Refused, StoredKey},
+    key::{Refused, StoredKey},
+    ring::KeyRing,
     visitor::Visitors,
 };
 use vaxel_core::{
     failure::{Failure, Kind},
-    id::{Id, SignIn, User},
-    principal::Principal,
-    rights::Limits,
+    id::{Id, Key, SignIn, User},
+    principal::{Principal, Proof},
+    rights::{Limits, Rights},
     time::Timestamp,
 };
 
-/// A principal that a key leads to, and when the key was last used.
+/// A principal that a token leads to, and when one was last used.
 #[derive(Debug)]
 pub struct Caller {
     /// Who it is.
     pub principal: Principal,
     /// Milliseconds since the epoch; 0 when it was not used since the start.
     pub last_used: AtomicU64,
+}
+
+/// Whom API keys stand for: one value for all keys of a user with the same limits, so that a million keys need
+/// few of them. What it says is swapped when that user's rights change.
+#[derive(Debug)]
+pub struct Holder(ArcSwap<Standing>);
+
+/// What a holder says.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The user's name.
+    pub name: Arc<str>,
+    /// What that user may do.
+    pub rights: Arc<Rights>,
+    /// What the keys are limited to.
+    pub limits: Option<Arc<Limits>>,
+    /// Whether keys of that user are good for anything.
+    pub is_enabled: bool,
+}
+
+/// A use of an API key, to be noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyUse {
+    /// Which key.
+    pub id: Id<Key>,
+    /// When.
+    pub at: Timestamp,
+    /// Where it came from, as far as that is known: that of a proxy, when there is one.
+    pub address: Option<IpAddr>,
+    /// Whether it came with the text that the key had before it was rotated.
+    pub is_replaced: bool,
+}
+
+impl Holder {
+    /// One that says this.
+    pub fn new(standing: Standing) -> Self {
+        Self(ArcSwap::from_pointee(standing))
+    }
+
+    /// What it says now.
+    pub fn standing(&self) -> Arc<Standing> {
+        self.0.load_full()
+    }
+
+    /// Has it say something else, from the next request on.
+    pub fn put(&self, standing: Standing) {
+        self.0.store(Arc::new(standing));
+    }
+
+    fn principal(&self, key: Id<Key>) -> Result<Principal, Refused> {
+        let standing = self.0.load();
+        if !standing.is_enabled {
+            return Err(Refused::Disabled(Arc::clone(&standing.name)));
+        }
+        let who = (Proof::Key(key), Arc::clone(&standing.name));
+        let rights = Arc::clone(&standing.rights);
+        Ok(Principal::of_user(who, rights, standing.limits.clone()))
+    }
 }
 
 /// Who may come with an access token of this server, as an immutable value that is swapped whole.
@@ -79,12 +140,15 @@ type Found<'a> = (&'a Arc<Caller>, Option<Arc<Limits>>);
 /// An alternative to `Authorization` that some clients can set more easily.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
+/// Who came, and what is to be noted of it.
+pub(crate) type Known = (Principal, Option<KeyUse>);
+
 /// Who makes a request to `path`, by the key or token that comes with it.
 pub(crate) fn authenticate(
     (headers, path): (&HeaderMap, &str),
-    (keys, tokens): (&KeyRing<Arc<Caller>>, &Tokens),
+    (keys, tokens): (&KeyRing<Holder>, &Tokens),
     now: Timestamp,
-) -> Result<Principal, Failure> {
+) -> Result<Known, Failure> {
     let key = presented(headers).ok_or_else(|| {
         Failure::new(
             Kind::Unauthenticated,
@@ -92,34 +156,35 @@ pub(crate) fn authenticate(
              `vaxel key create NAME` makes one",
         )
     })?;
-    let found = if jwt::looks_like(key) {
-        Ok(tokens.find(key, path, now)?)
-    } else {
-        keys.find(key, now).map(|caller| (caller, None))
-    };
-    match found {
-        Ok((caller, limits)) => {
-            caller.last_used.store(now.as_millis(), Ordering::Relaxed);
-            let principal = caller.principal.clone();
-            Ok(match limits {
-                None => principal,
-                limits => {
-                    Principal::of_user((principal.proof, principal.name), principal.rights, limits)
-                }
-            })
-        }
-        Err(refused) => Err(Failure::new(
-            Kind::Unauthenticated,
-            format!("Refused: {refused}"),
-        )),
+    if jwt::looks_like(key) {
+        let (caller, limits) = tokens.find(key, path, now)?;
+        caller.last_used.store(now.as_millis(), Ordering::Relaxed);
+        let principal = caller.principal.clone();
+        let principal = match limits {
+            None => principal,
+            limits => {
+                Principal::of_user((principal.proof, principal.name), principal.rights, limits)
+            }
+        };
+        return Ok((principal, None));
     }
+    let refused = |why: Refused| Failure::new(Kind::Unauthenticated, format!("Refused: {why}"));
+    let found = keys.find(key, now).map_err(refused)?;
+    let principal = found.holder.principal(found.id).map_err(refused)?;
+    let noted = KeyUse {
+        id: found.id,
+        at: now,
+        address: None,
+        is_replaced: found.is_replaced,
+    };
+    Ok((principal, found.is_news.then_some(noted)))
 }
 
 /// What a refused request showed: a `key` or a `token`; of a key that is known here, but not good any more, its
 /// public part.
 pub(crate) fn shown(
     headers: &HeaderMap,
-    keys: &KeyRing<Arc<Caller>>,
+    keys: &KeyRing<Holder>,
     now: Timestamp,
 ) -> Option<(&'static str, Option<String>)> {
     let text = presented(headers)?;

@@ -21,7 +21,7 @@ use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
 };
-use vaxel_auth::{key::KeyRing, seal::Sealer};
+use vaxel_auth::{ring::KeyRing, seal::Sealer};
 use vaxel_core::{
     balance::Balance,
     call::CallRecord,
@@ -49,7 +49,7 @@ use vaxel_mcp::{
 
 use crate::{
     answer,
-    authenticate::{Caller, Tokens},
+    authenticate::{Holder, KeyUse, Tokens},
     authorize::{self, Sight},
     check::{CheckReply, ToolCheck},
     config::{Config, Tunables},
@@ -71,6 +71,9 @@ use crate::{
     tasks::Tasks,
     upstream::{self, Link},
 };
+
+/// Uses of keys that wait to be noted.
+const KEY_USES: usize = 4_096;
 
 /// The data plane. Cheap to clone.
 #[derive(Clone)]
@@ -238,7 +241,11 @@ pub(crate) struct Shared {
     judged: Mutex<HashMap<Id<Service>, Duration>>,
     /// Ticks when the snapshot changed; streams to clients look then.
     pub(crate) changed: watch::Sender<()>,
-    pub(crate) keys: ArcSwap<KeyRing<Arc<Caller>>>,
+    pub(crate) keys: KeyRing<Holder>,
+    /// Uses of keys, one per key and ten seconds. When it is full they are not noted.
+    pub(crate) key_uses: mpsc::Sender<KeyUse>,
+    /// Until somebody takes it.
+    used_keys: Mutex<Option<mpsc::Receiver<KeyUse>>>,
     pub(crate) tokens: ArcSwap<Tokens>,
     pub(crate) unguarded: Principal,
     pub(crate) sessions: Sessions,
@@ -286,13 +293,16 @@ impl Gateway {
             config.answer_wait,
             tasks.clone(),
         );
+        let (key_uses, used_keys) = mpsc::channel(KEY_USES);
         let shared = Shared {
             tunables: ArcSwap::from_pointee(deps.tunables),
             snapshot: ArcSwap::default(),
             publishing: Mutex::default(),
             judged: Mutex::default(),
             changed: watch::Sender::new(()),
-            keys: ArcSwap::default(),
+            keys: KeyRing::default(),
+            key_uses,
+            used_keys: Mutex::new(Some(used_keys)),
             tokens: ArcSwap::default(),
             unguarded: Principal::unguarded(),
             sessions,
@@ -459,9 +469,14 @@ impl Gateway {
         self.shared.incidents.not_written(incidents);
     }
 
-    /// Replaces the keys that callers can show.
-    pub fn publish_keys(&self, keys: KeyRing<Arc<Caller>>) {
-        self.shared.keys.store(Arc::new(keys));
+    /// The keys that callers can show. What is changed in there counts from the next request on.
+    pub fn keys(&self) -> &KeyRing<Holder> {
+        &self.shared.keys
+    }
+
+    /// The uses of keys from now on, for the one who notes them.
+    pub fn take_key_uses(&self) -> Option<mpsc::Receiver<KeyUse>> {
+        self.shared.used_keys.lock().take()
     }
 
     /// Replaces who may come with a token of this server.

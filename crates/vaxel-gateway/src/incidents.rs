@@ -160,7 +160,7 @@ impl Shared {
     /// Takes note of a credential that was refused, when there was one.
     pub(crate) fn note_credential(&self, headers: &HeaderMap, came: Came, failure: &Failure) {
         let now = self.clock.now();
-        let Some((kind, id)) = authenticate::shown(headers, &self.keys.load(), now) else {
+        let Some((kind, id)) = authenticate::shown(headers, &self.keys, now) else {
             return;
         };
         let nobody = Principal {

@@ -103,7 +103,7 @@ pub(crate) async fn serve(
         Some("" | "/") => None,
         Some(rest) if rest.starts_with('/') => Some(rest.trim_matches('/').to_owned()),
         _ if edge::oldest::is_here(path) => {
-            let principal = match edge::oldest::authenticate(&shared, &head) {
+            let principal = match edge::oldest::authenticate(&shared, &head, peer.ip()) {
                 Ok(principal) => principal,
                 Err(failure) => {
                     shared.note_refused(&head.headers, peer.ip(), &failure);
@@ -116,7 +116,7 @@ pub(crate) async fn serve(
         }
         _ => return fall_back(&shared, head, body, peer).await,
     };
-    let principal = match shared.authenticate(&head) {
+    let principal = match shared.authenticate(&head, peer.ip()) {
         Ok(principal) => principal,
         Err(failure) => {
             shared.note_refused(&head.headers, peer.ip(), &failure);
@@ -271,7 +271,7 @@ impl Asked {
             request: Some(Id::new(now)),
             sign_in: authenticate::sign_in(&head.headers, &shared.tokens.load(), now),
         };
-        let who = shared.authenticate(head).map_err(Arc::new);
+        let who = shared.authenticate(head, peer.ip()).map_err(Arc::new);
         // What would show the credential that was refused is needed then alone.
         let headers = match &who {
             Ok(_) => http::HeaderMap::new(),
@@ -308,9 +308,9 @@ pub(crate) fn request_id(shared: &Shared) -> String {
 }
 
 impl Shared {
-    /// The caller, or everyone when authentication is off.
-    pub(crate) fn authenticate(&self, head: &Parts) -> Result<Principal, Failure> {
-        self.authenticate_at(&head.headers, head.uri.path())
+    /// The caller, or everyone when authentication is off. `peer` is where the request comes from.
+    pub(crate) fn authenticate(&self, head: &Parts, peer: IpAddr) -> Result<Principal, Failure> {
+        self.authenticate_at(&head.headers, head.uri.path(), peer)
     }
 
     /// The same where the endpoint is another one than the request's path says.
@@ -318,11 +318,20 @@ impl Shared {
         &self,
         headers: &http::HeaderMap,
         path: &str,
+        peer: IpAddr,
     ) -> Result<Principal, Failure> {
         if !self.config.auth {
             return Ok(self.unguarded.clone());
         }
-        let (keys, tokens) = (self.keys.load(), self.tokens.load());
-        authenticate::authenticate((headers, path), (&keys, &tokens), self.clock.now())
+        let tokens = self.tokens.load();
+        let known = (&self.keys, &**tokens);
+        let (principal, used) =
+            authenticate::authenticate((headers, path), known, self.clock.now())?;
+        if let Some(mut used) = used {
+            used.address = Some(peer);
+            // When so many wait, this one is not noted.
+            let _ = self.key_uses.try_send(used);
+        }
+        Ok(principal)
     }
 }

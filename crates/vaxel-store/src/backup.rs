@@ -22,6 +22,7 @@ use crate::{
 /// only when it is sealed itself.
 pub const PRIVATE: &[&str] = &[
     "audit_keys",
+    "data_keys",
     "keys",
     "oauth_clients",
     "oauth_consents",
@@ -31,6 +32,9 @@ pub const PRIVATE: &[&str] = &[
     "sign_ins",
     "signing_keys",
 ];
+
+/// Tables with values that are sealed, in a column `sealed`: when the root key is replaced they are sealed anew.
+pub const SEALED: &[&str] = &["audit_keys", "data_keys", "secrets", "signing_keys"];
 
 /// How far a schema has come: numbers of steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -214,6 +214,21 @@ CREATE INDEX audit_gaps_by_end ON audit_gaps (last_line);
 ALTER TABLE roles ADD COLUMN limits TEXT;
 ALTER TABLE users ADD COLUMN limits TEXT;
 ",
+    // Keys that get another secret, and where they were used from; keys that are sealed by the root key alone.
+    "
+ALTER TABLE keys ADD COLUMN rotated_at BIGINT;
+ALTER TABLE keys ADD COLUMN rotate_every BIGINT;
+ALTER TABLE keys ADD COLUMN earlier_prefix TEXT;
+ALTER TABLE keys ADD COLUMN earlier_digest BLOB;
+ALTER TABLE keys ADD COLUMN earlier_until BIGINT;
+ALTER TABLE keys ADD COLUMN earlier_used_at BIGINT;
+ALTER TABLE keys ADD COLUMN last_used_from TEXT;
+CREATE TABLE data_keys (
+    purpose TEXT PRIMARY KEY, sealed BLOB NOT NULL, created_at BIGINT NOT NULL
+);
+CREATE INDEX keys_by_user ON keys (user_name);
+CREATE INDEX keys_by_rotation ON keys (rotate_every) WHERE rotate_every IS NOT NULL;
+",
 ];
 
 /// Steps of `records.db`.

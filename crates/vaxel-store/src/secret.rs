@@ -1,13 +1,11 @@
 //! Sealed values of services. What is in here cannot be read without the root key.
 
 use vaxel_core::{
-    audit::AuditLine,
     id::{Id, SecretValue, Service},
     time::Timestamp,
 };
 
 use crate::{
-    audit,
     error::Error,
     stmt::{Row, Stmt, values},
     store::Store,
@@ -29,7 +27,10 @@ pub struct SecretRow {
 
 static INSERT: Stmt =
     Stmt::new("INSERT INTO secrets (id, service, sealed, created_at) VALUES ($1, $2, $3, $4)");
-static ALL: Stmt = Stmt::new("SELECT id, service, sealed, created_at FROM secrets ORDER BY id");
+static AFTER: Stmt = Stmt::new(
+    "SELECT id, service, sealed, created_at FROM secrets WHERE id > $1 ORDER BY id LIMIT $2",
+);
+static COUNT: Stmt = Stmt::new("SELECT COUNT(*) FROM secrets");
 static RESEAL: Stmt = Stmt::new("UPDATE secrets SET sealed = $2 WHERE id = $1");
 static OF_SERVICE: Stmt =
     Stmt::new("SELECT id, service, sealed, created_at FROM secrets WHERE service = $1 ORDER BY id");
@@ -53,19 +54,35 @@ impl Store {
         .await
     }
 
-    /// Every sealed value there is.
-    pub async fn all_secrets(&self) -> Result<Vec<SecretRow>, Error> {
-        self.read("all_secrets", move |tx| tx.query(&ALL, &values![], read))
-            .await
+    /// The next sealed values in the order of their ids.
+    pub async fn secrets_after(
+        &self,
+        after: Option<Id<SecretValue>>,
+        limit: u32,
+    ) -> Result<Vec<SecretRow>, Error> {
+        self.read("secrets_after", move |tx| {
+            let after = after.map_or_else(String::new, |id| id.to_string());
+            tx.query(&AFTER, &values![after, i64::from(limit)], read)
+        })
+        .await
+    }
+
+    /// How many sealed values there are.
+    pub async fn count_secrets(&self) -> Result<u64, Error> {
+        self.read("count_secrets", |tx| {
+            let count = tx.find(&COUNT, &[], |row| row.count(0))?;
+            Ok(count.unwrap_or(0))
+        })
+        .await
     }
 
     /// Replaces the sealed bytes of values, all or none: they were sealed anew.
-    pub async fn reseal(&self, secrets: Vec<SecretRow>, audit: AuditLine) -> Result<(), Error> {
+    pub async fn reseal(&self, secrets: Vec<SecretRow>) -> Result<(), Error> {
         self.write("reseal", move |tx| {
             for secret in &secrets {
                 tx.execute(&RESEAL, &values![secret.id, &secret.sealed[..]])?;
             }
-            audit::append(tx, &audit)
+            Ok(())
         })
         .await
     }
@@ -81,4 +98,4 @@ fn read(row: &Row<'_>) -> Result<SecretRow, Error> {
 }
 
 #[cfg(test)]
-pub(crate) static STATEMENTS: &[&Stmt] = &[&INSERT, &ALL, &RESEAL, &OF_SERVICE];
+pub(crate) static STATEMENTS: &[&Stmt] = &[&INSERT, &AFTER, &COUNT, &RESEAL, &OF_SERVICE];

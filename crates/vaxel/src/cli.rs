@@ -34,6 +34,7 @@ mod health;
 mod history;
 mod import;
 mod key;
+mod server_key; // keys of the server itself
 mod login;
 mod browser_login;
 mod logs;

@@ -35,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) egress: vaxel_egress::Config,
     /// Processes.
     pub(crate) process: Process,
+    /// Gives the root key, when that is neither in its file nor in the environment; empty: there is none.
+    pub(crate) root_key_command: Vec<String>,
     /// Sign-ins and their tokens.
     pub(crate) tokens: vaxel_control::TokensConfig,
     /// Clients that log in for users.
@@ -102,6 +104,8 @@ pub(crate) struct Records {
     pub(crate) hours: Duration,
     /// Older sums of days are deleted.
     pub(crate) days: Duration,
+    /// Whether what they keep is sealed.
+    pub(crate) seal: bool,
 }
 
 /// `[logs]`

@@ -6,6 +6,7 @@ mod up; // the server
 mod wire;
 mod config;
 mod paths;
+mod root_key;
 
 mod stdio; // the bridge for clients that only speak stdio
 

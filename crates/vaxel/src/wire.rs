@@ -17,7 +17,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use vaxel_api::Api;
-use vaxel_auth::seal::RootKeys;
 use vaxel_client::ADMIN_KEY;
 use vaxel_control::{Control, ProcessConfig, RecordsConfig, STOP_REST, ServerFacts};
 use vaxel_core::time::Clock;
@@ -26,7 +25,7 @@ use vaxel_gateway::Gateway;
 use vaxel_store::Store;
 use vaxel_supervisor::Supervisor;
 
-use crate::{config::Config, paths};
+use crate::{config::Config, paths, root_key};
 
 /// A running server.
 pub(crate) struct Running {
@@ -57,7 +56,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
     let url = config.server.public_url.clone();
     let url = url.unwrap_or_else(|| format!("http://{}", reachable(listen)));
     let store = Store::open(&config.store)?;
-    let roots = RootKeys::load_or_create(&config.data_dir.join("root.key"))?;
+    let roots = root_key::load(config).await?;
     let data_plane = data_plane(config.server.workers)?;
     let (records, record_queue) = mpsc::channel(config.records.queue);
     let mut registry = Registry::default();
@@ -79,7 +78,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
         store,
         supervisor,
         gateway: gateway.clone(),
-        sealer: roots.sealer(vaxel_control::VALUES),
+        roots,
         records: record_queue,
     };
     let facts = ServerFacts {
@@ -237,6 +236,7 @@ fn control_config(config: &Config, server: ServerFacts) -> vaxel_control::Config
             max_rows: config.records.max_rows,
             hours: config.records.hours,
             days: config.records.days,
+            seal: config.records.seal,
         },
         feed: config.feed,
         audit: config.audit,

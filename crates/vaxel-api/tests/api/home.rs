@@ -14,10 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tower::ServiceExt;
 use vaxel_api::{Api, Config, MetricsAccess};
-use vaxel_auth::{
-    seal::{RootKey, Sealer},
-    web::WebRules,
-};
+use vaxel_auth::{root::RootKeys, web::WebRules};
 use vaxel_control::{Control, FeedConfig, ProcessConfig, RecordsConfig, ServerFacts};
 use vaxel_core::{
     failure::{Failure, Kind},
@@ -111,14 +108,14 @@ async fn control(folder: &Path) -> (Control, Supervisor, Registry) {
     let clock = Clock::system();
     let data = folder.join("data");
     let store = Store::open(&vaxel_store::Config::new(&data)).unwrap();
-    let root = RootKey::ephemeral();
+    let roots = RootKeys::ephemeral();
     let mut registry = Registry::default();
     let (sender, records) = mpsc::channel(64);
     let web = WebRules::new("127.0.0.1:3010".parse().unwrap(), &[]).unwrap();
     let deps = vaxel_gateway::Deps {
         clock: clock.clone(),
         egress: vaxel_egress::Egress::new(vaxel_egress::Config::default()).unwrap(),
-        sealer: Sealer::new(&root, "sessions"),
+        sealer: roots.sealer("sessions"),
         records: sender,
         runtime: tokio::runtime::Handle::current(),
         tunables: vaxel_gateway::Tunables::new(web),
@@ -127,7 +124,7 @@ async fn control(folder: &Path) -> (Control, Supervisor, Registry) {
     let supervisor = Supervisor::without_cgroups(supervisor(&data), clock.clone());
     let deps = vaxel_control::Deps {
         supervisor: supervisor.clone(),
-        sealer: Sealer::new(&root, "service values"),
+        roots,
         clock: clock.clone(),
         store,
         gateway,

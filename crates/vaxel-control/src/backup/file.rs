@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use vaxel_auth::{
     fingerprint::Running,
     passphrase::{Recipe, SealedReader, SealedWriter, StreamKey},
+    root,
 };
 use vaxel_core::{
     failure::{Failure, Kind},
@@ -33,7 +34,9 @@ const HEAD_MAX: u64 = 4 << 10;
 /// Longest other line, bytes: far above what a row holds.
 const LINE_MAX: u64 = 1 << 30;
 /// Files of the data directory that a backup with keys holds.
-pub(super) const FILES: [&str; 3] = ["root.key", "root.key.old", "admin.key"];
+pub(super) const FILES: [&str; 3] = [root::FILE, root::OLD, "admin.key"];
+/// Those of them that have the root keys.
+pub(super) const ROOTS: [&str; 2] = [root::FILE, root::OLD];
 
 /// The first line of a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use vaxel_auth::seal::{RootKeys, Sealer};
+use vaxel_auth::{root::RootKeys, seal::Sealer};
 use vaxel_core::{
     id::{Id, SecretValue, Service},
     service::{SecretRef, ServiceDraft, stored},

@@ -134,7 +134,7 @@ async fn the_first_start_makes_the_user_admin_whose_the_admin_key_is() {
         .collect();
     assert_eq!(seen, [("admin", "person")]);
     assert!(users[0].roles.contains("admin"));
-    let keys = home.control.keys(&home.admin).await.unwrap();
+    let keys = home.keys_of(&home.admin).await;
     assert_eq!(keys[0].user.as_str(), "admin");
     home.control.stop().await;
     drop(home);
@@ -279,7 +279,7 @@ async fn who_owns_services_goes_only_when_they_are_somebody_elses() {
     home.delete_user("anna", Some("admin")).await.unwrap();
     assert_eq!(home.get("files").await.resource.owner, "admin");
     assert!(home.control.as_user("anna").is_none());
-    let keys = home.control.keys(&home.admin).await.unwrap();
+    let keys = home.keys_of(&home.admin).await;
     let laptop = keys.iter().find(|key| key.name == "laptop").unwrap();
     assert!(laptop.revoked_at.is_some());
     let again = Change::User(UserChange::Create(user(&json!({"name": "anna"}))));
@@ -570,7 +570,7 @@ async fn a_user_manages_its_own_keys_and_no_others() {
     let home = open(folder.path()).await;
     let anna = home.someone("anna", &["user"]).await;
     home.key(&anna, key("laptop", None)).await.unwrap();
-    let keys = home.control.keys(&anna).await.unwrap();
+    let keys = home.keys_of(&anna).await;
     let seen: Vec<_> = keys
         .iter()
         .map(|key| (key.name.as_str(), key.user.as_str()))
@@ -613,7 +613,7 @@ async fn what_is_made_with_a_limited_key_is_limited_too() {
     home.key(&limited, narrower(&["db-one"])).await.unwrap();
     let refused = home.key(&limited, narrower(&["db-*", "*", "mail"])).await;
     assert_eq!(paths(&refused.unwrap_err()), ["services", "services"]);
-    let keys = home.control.keys(&home.admin).await.unwrap();
+    let keys = home.keys_of(&home.admin).await;
     let made = keys.iter().find(|key| key.name == "inherits").unwrap();
     assert_eq!(made.services, Some(vec!["db-*".to_owned()]));
     // What would hold for other services, too, it cannot give at all.

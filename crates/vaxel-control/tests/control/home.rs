@@ -6,10 +6,10 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
-use vaxel_auth::{seal::RootKeys, web::WebRules};
+use vaxel_auth::{root::RootKeys, web::WebRules};
 use vaxel_control::{
-    Change, Config, Control, Deps, FeedConfig, Observed, ProcessConfig, RecordsConfig, ServerFacts,
-    ServiceRef, ToolInput, ToolTarget,
+    Change, Config, Control, Deps, FeedConfig, KeyRow, Observed, Page, ProcessConfig,
+    RecordsConfig, ServerFacts, ServiceRef, ToolInput, ToolTarget,
 };
 use vaxel_core::{
     backoff::Backoff, failure::Failure, lifecycle::Lifecycle, principal::Principal, secret::Secret,
@@ -50,7 +50,7 @@ pub(crate) async fn open_with(dir: &Path, change: impl FnOnce(&mut Config)) -> H
 pub(crate) async fn open_at(dir: &Path, clock: Clock, change: impl FnOnce(&mut Config)) -> Home {
     let data = dir.join("data");
     let store = Store::open(&vaxel_store::Config::new(&data)).unwrap();
-    let roots = RootKeys::load_or_create(&data.join("root.key")).unwrap();
+    let roots = RootKeys::load_or_create(&data).unwrap();
     let supervisor = Supervisor::without_cgroups(supervisor(&data), clock.clone());
     let web = WebRules::new("127.0.0.1:3010".parse().unwrap(), &[]).unwrap();
     let (sender, records) = mpsc::channel(1_024);
@@ -74,7 +74,7 @@ pub(crate) async fn open_at(dir: &Path, clock: Clock, change: impl FnOnce(&mut C
         store,
         supervisor,
         gateway: gateway.clone(),
-        sealer: roots.sealer("service values"),
+        roots: roots.clone(),
         records,
     };
     let (control, started) = Control::start(config, deps).await.unwrap();
@@ -147,6 +147,12 @@ impl Home {
             .submit(&self.admin, change)
             .await?
             .into_service()
+    }
+
+    /// The first page of the keys that somebody manages.
+    pub(crate) async fn keys_of(&self, who: &Principal) -> Vec<KeyRow> {
+        let page = (None, &Page::FIRST);
+        self.control.keys(who, page).await.unwrap().items
     }
 
     pub(crate) async fn submit(&self, change: Change) -> Result<Observed, Failure> {

@@ -542,6 +542,57 @@ async fn keys_follow_each_other_and_tokens_of_the_one_before_stay_good() {
     home.enter("anna", GOOD).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_key_signs_at_once_when_somebody_asks_and_old_tokens_stay_good() {
+    let folder = folder();
+    let (home, clock) = with_anna(folder.path()).await;
+    let old = home.enter("anna", GOOD).await.unwrap();
+    let keys = || home.control.signing_keys(&home.admin).unwrap();
+    let stages = || -> Vec<(&str, String)> {
+        let keys = keys().into_iter();
+        keys.map(|key| (key.stage.as_str(), key.kid)).collect()
+    };
+    let before = stages();
+    let change = || home.control.submit(&home.admin, Change::RotateSigningKeys);
+    change().await.unwrap();
+    let after = stages();
+    let place = |stages: &[(&str, String)], wanted: &str| {
+        let mut found = stages.iter().filter(|(stage, _)| *stage == wanted);
+        found.next().map(|(_, kid)| kid.clone())
+    };
+    assert_eq!(place(&after, "current"), place(&before, "next"));
+    assert_eq!(place(&after, "previous"), place(&before, "current"));
+    assert!(place(&after, "next").is_some());
+    let new = home.enter("anna", GOOD).await.unwrap();
+    assert_eq!((home.is_good(&old), home.is_good(&new)), (Ok(()), Ok(())));
+    // Again, while tokens of two keys are good: all three verify.
+    change().await.unwrap();
+    assert_eq!((home.is_good(&old), home.is_good(&new)), (Ok(()), Ok(())));
+    assert_eq!(
+        keys()
+            .iter()
+            .filter(|key| key.stage.as_str() == "previous")
+            .count(),
+        2
+    );
+    clock.advance(Duration::from_hours(1));
+    let over = keys()
+        .into_iter()
+        .filter(|key| key.until.is_some_and(|until| until <= clock.now()));
+    assert_eq!(over.count(), 2);
+    let nobody = Principal {
+        permissions: Permissions::NONE,
+        ..Principal::system()
+    };
+    assert!(home.control.signing_keys(&nobody).is_err());
+    let refused = home
+        .control
+        .submit(&nobody, Change::RotateSigningKeys)
+        .await;
+    assert_eq!(refused.unwrap_err().kind, Kind::NotPermitted);
+    home.control.stop().await;
+}
+
 /// The key that signed: they are told in the order next, current, previous.
 fn home_signer(kids: &[String]) -> String {
     kids[1].clone()

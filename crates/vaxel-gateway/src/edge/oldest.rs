@@ -61,15 +61,19 @@ fn below(path: &str) -> Option<&str> {
 }
 
 /// Who asks. What is posted belongs to the endpoint of its stream.
-pub(crate) fn authenticate(shared: &Shared, head: &Parts) -> Result<Principal, Failure> {
+pub(crate) fn authenticate(
+    shared: &Shared,
+    head: &Parts,
+    peer: IpAddr,
+) -> Result<Principal, Failure> {
     let stream = below(head.uri.path())
         .is_none()
         .then(|| stream_of(shared, head));
     match stream.flatten() {
-        None => shared.authenticate(head),
+        None => shared.authenticate(head, peer),
         Some(stream) => {
             let path = stream.path.as_deref().unwrap_or_default();
-            shared.authenticate_at(&head.headers, &format!("/sse/{path}"))
+            shared.authenticate_at(&head.headers, &format!("/sse/{path}"), peer)
         }
     }
 }

@@ -212,9 +212,11 @@ impl Client {
     /// Takes one message. `Err`: its sender may not be here any more.
     fn hear(&self, duplex: &Arc<Duplex>, message: Bytes) -> Result<(), Failure> {
         let shared = &self.shared;
-        let principal = shared.authenticate(&self.head).inspect_err(|failure| {
-            shared.note_refused(&self.head.headers, self.peer, failure);
-        })?;
+        let principal = shared
+            .authenticate(&self.head, self.peer)
+            .inspect_err(|failure| {
+                shared.note_refused(&self.head.headers, self.peer, failure);
+            })?;
         let Ok(turn) = duplex.turn_now(&message) else {
             let detail = format!("{AT_ONCE} requests of this connection are being answered");
             duplex.refuse(&message, &Failure::new(Kind::Busy, detail).retry_after(1));

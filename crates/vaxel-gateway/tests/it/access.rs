@@ -64,7 +64,7 @@ async fn someone(
     let rig = Rig::start_with(&plan);
     let upstreams = world(&rig).await;
     let who = rules(&rig).principal(name);
-    let key = rig.admit(&plan, who);
+    let key = rig.admit(who);
     let clients = [
         Client::modern(rig.address, &key),
         Client::legacy(rig.address, &key).await,
@@ -296,7 +296,7 @@ async fn what_was_seen_by_one_is_not_shown_to_another() {
         ..Rules::default()
     }
     .principal("bob");
-    let bob = Client::modern(rig.address, &rig.admit(&plan, bob));
+    let bob = Client::modern(rig.address, &rig.admit(bob));
     assert!(tools(&bob).await.is_empty());
     assert_eq!(tools(&everyone).await.len(), 9);
     // The same name with other rights is somebody else.
@@ -305,6 +305,6 @@ async fn what_was_seen_by_one_is_not_shown_to_another() {
         ..Rules::default()
     }
     .principal("bob");
-    let later = Client::modern(rig.address, &rig.admit(&plan, later));
+    let later = Client::modern(rig.address, &rig.admit(later));
     assert_eq!(tools(&later).await.len(), 9);
 }

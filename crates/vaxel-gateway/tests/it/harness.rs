@@ -9,7 +9,8 @@ use prometheus_client::registry::Registry;
 use tokio::{process::Child, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use vaxel_auth::{
-    key::{ApiKey, KeyEntry},
+    key::{ApiKey, StoredKey},
+    ring::{Entry, State},
     seal::{RootKey, Sealer},
     web::WebRules,
 };
@@ -20,13 +21,13 @@ use vaxel_core::{
     failure::Failure,
     id::{Id, Service},
     principal::{Principal, Proof},
-    rights::Rights,
+    rights::{Limits as CredentialLimits, Rights},
     service::{EraChoice, Limits, SessionScope, ToolFilter, Validate},
     time::Clock,
 };
 use vaxel_gateway::{
-    About, Caller, Config, ConnectTarget, Deps, Fallback, FallbackBody, Gateway, Link,
-    ServiceEntry, Transport, Tunables, Unavailable,
+    About, Config, ConnectTarget, Deps, Fallback, FallbackBody, Gateway, Holder, Link,
+    ServiceEntry, Standing, Transport, Tunables, Unavailable,
 };
 
 pub(crate) mod child;
@@ -137,7 +138,9 @@ impl Rig {
         };
         let mut registry = Registry::default();
         let gateway = Gateway::new(plan.config.clone(), deps, &mut registry);
-        gateway.publish_keys(plan.callers.iter().map(entry).collect());
+        plan.callers
+            .iter()
+            .for_each(|key| gateway.keys().put(entry(key)));
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         let (serves, until) = (gateway.clone(), stop.clone());
@@ -283,34 +286,11 @@ impl Rig {
     }
 
     /// Lets someone in with these rights, besides the two who are always there; the key.
-    pub(crate) fn admit(&self, plan: &Plan, who: Principal) -> String {
-        let [key] = self.admit_all(plan, [who]);
-        key
-    }
-
-    /// The same for several.
-    pub(crate) fn admit_all<const N: usize>(
-        &self,
-        plan: &Plan,
-        newcomers: [Principal; N],
-    ) -> [String; N] {
-        let mut all: Vec<_> = plan.callers.iter().map(entry).collect();
-        let keys = newcomers.map(|principal| {
-            let (key, stored) = ApiKey::generate();
-            all.push(KeyEntry {
-                key: stored,
-                principal: Arc::new(Caller {
-                    principal,
-                    last_used: std::sync::atomic::AtomicU64::default(),
-                }),
-                expires_at: None,
-                disabled: None,
-                revoked: false,
-            });
-            key.expose().clone()
-        });
-        self.gateway.publish_keys(all.into_iter().collect());
-        keys
+    pub(crate) fn admit(&self, who: Principal) -> String {
+        let (key, stored) = ApiKey::generate();
+        let id = who.key().unwrap_or_else(|| Id::new(Clock::system().now()));
+        self.gateway.keys().put(key_of(who, id, &stored));
+        key.expose().clone()
     }
 
     /// Publishes the service anew, with these limits.
@@ -385,18 +365,33 @@ const fn over_http(url: url::Url) -> Transport {
     }
 }
 
-fn entry((key, id): &(String, Id<vaxel_core::id::Key>)) -> KeyEntry<Arc<Caller>> {
+fn entry((key, id): &(String, Id<vaxel_core::id::Key>)) -> Entry<Holder> {
     let who = (Proof::Key(*id), "someone".into());
     let principal = Principal::of_user(who, Rights::unlimited(), None);
-    KeyEntry {
-        key: vaxel_auth::key::StoredKey::of(key).unwrap(),
-        principal: Arc::new(Caller {
-            principal,
-            last_used: std::sync::atomic::AtomicU64::default(),
-        }),
+    key_of(principal, *id, &StoredKey::of(key).unwrap())
+}
+
+fn key_of(who: Principal, id: Id<vaxel_core::id::Key>, key: &StoredKey) -> Entry<Holder> {
+    let is_narrow = who.permissions != who.rights.reach().everywhere;
+    let narrow = || CredentialLimits {
+        permissions: who.permissions,
+        services: None,
+        environments: None,
+    };
+    let limits = who.limits.clone();
+    let limits = limits.or_else(|| is_narrow.then(|| Arc::new(narrow())));
+    let standing = Standing {
+        name: who.name,
+        rights: who.rights,
+        limits,
+        is_enabled: true,
+    };
+    Entry {
+        digest: key.digest,
+        id,
+        holder: Arc::new(Holder::new(standing)),
         expires_at: None,
-        revoked: false,
-        disabled: None,
+        state: State::Good,
     }
 }
 

@@ -319,7 +319,7 @@ async fn who_may_not_call_any_more_hears_nothing_of_what_calls_came_to() {
     let who = (Proof::Key(plan.callers[0].1), "ada".into());
     let who = Principal::of_user(who, Rights::unlimited(), None);
     let as_one = |who: &Principal| {
-        let key = rig.admit(&plan, who.clone());
+        let key = rig.admit(who.clone());
         Client::modern(rig.address, &key).able(TASKS)
     };
     let client = as_one(&who);

@@ -156,6 +156,20 @@ async fn every_table_with_bytes_of_vaxel_db_is_private() {
     }
 }
 
+#[tokio::test]
+async fn tables_with_sealed_values_are_those_that_are_sealed_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&Config::new(dir.path())).unwrap();
+    let all = store.read("backup", |tx| tables(tx, &tables_of(migrations::RESOURCES)));
+    let all = all.await.unwrap().into_iter();
+    let sealed = all.filter(|table| table.columns.iter().any(|(name, _)| name == "sealed"));
+    let sealed: Vec<String> = sealed.map(|table| table.name).collect();
+    assert_eq!(
+        sealed, SEALED,
+        "a root key that is replaced would lose values"
+    );
+}
+
 fn cell() -> impl Strategy<Value = Value<'static>> {
     use proptest::prop_oneof;
     prop_oneof![

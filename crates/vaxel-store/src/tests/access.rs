@@ -198,6 +198,10 @@ async fn what_a_user_had_goes_with_it_or_to_its_heir(store: &Store) {
             expires_at: None,
             revoked_at: None,
             last_used_at: None,
+            last_used_from: None,
+            rotated_at: None,
+            rotate_every: None,
+            earlier: None,
         };
         store.create_key(&key, note("key.create")).await.unwrap();
     }

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{fresh, postgres::Schema};
 use crate::{
-    audit, call, catalog, chain, dependency,
+    audit, call, catalog, chain, data_key, dependency,
     error::Error,
     grant, health, key, meta, note, oauth, outbox, password, policy,
     postgres::Session,
@@ -22,6 +22,7 @@ static ALL: &[(&str, &[&Stmt], bool)] = &[
     ("dependency", dependency::STATEMENTS, false),
     ("revision", revision::STATEMENTS, false),
     ("secret", secret::STATEMENTS, false),
+    ("data_key", data_key::STATEMENTS, false),
     ("user", user::STATEMENTS, false),
     ("role", role::STATEMENTS, false),
     ("grant", grant::STATEMENTS, false),

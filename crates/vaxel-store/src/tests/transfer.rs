@@ -49,6 +49,10 @@ async fn fill(store: &Store) {
         expires_at: None,
         revoked_at: None,
         last_used_at: None,
+        last_used_from: None,
+        rotated_at: None,
+        rotate_every: None,
+        earlier: None,
     };
     let target = ("key", key.id.to_string(), key.name.clone());
     let principal = vaxel_core::principal::Principal::system();
@@ -83,7 +87,7 @@ async fn fill(store: &Store) {
 async fn seen(store: &Store) -> String {
     let services = store.all_services().await.unwrap();
     let keys = store.keys().await.unwrap();
-    let secrets = store.all_secrets().await.unwrap();
+    let secrets = store.secrets_after(None, 100).await.unwrap();
     let lines = store.audit_lines(100, None).await.unwrap();
     let events = store.changes_after(0, 100).await.unwrap();
     let calls = store

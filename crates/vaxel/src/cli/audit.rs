@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 use vaxel_auth::{
-    seal::RootKeys,
+    root::{self, RootKeys},
     stamp::{AuditKey, Unsealed},
 };
 use vaxel_client::{Client, segment};
@@ -332,11 +332,10 @@ fn go_along(
 
 /// The newest key that the root key of a data directory opens, and the first line that it sealed.
 fn key_of(head: &Head, data_dir: &Path) -> Option<(AuditKey, u64)> {
-    let root = data_dir.join("root.key");
-    if !root.exists() {
+    if !data_dir.join(root::FILE).exists() {
         return None;
     }
-    let sealer = RootKeys::load_or_create(&root)
+    let sealer = RootKeys::load_or_create(data_dir)
         .ok()?
         .sealer(vaxel_control::VALUES);
     let mut keys = head.keys.iter().rev();

@@ -46,6 +46,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
         upstream(fields, &mut gateway, &mut egress)
     });
     let process = fields.nested("process", process);
+    let root_key_command = fields.nested("secrets", root_key_command);
     let tokens = fields.nested("tokens", tokens);
     let oauth = fields.nested("oauth", |fields| oauth(fields, &mut gateway));
     let callers = fields.nested("callers", callers);
@@ -76,6 +77,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
         tunables,
         egress,
         process: process?,
+        root_key_command: root_key_command?,
         tokens: tokens?,
         oauth: oauth?,
         callers: callers?,
@@ -232,6 +234,15 @@ fn process(fields: &mut Fields<'_>) -> Process {
     }
 }
 
+/// A program and its arguments.
+fn root_key_command(fields: &mut Fields<'_>) -> Vec<String> {
+    let command = fields.strings("root_key_command").unwrap_or_default();
+    if command.first().is_some_and(String::is_empty) {
+        fields.issue("root_key_command", "names no program");
+    }
+    command
+}
+
 fn tokens(fields: &mut Fields<'_>) -> vaxel_control::TokensConfig {
     vaxel_control::TokensConfig {
         algorithm: fields.parsed("algorithm").unwrap_or_default(),
@@ -352,6 +363,7 @@ fn records(fields: &mut Fields<'_>) -> (Records, Kept) {
         max: size(fields, "cap", 0..=16 * MIB),
     };
     let records = Records {
+        seal: fields.boolean("seal").unwrap_or(false),
         queue: count(fields, "queue", 1..=10_000_000),
         retention: span(fields, "retention", MINUTE..=3_650 * DAY),
         max_rows: count(fields, "max_rows", 1..=1_000_000_000) as u64,

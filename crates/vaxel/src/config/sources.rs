@@ -80,6 +80,7 @@ const OTHER_VARIABLES: &[&str] = &[
     "VAXEL_LOG",
     "VAXEL_MOVE_TO",
     "VAXEL_BACKUP_PASSPHRASE",
+    crate::root_key::VARIABLE,
     "VAXEL_TEST_TOOLS",
     "VAXEL_TEST_POSTGRES",
     "VAXEL_BENCH_SUITE",

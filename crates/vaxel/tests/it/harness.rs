@@ -20,6 +20,7 @@ pub(crate) struct TestVaxel {
     pub(crate) home: tempfile::TempDir,
     child: Option<Child>,
     args: Vec<String>,
+    env: Vec<(String, String)>,
 }
 
 impl TestVaxel {
@@ -36,6 +37,7 @@ impl TestVaxel {
             home,
             child: None,
             args,
+            env: Vec::new(),
         };
         vaxel.launch();
         vaxel
@@ -44,6 +46,28 @@ impl TestVaxel {
     /// The flags of `up` from the next start on.
     pub(crate) fn set_args(&mut self, args: &[&str]) {
         self.args = args.iter().map(ToString::to_string).collect();
+    }
+
+    /// Variables of its environment from the next start on.
+    pub(crate) fn set_env(&mut self, env: &[(&str, &str)]) {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.env = env.iter().map(owned).collect();
+    }
+
+    /// Ends it in order, to be launched again.
+    pub(crate) fn down(&mut self) {
+        self.ok(&["down"]);
+        if let Some(mut child) = self.child.take() {
+            child.wait().unwrap();
+        }
+    }
+
+    /// Has it start, which must fail; what it says.
+    pub(crate) fn refuses_to_start(&self) -> String {
+        let mut command = self.command(&["up", "--listen", "127.0.0.1:0"]);
+        let output = command.envs(self.env.clone()).output().unwrap();
+        assert!(!output.status.success(), "{}", text(&output));
+        text(&output)
     }
 
     /// Starts it (again) and waits until it answers.
@@ -56,6 +80,7 @@ impl TestVaxel {
         let mut command = self.command(&["up", "--listen", "127.0.0.1:0"]);
         command
             .args(&self.args)
+            .envs(self.env.clone())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -15,6 +15,7 @@ mod faults;
 mod first_run;
 mod fixture;
 mod history;
+mod keys;
 mod health;
 mod http_services;
 mod limits;
