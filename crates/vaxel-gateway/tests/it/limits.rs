@@ -95,7 +95,7 @@ async fn a_caller_has_its_calls_and_then_waits_for_one_after_the_other() {
         let upstream = Upstream::modern(|_| None).await;
         let served = rig.add_http("files", &upstream).await;
         let anna = someone("anna", &json!({"calls": "20/1m"}));
-        let key = rig.admit(&plan, anna.clone());
+        let key = rig.admit(anna.clone());
         let client = match era {
             "modern" => Client::modern(rig.address, &key),
             _ => Client::legacy(rig.address, &key).await,
@@ -167,7 +167,7 @@ async fn callers_do_not_disturb_each_other_and_new_rights_give_nothing_back() {
         someone("bob", &few()),
         Principal::of_user((Proof::Unguarded, "otto".into()), Rights::unlimited(), None),
     ];
-    let keys = rig.admit_all(&plan, all);
+    let keys = all.map(|one| rig.admit(one));
     let [one, same, bob, otto] = keys.map(|key| Client::modern(rig.address, &key));
     assert_eq!(call(&one).await.status, 200);
     assert_eq!(call(&same).await.status, 200);
@@ -181,7 +181,7 @@ async fn callers_do_not_disturb_each_other_and_new_rights_give_nothing_back() {
         assert_eq!((answer.status, headers(&answer)), (200, ["", ""]));
     }
     let after = rights("anna", &json!({"calls": "2/1m", "requests": "50/1m"})).after(&before);
-    let key = rig.admit(&plan, principal(&Arc::new(after)));
+    let key = rig.admit(principal(&Arc::new(after)));
     assert_eq!(call(&Client::modern(rig.address, &key)).await.status, 429);
 }
 
@@ -190,7 +190,7 @@ async fn requests_of_every_kind_are_counted_and_refused_under_their_ids() {
     let plan = still();
     let rig = Rig::start_with(&plan);
     let few = || json!({"requests": "3/1m"});
-    let keys = rig.admit_all(&plan, [someone("anna", &few()), someone("bob", &few())]);
+    let keys = [someone("anna", &few()), someone("bob", &few())].map(|one| rig.admit(one));
     // The session took two: its beginning, and word that it had begun.
     let legacy = Client::legacy(rig.address, &keys[1]).await;
     for (client, left) in [(Client::modern(rig.address, &keys[0]), 3), (legacy, 1)] {
@@ -224,7 +224,7 @@ async fn clients_on_one_stream_hear_of_a_refusal_on_it() {
     let plan = still();
     let rig = Rig::start_with(&plan);
     let few = || json!({"requests": "3/1m"});
-    let keys = rig.admit_all(&plan, [someone("anna", &few()), someone("bob", &few())]);
+    let keys = [someone("anna", &few()), someone("bob", &few())].map(|one| rig.admit(one));
     let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
         "protocolVersion": "2024-11-05", "capabilities": {},
         "clientInfo": {"name": "test", "version": "1"}}});
@@ -283,7 +283,7 @@ async fn a_caller_has_so_many_calls_in_flight_and_gets_their_places_back() {
     .await;
     let served = rig.add_http("files", &upstream).await;
     let two = || json!({"concurrent": 2});
-    let keys = rig.admit_all(&plan, [someone("anna", &two()), someone("bob", &two())]);
+    let keys = [someone("anna", &two()), someone("bob", &two())].map(|one| rig.admit(one));
     let [anna, bob] = keys.map(|key| Client::modern(rig.address, &key));
     let waiting = || Message::call("files__echo", r#"{"wait":true}"#);
     let mut hanging = JoinSet::new();
@@ -322,14 +322,12 @@ async fn services_and_tools_take_what_their_owner_says() {
     };
     let served = rig.add_http_on("files", &upstream, limits(terms())).await;
     let plenty = || json!({"calls": "100/1m"});
-    let keys = rig.admit_all(
-        &plan,
-        [
-            someone("anna", &plenty()),
-            someone("bob", &plenty()),
-            someone("eve", &plenty()),
-        ],
-    );
+    let keys = [
+        someone("anna", &plenty()),
+        someone("bob", &plenty()),
+        someone("eve", &plenty()),
+    ]
+    .map(|one| rig.admit(one));
     let [anna, bob, eve] = keys.map(|key| Client::modern(rig.address, &key));
     let said = |limit: &str| Some(limit.to_owned());
     // Of the tool: one of each caller, two of all.
@@ -417,7 +415,7 @@ text("done")
     .await;
     rig.add_http("new", &asking).await;
     let callers = ["anna", "bob"].map(|name| someone(name, &json!({"calls": "2/1m"})));
-    let keys = rig.admit_all(&plan, callers);
+    let keys = callers.map(|one| rig.admit(one));
     for ((service, left), key) in [("old", 1), ("new", 0)].into_iter().zip(keys) {
         let client = Client::modern(rig.address, &key).able(r#"{"elicitation":{"form":{}}}"#);
         let first = Message::call(&format!("{service}__echo"), "{}");
@@ -448,7 +446,7 @@ async fn every_call_of_a_batch_counts() {
     let rig = Rig::start_with(&plan);
     let upstream = Upstream::modern(|_| None).await;
     rig.add_http("files", &upstream).await;
-    let key = rig.admit(&plan, someone("anna", &json!({"calls": "2/1m"})));
+    let key = rig.admit(someone("anna", &json!({"calls": "2/1m"})));
     let client = Client::silent(rig.address, &key).opened("2025-03-26").await;
     let one = |id: u32| client.body(&Message::call("files__echo", "{}").id(&id.to_string()));
     let batch = format!("[{},{},{}]", one(1), one(2), one(3));
