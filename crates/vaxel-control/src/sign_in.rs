@@ -372,6 +372,7 @@ impl Control {
         audit.detail = json!({ "address": row.address, "agent": row.agent });
         if let Some(delegation) = &row.delegation {
             audit.action = "oauth.sign_in";
+            audit.credential = "code";
             audit.detail["delegation"] = audited(delegation);
         }
         match self.store().begin_sign_in(&row, audit).await {

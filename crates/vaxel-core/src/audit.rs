@@ -105,7 +105,7 @@ pub struct AuditLine {
     pub at: Timestamp,
     /// Name of the user; `vaxel` is Vaxel itself, `anyone` whoever is not known.
     pub actor: String,
-    /// What proved that: `key`, `token`, `none` or `system`.
+    /// What proved that: `key`, `token`, `password`, `code`, `none` or `system`.
     pub credential: &'static str,
     /// Id of the key or of the sign-in.
     pub credential_id: Option<String>,
@@ -251,7 +251,7 @@ pub struct Entry {
     /// Name of the user; `vaxel` is Vaxel itself, `anyone` whoever is not known.
     #[schema(example = "anna@example.com")]
     pub actor: String,
-    /// What proved that: `key`, `token`, `none` or `system`; absent in lines of earlier versions.
+    /// What proved that: `key`, `token`, `password`, `code`, `none` or `system`; absent in lines of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
     /// Id of the key or of the sign-in; of a key that was refused its public part.

@@ -22,6 +22,10 @@ const ASKERS: [As; 5] = [
 const EXPECTED: &[(&str, [u16; 5])] = &[
     ("get_key_set", [200, 200, 200, 200, 200]),
     ("apply_bundle", [401, 403, 200, 200, 200]),
+    ("list_audit", [401, 403, 403, 403, 200]),
+    ("export_audit", [401, 403, 403, 403, 200]),
+    ("verify_audit", [401, 403, 403, 403, 200]),
+    ("get_audit_line", [401, 403, 403, 403, 200]),
     ("explain_access", [401, 403, 403, 200, 200]),
     ("sign_in", [401, 401, 401, 401, 401]),
     ("sign_out", [401, 409, 409, 409, 409]),
@@ -257,6 +261,7 @@ impl Things {
             ("{exposed}", &exposed),
             ("{tool}", "echo"),
             ("{revision}", "1"),
+            ("{number}", "1"),
             ("{label}", &label),
             ("{session}", "01890a5d-ac96-774b-bcce-b302099a8057"),
         ];
