@@ -1,5 +1,4 @@
-// Another authorization server: oidc-provider, whose users are whoever they say they are. node issuer.mjs PORT RESOURCE
-// Printed is { "issuer": address } once it answers.
+// Another authorization server: oidc-provider, whose users are whoever they say they are. node issuer.mjs PORT
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import process from 'node:process';
@@ -8,7 +7,7 @@ import { pathToFileURL } from 'node:url';
 const tools = path.join(process.env.VAXEL_TEST_TOOLS, 'npm', 'package.json');
 const { default: Provider } = await import(pathToFileURL(createRequire(tools).resolve('oidc-provider')));
 
-const [port, resource] = process.argv.slice(2);
+const [port] = process.argv.slice(2);
 const issuer = `http://127.0.0.1:${port}`;
 const SCOPES = 'mcp:read mcp:execute';
 const provider = new Provider(issuer, {
@@ -19,7 +18,6 @@ const provider = new Provider(issuer, {
     resourceIndicators: {
       enabled: true,
       useGrantedResource: () => true,
-      defaultResource: () => resource,
       getResourceServerInfo: (_context, asked) => ({ scope: SCOPES, audience: asked, accessTokenFormat: 'jwt' }),
     },
   },
@@ -27,4 +25,5 @@ const provider = new Provider(issuer, {
   extraTokenClaims: (_context, token) => ({ email: `${token.accountId}@example.com` }),
   findAccount: (_context, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
 });
-provider.listen(Number(port), '127.0.0.1', () => console.log(JSON.stringify({ issuer })));
+provider.on('server_error', (_context, error) => console.error(error));
+provider.listen(Number(port), '127.0.0.1');

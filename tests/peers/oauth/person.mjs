@@ -73,6 +73,9 @@ try {
   }
   await look('4-end');
   seen.end = page.url();
+} catch (error) {
+  console.error(page.url(), await page.locator('body').innerText().catch(() => ''));
+  throw error;
 } finally {
   await context.close();
   rmSync(profile, { recursive: true, force: true });

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     doors::{Answer, Raw},
-    harness::{Door, TestVaxel, free_port, repository, text, tools},
+    harness::{Door, TestVaxel, free_port, repository, text, tools, wait_for},
 };
 
 const GOOD: &str = "a good long password";
@@ -332,17 +332,18 @@ struct Issuer(Child);
 
 impl Issuer {
     fn start(tools: &Path, port: u16) -> Self {
-        let mut child = Command::new(tools.join("node22/bin/node"))
+        let child = Command::new(tools.join("node22/bin/node"))
             .arg(repository("tests/peers/oauth/issuer.mjs"))
             .arg(port.to_string())
             .env("VAXEL_TEST_TOOLS", tools)
-            .stdout(Stdio::piped())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("issuer")));
-        assert!(ready.is_some(), "oidc-provider did not start");
+        wait_for("oidc-provider to listen", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
         Self(child)
     }
 }
