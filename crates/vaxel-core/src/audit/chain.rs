@@ -38,7 +38,7 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// A text that is no [`Hash`].
+/// A text that is no [`struct@Hash`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a hash: expected 64 hexadecimal digits")]
 pub struct InvalidHash;
