@@ -7,3 +7,5 @@ pub mod pkce; // who began, finishes
 pub mod redirect; // where an answer may go
 pub mod client; // what clients say about themselves
 pub mod metadata; // what we say about ourselves
+pub mod discovery; // who gives the tokens that servers of others want
+pub mod grant; // how they are got

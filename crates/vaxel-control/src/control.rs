@@ -39,6 +39,7 @@ use crate::{
     runner::Context,
     service::Made,
     signing::Signing,
+    upstream_oauth::UpstreamTokens,
 };
 
 /// What the end takes beside the grace of requests and the time of programs: the store's, and that of what is
@@ -98,6 +99,8 @@ pub(crate) struct Inner {
     pub(crate) roots: Roots,
     /// Held by changes, which seal and then store; alone by who replaces the root key.
     pub(crate) sealing: tokio::sync::RwLock<()>,
+    /// Services that let users in by OAuth.
+    pub(crate) upstream_tokens: UpstreamTokens,
     /// Checks of passwords.
     pub(crate) guesses: Guesses,
     /// Serializes changes of who may do what: each is checked against what the one before it left.

@@ -22,6 +22,7 @@ mod password;
 mod sign_in;
 mod signing; // the keys of tokens
 mod oauth; // clients that get tokens for their users
+mod upstream_oauth; // tokens that services of others want to be shown
 mod role;
 mod grant;
 mod policy;
@@ -91,6 +92,7 @@ pub use signing::SigningKey;
 pub use status::Totals;
 pub use template::{TemplateEntry, Written};
 pub use toolset::ObservedToolset;
+pub use upstream_oauth::{AuthorizationState, CALLBACK_PATH, CLIENT_PATH, CONNECT_PATH, Leaving};
 pub use usage::{Usage, UsageQuery};
 pub use user::UserChange;
 pub use vaxel_auth::jwt::Refused as TokenRefused;

@@ -23,7 +23,7 @@ use vaxel_core::{
     status::Health,
     time::Clock,
 };
-use vaxel_gateway::{Bell, Gateway, ServiceEntry};
+use vaxel_gateway::{Bell, Gateway, ServiceEntry, TokenRequest};
 use vaxel_supervisor::Supervisor;
 
 use crate::{
@@ -83,6 +83,8 @@ pub(crate) struct Context {
     /// Bounds the checks that begin at once.
     pub(crate) checks: Arc<Semaphore>,
     pub(crate) journal: Journal,
+    /// Where the data plane asks for tokens of services.
+    pub(crate) upstream_tokens: mpsc::Sender<TokenRequest>,
     /// The checks of all services that say nothing about them, which are most.
     pub(crate) usual_health: Arc<HealthSpec>,
 }

@@ -11,10 +11,12 @@ use vaxel_core::{
     failure::{Failure, Issue},
     id::{Id, SecretValue, Service},
     secret::Secret,
-    service::{SecretRef, ServiceSpec, Source},
+    service::{CLIENT_SECRET, SecretRef, ServiceSpec, Source},
     time::Timestamp,
 };
 use vaxel_store::{SecretRow, Store};
+
+use crate::upstream_oauth;
 
 /// Seals and opens the values of services.
 #[derive(Clone)]
@@ -48,7 +50,10 @@ impl Vault {
         let mut seal = |place: &str, name: &str, value: &mut String| match SecretRef::parse(value) {
             Some(SecretRef(id)) if own.contains(&id) => {}
             Some(_) => issues.push(Issue::new(
-                format!("{place}.{name}"),
+                match name {
+                    CLIENT_SECRET => "spec.source.mcp.auth.oauth.client_secret".to_owned(),
+                    name => format!("{place}.{name}"),
+                },
                 "refers to a secret of another service: send the value itself",
             )),
             None => {
@@ -95,6 +100,26 @@ impl Vault {
         });
         if !rows.is_empty() {
             self.store.reseal(rows).await?;
+        }
+        Ok(())
+    }
+
+    /// The same for what remote servers are shown.
+    pub(crate) async fn renew_tokens(&self) -> Result<(), Failure> {
+        let mut outdated = self.store.all_upstream_tokens().await?;
+        outdated.retain_mut(|row| {
+            let context = upstream_oauth::context((row.service, &row.holder), &row.issuer);
+            let is_outdated = self.sealer.is_outdated(&row.sealed);
+            // One that does not open is got anew when it is needed.
+            let plain = self.sealer.open(&context, &row.sealed).ok();
+            let plain = plain.filter(|_| is_outdated);
+            if let Some(plain) = &plain {
+                row.sealed = self.sealer.seal(&context, plain.expose());
+            }
+            plain.is_some()
+        });
+        if !outdated.is_empty() {
+            self.store.reseal_upstream_tokens(outdated).await?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use vaxel_core::{
     id::{Id, SecretValue},
     name::ServiceName,
     principal::{Permission, Principal},
-    service::{HttpSource, ServiceDraft, ServiceResource, ServiceSpec, Source},
+    service::{HttpSource, McpSource, ServiceDraft, ServiceResource, ServiceSpec, Source},
     template::TemplateName,
 };
 use vaxel_store::{Error as StoreError, SecretRow};
@@ -471,7 +471,10 @@ fn same_destination(old: &Source, new: &Source) -> bool {
     match (old, new) {
         // Whoever runs programs here needs `host:execute` for every change.
         (Source::Process(_), Source::Process(_)) | (Source::Builtin(_), Source::Builtin(_)) => true,
-        (Source::Mcp(old), Source::Mcp(new)) => origin(&old.url) == origin(&new.url),
+        (Source::Mcp(old), Source::Mcp(new)) => {
+            let issuer = |mcp: &McpSource| mcp.auth.oauth().and_then(|oauth| oauth.issuer.clone());
+            origin(&old.url) == origin(&new.url) && issuer(old) == issuer(new)
+        }
         // Each header goes to all instances: none may be new.
         (Source::Http(old), Source::Http(new)) => {
             let addresses: HashSet<String> = all_addresses(old).collect();

@@ -38,6 +38,7 @@ use crate::{
     signing::{self, Signing},
     status::Board,
     transitions,
+    upstream_oauth::{self, UpstreamTokens},
 };
 
 impl Control {
@@ -56,6 +57,7 @@ impl Control {
             records,
         } = deps;
         let (journal, changes) = Journal::open(&store, clock.now()).await?;
+        let (asks, asked) = mpsc::channel(upstream_oauth::WAITING);
         let context = Arc::new(Context {
             vault: Vault::new(store.clone(), Arc::new(roots.sealer(VALUES))),
             board: Board::new(),
@@ -75,6 +77,7 @@ impl Control {
             supervisor,
             gateway,
             config,
+            upstream_tokens: asks,
         });
         let sealing = (&context.store, context.vault.sealer());
         let seal = context.config.records.seal;
@@ -90,6 +93,7 @@ impl Control {
             oauth: Oauth::default(),
             roots: Roots::new(roots),
             sealing: tokio::sync::RwLock::default(),
+            upstream_tokens: UpstreamTokens::default(),
             guesses: Guesses::default(),
             access: tokio::sync::Mutex::default(),
             events: broadcast::Sender::new(event::WAITING),
@@ -125,6 +129,9 @@ impl Control {
         let known = control.load().await?;
         let services = known.len();
         control.begin(known, (records, changes));
+        control.run("upstream tokens", |stop| {
+            upstream_oauth::serve(control.clone(), asked, stop)
+        });
         Ok((
             control,
             Started {

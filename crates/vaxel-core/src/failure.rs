@@ -27,6 +27,8 @@ pub struct Failure {
     pub hides: bool,
     /// The limit that was reached, when it was one.
     pub level: Option<Box<Level>>,
+    /// Where a person does what is missing.
+    pub link: Option<Box<str>>,
     /// For the log only.
     #[source]
     pub cause: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -43,6 +45,7 @@ impl Failure {
             version: None,
             hides: false,
             level: None,
+            link: None,
             cause: None,
         }
     }
@@ -89,6 +92,12 @@ impl Failure {
     /// Says, for the audit, that it hides something.
     pub const fn hiding(mut self) -> Self {
         self.hides = true;
+        self
+    }
+
+    /// Adds where a person does what is missing.
+    pub fn to_be_done_at(mut self, link: impl Into<Box<str>>) -> Self {
+        self.link = Some(link.into());
         self
     }
 
@@ -178,6 +187,8 @@ pub enum Kind {
     UpstreamLost,
     /// The service needs the client to answer a question that it cannot be asked.
     InteractionUnsupported,
+    /// The service wants its user to log in there first; `link` says where.
+    ConsentNeeded,
     /// The session is unknown or ended.
     UnknownSession,
     /// Nothing here can do this yet.
@@ -322,6 +333,7 @@ pub const fn facts(kind: Kind) -> Facts {
             1422,
             Never,
         ),
+        Kind::ConsentNeeded => Facts::new(424, "consent-needed", "Log in there first", 1424, Later),
         Kind::UnknownSession => {
             Facts::new(404, "unknown-session", "Unknown session", -32600, Never)
         }
@@ -358,6 +370,7 @@ pub const KINDS: &[Kind] = &[
     Kind::UpstreamProtocol,
     Kind::UpstreamLost,
     Kind::InteractionUnsupported,
+    Kind::ConsentNeeded,
     Kind::UnknownSession,
     Kind::Unsupported,
     Kind::StoreUnavailable,

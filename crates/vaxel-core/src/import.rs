@@ -12,7 +12,7 @@ use crate::{
     failure::Issue,
     jsonc,
     name::ServiceName,
-    service::{McpSource, ProcessSource, ServiceDraft, SessionScope, Source, ToolFilter},
+    service::{McpSource, ProcessSource, ServiceDraft, Source, ToolFilter},
 };
 
 /// What a configuration holds.
@@ -159,7 +159,7 @@ fn source(
         return Ok(Source::Mcp(McpSource {
             url,
             headers,
-            session: SessionScope::default(),
+            ..McpSource::default()
         }));
     }
     process(server, path, issues)

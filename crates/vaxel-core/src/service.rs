@@ -29,12 +29,14 @@ mod read_http;
 mod schema;
 mod settings;
 pub mod stored; // what a row says, whichever Vaxel wrote it
+mod upstream_auth; // what remote servers want to be shown
 
 pub(crate) use derivation::pointer;
 pub use derivation::{Derivation, Link, leaves};
 pub use http::{HttpInstance, HttpSource, HttpTool, Scheme, ToolDeclaration};
 pub use schema::draft_schema;
 pub use settings::{Setting, settings};
+pub use upstream_auth::{Grant, McpAuth, Registration, UpstreamOauth};
 
 /// A service as it is stored: identity, bookkeeping and desired state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -187,7 +189,13 @@ pub struct McpSource {
     /// Which callers share what the server remembers of them.
     #[serde(default)]
     pub session: SessionScope,
+    /// How Vaxel proves itself there, beside the headers.
+    #[serde(default, skip_serializing_if = "McpAuth::is_none")]
+    pub auth: McpAuth,
 }
+
+/// What the secret of a client of OAuth is called among the values that are sealed: no header can be called so.
+pub const CLIENT_SECRET: &str = "oauth:client_secret";
 
 /// Which callers share a session with a remote server that has sessions. Stateless servers have none,
 /// and a program has one for all.
@@ -406,15 +414,15 @@ impl ServiceSpec {
 
     /// Every value that may be secret, to be sealed or opened in place.
     pub fn sensitive_values(&mut self) -> impl Iterator<Item = (&str, &mut String)> {
-        let map = match &mut self.source {
-            Source::Process(process) => Some(&mut process.env),
-            Source::Mcp(mcp) => Some(&mut mcp.headers),
-            Source::Http(http) => Some(&mut http.headers),
-            Source::Builtin(_) => None,
+        let (map, secret) = match &mut self.source {
+            Source::Process(process) => (Some(&mut process.env), None),
+            Source::Mcp(mcp) => (Some(&mut mcp.headers), mcp.auth.secret()),
+            Source::Http(http) => (Some(&mut http.headers), None),
+            Source::Builtin(_) => (None, None),
         };
-        map.into_iter()
-            .flatten()
-            .map(|(key, value)| (key.as_str(), value))
+        let named = map.into_iter().flatten();
+        let named = named.map(|(key, value)| (key.as_str(), value));
+        named.chain(secret.map(|value| (CLIENT_SECRET, value)))
     }
 
     /// Values of secret parameters of its template, to be sealed or opened in place. They reach no
@@ -430,6 +438,14 @@ impl ServiceSpec {
 impl ServiceSpec {
     /// Leaves out the values of these names that may be secret.
     pub fn forget(&mut self, names: &[String]) {
+        if names.iter().any(|name| name == CLIENT_SECRET)
+            && let Source::Mcp(McpSource {
+                auth: McpAuth::Oauth(oauth),
+                ..
+            }) = &mut self.source
+        {
+            oauth.client_secret = None;
+        }
         let map = match &mut self.source {
             Source::Process(process) => &mut process.env,
             Source::Mcp(mcp) => &mut mcp.headers,

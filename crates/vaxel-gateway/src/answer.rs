@@ -69,7 +69,7 @@ pub(crate) fn of_tool(exchange: &Exchange, failure: &Failure) -> Option<Bytes> {
     let request = &exchange.request;
     let is_for_model = matches!(
         failure.kind,
-        Kind::InteractionUnsupported | Kind::InvalidArguments
+        Kind::InteractionUnsupported | Kind::ConsentNeeded | Kind::InvalidArguments
     );
     if !is_for_model || request.method() != Method::ToolsCall {
         return None;

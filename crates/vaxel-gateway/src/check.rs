@@ -104,6 +104,7 @@ pub(crate) async fn call(
         client_era: Era::Legacy,
         meta: &nobody,
         on_behalf: link.on_behalf(principal.proof, Answers::default(), None),
+        user: None,
         client: None,
         wants_logs: false,
         param_headers: &param_headers,

@@ -29,7 +29,7 @@ use vaxel_mcp::{
 use crate::{
     gateway::Shared,
     upstream::{
-        BuiltinServer, Link, NowPlus, Wire,
+        BuiltinServer, Link, NowPlus, PerUser, TokenSource, Wire,
         channel::Channel,
         connections::{Connections, Dial},
         ear::Ear,
@@ -38,6 +38,7 @@ use crate::{
         http_tools::{HttpTools, ToolsAddress},
         sse_dial::SseAddress,
         stdio_link,
+        wallet::Door,
         websocket_dial::WebSocketAddress,
     },
 };
@@ -77,6 +78,8 @@ pub enum Transport {
         headers: Vec<(String, Secret<String>)>,
         /// Which callers share a session there.
         session: SessionScope,
+        /// Where tokens come from, when it wants some.
+        tokens: Option<TokenSource>,
     },
     /// HTTP without MCP: `POST {base}/tools/{tool}`.
     Tools {
@@ -117,6 +120,7 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
             url,
             headers,
             session,
+            tokens: None,
         } if matches!(url.scheme(), "ws" | "wss") => {
             let address = WebSocketAddress {
                 egress: shared.egress.clone(),
@@ -132,10 +136,11 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
             url,
             headers,
             session,
+            tokens,
         } => {
             let headers = header_map(headers)?;
             let address = Address {
-                target: shared.egress.origin(&url)?,
+                target: Door::new(shared.egress.origin(&url)?, tokens),
                 name: name.as_str().into(),
                 headers: headers.clone(),
                 response_max: shared.config.response_max,
@@ -281,6 +286,7 @@ async fn http(
         every: shared.config.era_recheck,
         wait,
     });
+    let (has_tokens, per_user) = (address.target.has_tokens(), address.target.is_per_user());
     let modern = match era {
         EraChoice::Legacy => None,
         EraChoice::Auto | EraChoice::Modern => probe_modern(&address, era, wait).await?,
@@ -288,17 +294,32 @@ async fn http(
     let (facts, wire) = match modern {
         Some(facts) => {
             let link = HttpLink::new(address, &facts, None, (recheck, ear));
-            (facts, Wire::Http(link))
+            (facts, wire_of(link, per_user))
         }
         None => match open_legacy(&address, wait).await? {
             Some((facts, session)) => {
                 let link = HttpLink::new(address, &facts, session, (recheck, ear));
-                (facts, Wire::Http(link))
+                (facts, wire_of(link, per_user))
+            }
+            None if has_tokens => {
+                let detail = format!(
+                    "`{}` speaks HTTP+SSE of 2024-11-05, to which Vaxel shows no tokens of OAuth",
+                    sse.name
+                );
+                return Err(Failure::new(Kind::UpstreamProtocol, detail));
             }
             None => open_sse(sse, ear, wait).await?,
         },
     };
     Ok(Link::new(shared, facts, wire, ear))
+}
+
+fn wire_of(link: HttpLink, per_user: bool) -> Wire {
+    if per_user {
+        Wire::PerUser(Box::new(PerUser::new(link)))
+    } else {
+        Wire::Http(link)
+    }
 }
 
 async fn open_sse(

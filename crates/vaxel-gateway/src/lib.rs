@@ -59,4 +59,7 @@ pub use incidents::Incident;
 pub use limits::Toll;
 pub use pipeline::{Fallback, FallbackBody, Hidden, Identity, Peer, RequestId};
 pub use snapshot::About;
-pub use upstream::{BuiltinError, BuiltinRequest, BuiltinServer, Evidence, Link};
+pub use upstream::{
+    Bearer, BuiltinError, BuiltinRequest, BuiltinServer, Evidence, Link, Refused, TokenRequest,
+    TokenSource,
+};

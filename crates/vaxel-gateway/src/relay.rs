@@ -39,7 +39,9 @@ use crate::{
     session::InFlight,
     snapshot::{Shard, Snapshot},
     tasks,
-    upstream::{Answer, Engaged, Event, Events, NowPlus, OnBehalf, Outbound, pulse::was_unsent},
+    upstream::{
+        self, Answer, Engaged, Event, Events, NowPlus, OnBehalf, Outbound, pulse::was_unsent,
+    },
     validate,
 };
 
@@ -212,6 +214,7 @@ impl Call {
             client_era: self.exchange.client.era(),
             meta: &meta,
             on_behalf: self.on_behalf(),
+            user: upstream::user_of(&self.principal),
             client: match &self.exchange.client {
                 Client::Legacy(session) => Some(session),
                 Client::Modern => None,
@@ -459,6 +462,7 @@ pub(crate) async fn call_tool(
         client_era: Era::Legacy,
         meta: &nobody,
         on_behalf: (reached.link).on_behalf(principal.proof, Answers::default(), None),
+        user: upstream::user_of(&principal),
         client: None,
         wants_logs: false,
         param_headers: &param_headers,

@@ -11,7 +11,8 @@ use vaxel_core::{
     catalog::Catalog,
     failure::{Failure, Kind},
     id::{Call, Id, Session},
-    principal::Proof,
+    name::UserName,
+    principal::{Principal, Proof},
     service::SessionScope,
 };
 use vaxel_mcp::{
@@ -40,12 +41,14 @@ mod heard; // what calls say about their server
 pub(crate) mod http_tools;
 mod left; // calls whose callers left
 mod legacy_call;
+mod per_user; // links of users with tokens of their own
 pub(crate) mod pulse; // how an instance answers
 mod session_stream;
 pub(crate) mod sse_dial;
 pub(crate) mod stdio_link;
 mod told_level;
 mod usage; // who uses a link
+pub(crate) mod wallet; // tokens that servers want to be shown
 pub(crate) mod websocket_dial;
 
 use self::{
@@ -61,6 +64,8 @@ use crate::{gateway::Shared, interest::Subject, session};
 
 pub use builtin::{BuiltinError, BuiltinRequest, BuiltinServer};
 pub use heard::Evidence;
+pub(crate) use per_user::PerUser;
+pub use wallet::{Bearer, Refused, TokenRequest, TokenSource};
 
 /// A connected instance of a service. Cheap to clone; the connection ends with [`Link::close`] or
 /// with the last clone.
@@ -88,6 +93,7 @@ const SET_LEVEL: Duration = Duration::from_secs(5);
 
 pub(crate) enum Wire {
     Http(http_link::HttpLink),
+    PerUser(Box<PerUser>),
     Connections(Box<Connections>),
     /// One child for all callers. The tasks that read and write end with the link.
     Stdio {
@@ -135,6 +141,8 @@ pub(crate) struct Outbound<'a> {
     /// What a legacy client's session says about it.
     pub(crate) meta: &'a ModernMeta,
     pub(crate) on_behalf: OnBehalf,
+    /// The user who calls; requests of Vaxel's own have none.
+    pub(crate) user: Option<&'a str>,
     /// The session of a legacy client.
     pub(crate) client: Option<&'a Arc<session::Session>>,
     /// The caller wants log messages of the call.
@@ -246,6 +254,7 @@ impl<'a> Outbound<'a> {
             client_era: Era::Legacy,
             meta,
             on_behalf,
+            user: None,
             client: None,
             wants_logs: false,
             param_headers: &[],
@@ -392,7 +401,11 @@ impl Link {
     pub(crate) fn is_open(&self) -> bool {
         match &*self.0.wire {
             Wire::Stdio { channel, .. } => channel.is_open(),
-            Wire::Http(_) | Wire::Connections(_) | Wire::Builtin(_) | Wire::Tools(_) => true,
+            Wire::Http(_)
+            | Wire::PerUser(_)
+            | Wire::Connections(_)
+            | Wire::Builtin(_)
+            | Wire::Tools(_) => true,
         }
     }
 
@@ -448,6 +461,8 @@ impl Link {
         let session = match *self.0.wire {
             Wire::Http(_) | Wire::Connections(_) => on_behalf,
             Wire::Stdio { .. } | Wire::Builtin(_) | Wire::Tools(_) => OnBehalf::SYSTEM,
+            // Each user has sessions of their own there, which are told nothing.
+            Wire::PerUser(_) => return,
         };
         let news = self.0.wire.told_level(session).await;
         let Some(news) = news.filter(|told| told.is_news(level)) else {
@@ -490,6 +505,7 @@ impl Link {
         match &*self.0.wire {
             Wire::Stdio { channel, .. } => channel.closed().await,
             Wire::Http(http) => http.outdated().await,
+            Wire::PerUser(users) => users.own.outdated().await,
             // On the heap: whoever waits for any of these would hold as much.
             Wire::Tools(service) => Box::pin(service.gone()).await,
             Wire::Connections(_) | Wire::Builtin(_) => std::future::pending().await,
@@ -500,6 +516,7 @@ impl Link {
     pub(crate) fn sweep(&self, idle: Duration) {
         match &*self.0.wire {
             Wire::Http(http) => http.sweep(idle),
+            Wire::PerUser(users) => users.sweep(idle),
             Wire::Connections(all) => all.sweep(idle),
             Wire::Stdio { .. } | Wire::Builtin(_) | Wire::Tools(_) => {}
         }
@@ -510,6 +527,7 @@ impl Link {
         match &*self.0.wire {
             Wire::Stdio { channel, .. } => channel.close(),
             Wire::Http(http) => http.close().await,
+            Wire::PerUser(users) => users.close().await,
             Wire::Connections(all) => all.close().await,
             Wire::Builtin(_) | Wire::Tools(_) => {}
         }
@@ -520,6 +538,7 @@ impl Wire {
     async fn exchange(&self, out: &Outbound<'_>) -> Result<Answer, Failure> {
         match self {
             Self::Http(http) => http.exchange(out).await,
+            Self::PerUser(users) => users.exchange(out).await,
             Self::Connections(all) => all.exchange(out).await,
             Self::Stdio { channel, era, .. } => channel.exchange(out, *era).await,
             Self::Builtin(server) => builtin::exchange(&**server, out).await,
@@ -533,7 +552,7 @@ impl Wire {
             Self::Http(http) => Some(http.told_level(on_behalf)),
             Self::Connections(all) => all.told_level(on_behalf, SET_LEVEL).await,
             Self::Stdio { channel, .. } => Some(Arc::clone(&channel.told_level)),
-            Self::Builtin(_) | Self::Tools(_) => None,
+            Self::PerUser(_) | Self::Builtin(_) | Self::Tools(_) => None,
         }
     }
 
@@ -578,10 +597,21 @@ impl Wire {
         let message = hello::listen_request(1, uris, tasks);
         match self {
             Self::Http(http) => http.subscribe(message, ear, &acknowledged).await,
+            Self::PerUser(users) => users.own.subscribe(message, ear, &acknowledged).await,
             Self::Stdio { channel, .. } => channel.subscribe(&message, acknowledged).await,
             Self::Connections(all) => all.subscribe(&message, acknowledged).await,
             Self::Builtin(_) | Self::Tools(_) => Listened::NotOffered,
         }
+    }
+}
+
+/// Whose tokens a caller's requests are made with, where users have their own.
+pub(crate) fn user_of(principal: &Principal) -> Option<&str> {
+    match principal.proof {
+        Proof::System => None,
+        // Without log-in everyone is the same.
+        Proof::Unguarded => Some(&principal.name),
+        Proof::Key(_) | Proof::User(_) => principal.rights.user().map(UserName::as_str),
     }
 }
 

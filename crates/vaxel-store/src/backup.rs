@@ -31,6 +31,7 @@ pub const PRIVATE: &[&str] = &[
     "sessions",
     "sign_ins",
     "signing_keys",
+    "upstream_tokens",
 ];
 
 /// Tables with values that are sealed, in a column `sealed`: when the root key is replaced they are sealed anew.

@@ -48,6 +48,7 @@ mod health;
 mod meta;
 mod call;
 mod usage;
+mod upstream_token;
 
 pub use audit::{AuditQuery, AuditRow};
 pub use backup::{PRIVATE, SEALED, Schema, TableHead};
@@ -70,6 +71,7 @@ pub use signing_key::SigningKeyRow;
 pub use store::{Config, Stats, Store};
 pub use template::TemplateRow;
 pub use transfer::{Moved, has_files, transfer};
+pub use upstream_token::UpstreamTokenRow;
 pub use usage::{Grain, UsageBatch, UsageRows, UsageSum};
 
 #[cfg(test)]

@@ -229,6 +229,13 @@ CREATE TABLE data_keys (
 CREATE INDEX keys_by_user ON keys (user_name);
 CREATE INDEX keys_by_rotation ON keys (rotate_every) WHERE rotate_every IS NOT NULL;
 ",
+    // What remote servers are shown: tokens per holder, and what Vaxel is called where they are given.
+    "
+CREATE TABLE upstream_tokens (
+    service TEXT NOT NULL, holder TEXT NOT NULL, issuer TEXT NOT NULL, sealed BLOB NOT NULL,
+    updated_at BIGINT NOT NULL, PRIMARY KEY (service, holder)
+);
+",
 ];
 
 /// Steps of `records.db`.

@@ -24,6 +24,7 @@ use crate::{
     stmt::{Row, Stmt, Value, values},
     store::Store,
     tx::Tx,
+    upstream_token,
 };
 
 /// Which services. Everything that is given must hold.
@@ -241,6 +242,7 @@ impl Store {
             }
             dependency::forget(tx, id)?;
             health::purge(tx, id)?;
+            upstream_token::purge(tx, id)?;
             audit::append(tx, &audit)?;
             outbox::append(tx, &audit)
         })

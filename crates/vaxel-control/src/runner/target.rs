@@ -10,9 +10,11 @@ use serde_json::value::to_raw_value;
 use vaxel_core::{
     failure::Failure,
     secret::Secret,
-    service::{Builtin, EraChoice, HttpSource, HttpTool, ServiceResource, Source},
+    service::{
+        Builtin, CLIENT_SECRET, EraChoice, Grant, HttpSource, HttpTool, ServiceResource, Source,
+    },
 };
-use vaxel_gateway::{ConnectTarget, Transport};
+use vaxel_gateway::{ConnectTarget, TokenSource, Transport};
 use vaxel_supervisor::{Limits, Order, Process, Stream};
 
 use super::Context;
@@ -101,12 +103,19 @@ pub(super) async fn remote(
 ) -> Result<ConnectTarget, Failure> {
     let transport = match &resource.spec.source {
         Source::Mcp(mcp) => {
-            let headers = context.vault.open(resource.id, &resource.spec).await?;
+            let mut headers = context.vault.open(resource.id, &resource.spec).await?;
+            headers.remove(CLIENT_SECRET);
             let url = mcp.url.parse().map_err(Failure::internal)?;
+            let tokens = mcp.auth.oauth().map(|oauth| TokenSource {
+                service: resource.id,
+                per_user: oauth.grant == Grant::AuthorizationCode,
+                queue: context.upstream_tokens.clone(),
+            });
             Transport::Http {
                 url,
                 headers: headers.into_iter().collect(),
                 session: mcp.session,
+                tokens,
             }
         }
         Source::Http(http) => {

@@ -67,6 +67,7 @@ pub const CATEGORIES: &[(&str, Category)] = &[
     ("source.http.health_path", Category::Monitoring),
     ("source.http.tools", Category::Integration),
     ("source.mcp", Category::Network),
+    ("source.mcp.auth", Category::Security),
     ("source.mcp.headers", Category::Security),
     ("source.process", Category::Runtime),
     ("title", Category::Integration),

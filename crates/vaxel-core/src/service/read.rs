@@ -7,6 +7,7 @@ use url::Url;
 use super::{
     Builtin, EraChoice, Limits, McpSource, ProcessSource, ServiceDraft, ServiceSpec, SessionScope,
     Source, ToolFilter, ToolLimits, Validate, default_environment, derivation, read_http,
+    upstream_auth,
 };
 use crate::{balance::Balance, fields::Fields, health, name::ServiceName, quantity::Span};
 
@@ -220,15 +221,31 @@ fn mcp(fields: &mut Fields<'_>) -> Option<McpSource> {
         }
     }
     let session = fields.parsed::<SessionScope>("session").unwrap_or_default();
+    let auth = upstream_auth::read(fields);
     let url = url?;
     if let Some(problem) = url_problem(&url) {
         fields.issue("url", problem);
         return None;
     }
+    if !auth.is_none() {
+        if !url.starts_with("http") {
+            fields.issue("auth", "tokens of OAuth are sent over http and https only");
+        }
+        if headers
+            .keys()
+            .any(|name| name.eq_ignore_ascii_case("authorization"))
+        {
+            fields.issue(
+                "auth",
+                "`headers` hold `Authorization` already; leave one of the two out",
+            );
+        }
+    }
     Some(McpSource {
         url,
         headers,
         session,
+        auth,
     })
 }
 

@@ -221,8 +221,13 @@ async fn legacy(wire: &Wire, ear: &Ear, lost: &Notify) {
     loop {
         match wire {
             Wire::Http(http) if http.listen(ear).await == Listened::Broken => {}
+            Wire::PerUser(users) if users.own.listen(ear).await == Listened::Broken => {}
             Wire::Connections(all) => all.lost().await,
-            Wire::Http(_) | Wire::Stdio { .. } | Wire::Builtin(_) | Wire::Tools(_) => return,
+            Wire::Http(_)
+            | Wire::PerUser(_)
+            | Wire::Stdio { .. }
+            | Wire::Builtin(_)
+            | Wire::Tools(_) => return,
         }
         tokio::time::sleep(LISTEN_AGAIN).await;
         lost.notify_one();

@@ -43,6 +43,7 @@ use super::{
     http_sessions::{Session, Sessions},
     left,
     legacy_call::{LeftCall, LegacyCall},
+    wallet::Door,
 };
 
 /// Shortest time between two looks at which era a server speaks.
@@ -65,7 +66,7 @@ pub(super) struct Shared {
     recheck: Option<Recheck>,
     /// The server said something that belongs to another era.
     pub(super) doubt: Notify,
-    pub(super) target: Target,
+    pub(super) target: Door,
     pub(super) name: Box<str>,
     /// What every request carries: content type, accept, the service's own headers.
     pub(super) base: HeaderMap,
@@ -113,6 +114,30 @@ impl HttpLink {
             // `initialize` was the first.
             next_id: AtomicU64::new(2),
             farewells: TaskTracker::new(),
+        }))
+    }
+
+    /// The same server for a user who comes with a token of their own; nothing has been said there yet.
+    pub(super) fn of_user(&self, user: &Arc<str>) -> Self {
+        let own = &self.0;
+        let Some(target) = own.target.of_user(user) else {
+            return self.clone();
+        };
+        Self(Arc::new(Shared {
+            address: own.address.clone(),
+            recheck: None,
+            doubt: Notify::new(),
+            target,
+            name: own.name.clone(),
+            base: own.base.clone(),
+            era: own.era,
+            revision: own.revision.clone(),
+            sessions: own.sessions.anew(),
+            ear: own.ear.clone(),
+            announces: own.announces,
+            next_id: AtomicU64::new(2),
+            farewells: TaskTracker::new(),
+            response_max: own.response_max,
         }))
     }
 
@@ -553,13 +578,13 @@ pub(super) fn request(
 }
 
 pub(super) async fn send(
-    target: &Target,
+    target: &Door,
     headers: HeaderMap,
     body: impl Into<Body>,
     deadline: Instant,
 ) -> Result<Reply, Failure> {
     let request = request(Verb::POST, target, headers, body.into());
-    Ok(target.send(request, deadline).await?)
+    target.send(request, deadline).await
 }
 
 pub(super) fn is_stream(headers: &HeaderMap) -> bool {

@@ -11,7 +11,7 @@ use vaxel_core::{
     service::EraChoice,
     sse,
 };
-use vaxel_egress::{ReplyBody, Target};
+use vaxel_egress::ReplyBody;
 use vaxel_mcp::{
     envelope::{Envelope, Kind as MessageKind},
     handshake::{self, ProbeAnswer, ServerFacts, Verdict, capabilities::Answers},
@@ -25,12 +25,13 @@ use super::{
     http_events::next_message,
     http_link::{base_headers, is_stream, send},
     read_initialize,
+    wallet::Door,
 };
 
 /// Where and how a server is reached, before its era is known.
 #[derive(Clone)]
 pub(crate) struct Address {
-    pub(crate) target: Target,
+    pub(crate) target: Door,
     pub(crate) name: Box<str>,
     pub(crate) headers: HeaderMap,
     pub(crate) response_max: usize,

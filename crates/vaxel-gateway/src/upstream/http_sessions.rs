@@ -76,6 +76,15 @@ impl Sessions {
         }
     }
 
+    /// As many as these, none of them open.
+    pub(super) fn anew(&self) -> Self {
+        Self {
+            handed_out: self.handed_out,
+            told_level: Arc::default(),
+            open: Mutex::default(),
+        }
+    }
+
     /// The server does not know this session any more.
     pub(super) fn forget(&self, caller: OnBehalf, slot: &Arc<Session>) {
         let mut open = self.open.lock();

@@ -20,7 +20,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout_at},
 };
-use vaxel_core::sse;
+use vaxel_core::{failure::Failure, sse};
 use vaxel_egress::{Reply, ReplyBody};
 use vaxel_mcp::{
     envelope::{Envelope, Kind},
@@ -221,7 +221,7 @@ impl SessionStream {
     /// Opens it, unless somebody else just did.
     pub(super) fn open(
         &self,
-        opening: impl Future<Output = Result<Reply, vaxel_egress::Error>> + Send + 'static,
+        opening: impl Future<Output = Result<Reply, Failure>> + Send + 'static,
         ears: Ears<impl Fn(Bytes) + Send + Sync + 'static>,
     ) {
         let begins = self.stage.send_if_modified(|stage| {

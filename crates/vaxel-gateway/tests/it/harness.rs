@@ -188,6 +188,7 @@ impl Rig {
             url: upstream.url(),
             headers: Vec::new(),
             session: terms.session,
+            tokens: None,
         };
         let added = self.add(name, transport, terms).await;
         added.unwrap()
@@ -362,6 +363,7 @@ const fn over_http(url: url::Url) -> Transport {
         url,
         headers: Vec::new(),
         session: SessionScope::PerPrincipal,
+        tokens: None,
     }
 }
 

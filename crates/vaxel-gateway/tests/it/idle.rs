@@ -153,6 +153,7 @@ impl Keeper {
                 url: self.url.clone(),
                 headers: Vec::new(),
                 session: SessionScope::default(),
+                tokens: None,
             },
         };
         self.gateway.connect(target).await.unwrap()

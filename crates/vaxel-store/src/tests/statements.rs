@@ -13,7 +13,7 @@ use crate::{
     store::Store,
     template, toolset,
     tx::{Engine, Tx},
-    usage, user,
+    upstream_token, usage, user,
 };
 
 /// Every resource's file, where its statements are, and whether they are of `records.db`.
@@ -43,6 +43,7 @@ static ALL: &[(&str, &[&Stmt], bool)] = &[
     ("health", health::STATEMENTS, false),
     ("meta", meta::STATEMENTS, false),
     ("call", call::STATEMENTS, true),
+    ("upstream_token", upstream_token::STATEMENTS, false),
     ("usage", usage::STATEMENTS, true),
 ];
 

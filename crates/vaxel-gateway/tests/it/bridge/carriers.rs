@@ -76,11 +76,13 @@ impl Server {
                 url: upstream.url(),
                 headers: Vec::new(),
                 session: self.world.with(|ledger| ledger.scope),
+                tokens: None,
             },
             Body::Socket(address, _) => Transport::Http {
                 url: format!("ws://{address}/mcp").parse().unwrap(),
                 headers: Vec::new(),
                 session: self.world.with(|ledger| ledger.scope),
+                tokens: None,
             },
             Body::Pipes(tasks) => pipes(&self.world, self.index, tasks),
         }
