@@ -30,6 +30,7 @@ mod grants;
 mod policies;
 mod access;
 mod audit;
+mod authorization;
 mod keys;
 mod server_keys;
 mod templates;

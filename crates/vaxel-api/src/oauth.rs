@@ -28,6 +28,7 @@ use crate::{
 mod form; // what comes in forms
 mod browser; // people at their browsers
 mod pages; // what they see
+mod upstream; // people on their way to services of others
 
 /// Every path of OAuth; the API's description has none of them, since RFC 9728 and RFC 8414 describe them.
 pub(crate) fn router() -> Router<Context> {
@@ -44,6 +45,7 @@ pub(crate) fn router() -> Router<Context> {
         .route("/oauth/revoke", post(revoke))
         .route("/oauth/device_authorization", post(device))
         .merge(browser::router())
+        .merge(upstream::router())
 }
 
 /// The address of this server that a request came to: the configured one, or the `Host` that passed the rules.

@@ -74,6 +74,9 @@ pub(crate) struct Problem {
     version: Option<u64>,
     /// The limit that was reached.
     limit: Option<Limit>,
+    /// Where a person does what is missing.
+    #[schema(example = "https://vaxel.example.com/oauth/connect?ticket=…")]
+    link: Option<String>,
 }
 
 /// One problem of an input.

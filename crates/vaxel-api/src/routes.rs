@@ -13,9 +13,10 @@ use utoipa_axum::{
 };
 
 use crate::{
-    access, audit, backup, bundle, calls, compat, context::Context, dependencies, describe, docs,
-    events, grants, health, keys, leases, logs, oauth, policies, problem, revisions, roles,
-    server_keys, services, sign_ins, status, templates, tools, toolsets, usage, users,
+    access, audit, authorization, backup, bundle, calls, compat, context::Context, dependencies,
+    describe, docs, events, grants, health, keys, leases, logs, oauth, policies, problem,
+    revisions, roles, server_keys, services, sign_ins, status, templates, tools, toolsets, usage,
+    users,
 };
 
 /// The document that describes every endpoint of the table. It is large and takes a while to make: the
@@ -92,6 +93,7 @@ fn endpoints<T: Table>(table: T) -> T {
         .routes(routes!(usage::of_service))
         .routes(routes!(services::stats))
         .routes(routes!(leases::renew))
+        .routes(routes!(authorization::get, authorization::forget))
         .routes(routes!(dependencies::map))
         .routes(routes!(dependencies::impact))
         .routes(routes!(services::config::get))

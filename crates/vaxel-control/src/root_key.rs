@@ -129,6 +129,7 @@ impl Control {
                     let values = self.inner.context.vault.sealer();
                     Bodies::renew(self.store(), values).await?;
                 }
+                "upstream_tokens" => self.inner.context.vault.renew_tokens().await?,
                 other => return Err(Failure::internal(format!("nothing seals `{other}` anew"))),
             }
         }

@@ -42,10 +42,13 @@ const TURNS: usize = 4_096;
 /// Everything of this that is in memory.
 #[derive(Default)]
 pub(crate) struct UpstreamTokens {
-    turns: Mutex<HashMap<(Id<Service>, String), Arc<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<HashMap<(Id<Service>, String), Turn>>,
     found: finding::Known,
     pending: consent::PendingConsents,
 }
+
+/// Held while one request for a holder is worked on.
+type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// What a service wants, read once per request.
 struct Wanted {
@@ -63,9 +66,9 @@ impl Wanted {
         let oauth = auth.oauth().cloned().ok_or_else(|| no_tokens(&resource))?;
         let url = url.parse().map_err(Failure::internal)?;
         Ok(Self {
+            resource,
             url,
             oauth,
-            resource,
         })
     }
 
@@ -77,10 +80,8 @@ impl Wanted {
         };
         let text = serde_json::json!([self.url.as_str(), oauth]).to_string();
         let digest = digest::sha256(text.as_bytes());
-        digest[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        let first = digest.first_chunk().copied().unwrap_or_default();
+        format!("{:016x}", u64::from_be_bytes(first))
     }
 
     fn failed(&self, kind: Kind, what: impl std::fmt::Display) -> Failure {
@@ -208,7 +209,7 @@ impl Control {
         Ok(holders.into_iter().next())
     }
 
-    fn turn(&self, service: Id<Service>, holder: &str) -> Arc<tokio::sync::Mutex<()>> {
+    fn turn(&self, service: Id<Service>, holder: &str) -> Turn {
         let mut turns = self.inner.upstream_tokens.turns.lock();
         if turns.len() >= TURNS {
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);

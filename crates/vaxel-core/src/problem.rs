@@ -22,6 +22,8 @@ struct Problem<'a> {
     version: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<Limit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<&'a str>,
 }
 
 /// The body. `type` is a relative reference to the page that this server has about the problem
@@ -38,6 +40,7 @@ pub fn render(failure: &Failure, request_id: &str) -> Vec<u8> {
         retry_after: failure.retry_after,
         version: failure.version,
         limit: failure.level.as_ref().map(|level| level.limit),
+        link: failure.link.as_deref(),
     };
     serde_json::to_vec(&problem).unwrap_or_default()
 }

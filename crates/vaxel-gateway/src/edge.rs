@@ -137,7 +137,7 @@ fn legacy_exchange(
     context: &Context,
     request: Request,
     claims: Claims,
-) -> Result<Exchange, (Box<[u8]>, Failure)> {
+) -> Result<Exchange, (Box<[u8]>, Box<Failure>)> {
     match legacy::session(context) {
         Ok(session) => {
             let client = Client::Legacy(session);
@@ -148,7 +148,7 @@ fn legacy_exchange(
                 trace_id: claims.trace_id,
             })
         }
-        Err(failure) => Err((request.id().into(), failure)),
+        Err(failure) => Err((request.id().into(), Box::new(failure))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, request::Parts};
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 use tokio::time::{Instant, error::Elapsed, timeout_at};
 use vaxel_core::{
     call::Door,
@@ -14,12 +14,13 @@ use vaxel_core::{
     principal::{Principal, Proof},
 };
 use vaxel_mcp::{
-    error::HEADER_MISMATCH,
+    error::{HEADER_MISMATCH, URL_ELICITATION_REQUIRED},
     handshake::capabilities::Answers,
     headers::{self, params::Mismatch},
+    interaction::required_urls,
     method::Method,
     request::{Input, Request},
-    response::{Response as Answered, Verdict},
+    response::{self, Response as Answered, Verdict},
     revision::{Era, Revision},
 };
 
@@ -120,7 +121,8 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
         Ok(Some(parked)) => return Box::pin(Conversation::resume(call, parked)).await,
         Err(failure) => return call.fail(&failure),
     }
-    match call.begin().await {
+    let begun = call.begin().await;
+    match begun.or_else(|failure| call.or_consent(failure)) {
         Ok(Answer::Done(answered)) if !call.goes_on_after(&answered) => {
             match call.judge(&answered).await {
                 Ok(()) => call.answer(&answered),
@@ -164,6 +166,34 @@ impl Call {
         }
     }
 
+    /// A server that wants its user to log in has said so in the words of a legacy one, where the client can be
+    /// asked to visit a page: old clients know them, new ones are asked by a result, and their retry is the same
+    /// call again.
+    fn or_consent(&self, failure: Failure) -> Result<Answer, Failure> {
+        let link = failure.link.as_deref();
+        let Some(link) =
+            link.filter(|_| failure.kind == Kind::ConsentNeeded && self.answers().urls)
+        else {
+            return Err(failure);
+        };
+        let elicitation = json!({
+            "mode": "url",
+            "elicitationId": self.recording.id().map(|id| id.to_string()),
+            "url": link,
+            "message": format!("`{}` wants you to log in there", self.authorized.get().shard.name),
+        });
+        let data = json!({ "elicitations": [elicitation] }).to_string();
+        let id = self.exchange.request.id();
+        let told = response::error(
+            id,
+            URL_ELICITATION_REQUIRED,
+            &failure.detail,
+            Some(data.as_bytes()),
+        );
+        let told = Answered::read(told).map_err(Failure::internal)?;
+        Ok(Answer::Done(told))
+    }
+
     /// Whether an answer may be a question: of a modern server, or a refusal of a legacy one that a
     /// modern client can do something about.
     fn goes_on_after(&self, answered: &Answered) -> bool {
@@ -171,7 +201,11 @@ impl Call {
             Verdict::InputRequired => true,
             Verdict::Error => {
                 let eras = (self.exchange.client.era(), self.reached.link.era());
-                eras == (Era::Modern, Era::Legacy)
+                let asks_to_visit = || {
+                    let error = answered.payload().err();
+                    error.is_some_and(|error| !required_urls(error).is_empty())
+                };
+                eras.0 == Era::Modern && (eras.1 == Era::Legacy || asks_to_visit())
             }
             _ => false,
         }
@@ -462,7 +496,7 @@ pub(crate) async fn call_tool(
         client_era: Era::Legacy,
         meta: &nobody,
         on_behalf: (reached.link).on_behalf(principal.proof, Answers::default(), None),
-        user: upstream::user_of(&principal),
+        user: upstream::user_of(principal),
         client: None,
         wants_logs: false,
         param_headers: &param_headers,

@@ -35,7 +35,13 @@ pub const PRIVATE: &[&str] = &[
 ];
 
 /// Tables with values that are sealed, in a column `sealed`: when the root key is replaced they are sealed anew.
-pub const SEALED: &[&str] = &["audit_keys", "data_keys", "secrets", "signing_keys"];
+pub const SEALED: &[&str] = &[
+    "audit_keys",
+    "data_keys",
+    "secrets",
+    "signing_keys",
+    "upstream_tokens",
+];
 
 /// How far a schema has come: numbers of steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

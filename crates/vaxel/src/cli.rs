@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod access;
+mod authorize;
 mod add;
 mod backup;
 mod apply;

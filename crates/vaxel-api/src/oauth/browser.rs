@@ -12,7 +12,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use vaxel_auth::{digest, random};
-use vaxel_control::{Authorization, Browser, Credentials, Stopped};
+use vaxel_control::{Authorization, Browser, CONNECT_PATH, Credentials, Stopped};
 use vaxel_core::{
     failure::{Failure, Kind},
     secret::Secret,
@@ -70,7 +70,7 @@ impl FromRequestParts<Context> for Visitor {
 
 impl Visitor {
     /// Who signed in.
-    async fn browser(&self, context: &Context) -> Result<Option<Browser>, Failure> {
+    pub(super) async fn browser(&self, context: &Context) -> Result<Option<Browser>, Failure> {
         match &self.cookie {
             Some(cookie) => context.control.browser(cookie).await,
             None => Ok(None),
@@ -97,7 +97,7 @@ impl Visitor {
     }
 
     /// The page, with a cookie for a browser that has none yet.
-    fn show(mut self, page: impl FnOnce(&str) -> Page) -> Response {
+    pub(super) fn show(mut self, page: impl FnOnce(&str) -> Page) -> Response {
         let fresh = self.cookie.is_none().then(|| random::token(LETTERS));
         if fresh.is_some() {
             self.cookie.clone_from(&fresh);
@@ -187,11 +187,10 @@ async fn sign_in(
             .get("new_password")
             .map(|new| Secret::new(new.to_owned())),
     };
-    let path = if form.get("to") == Some(DEVICE_PATH) {
-        DEVICE_PATH
-    } else {
-        AUTHORIZE_PATH
-    };
+    let mut others = [DEVICE_PATH, CONNECT_PATH].into_iter();
+    let path = others
+        .find(|path| form.get("to") == Some(*path))
+        .unwrap_or(AUTHORIZE_PATH);
     let query = form.get("query").unwrap_or_default();
     match context
         .control
@@ -306,7 +305,7 @@ fn read(form: Result<Form, Told>) -> Result<Form, Failure> {
 }
 
 /// Sends the browser elsewhere; what comes next is a GET.
-fn leave(to: &str) -> Response {
+pub(super) fn leave(to: &str) -> Response {
     let headers = [
         (header::LOCATION, to),
         (header::CACHE_CONTROL, "no-store"),

@@ -8,7 +8,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 use vaxel_auth::oauth::{endpoint::Endpoint, redirect};
-use vaxel_control::{Authorization, Browser, Client, Waiting};
+use vaxel_control::{Authorization, Browser, CONNECT_PATH, Client, Waiting};
 use vaxel_core::{
     failure::{Failure, Kind, facts},
     principal::{Permission, Permissions},
@@ -105,7 +105,11 @@ pub(crate) fn sign_in(
             escape(&sentence)
         );
     } else {
-        body.push_str("<p>A program wants to use the tools of this server in your name.</p>");
+        body.push_str(if path == CONNECT_PATH {
+            "<p>Then you go on to the service that you want to use.</p>"
+        } else {
+            "<p>A program wants to use the tools of this server in your name.</p>"
+        });
     }
     let name = escape(before.map(|(_, name)| name).unwrap_or_default());
     let _ = write!(
@@ -220,6 +224,17 @@ pub(crate) fn device_done(allows: bool) -> Page {
         "<h1>The program is not let in</h1><p>You can close this page.</p>"
     };
     Page::new("Done", body.to_owned())
+}
+
+/// Vaxel was let in.
+pub(crate) fn connected(service: &str) -> Page {
+    let body = format!(
+        "<h1>You are logged in to {0}</h1><p>Vaxel calls <code>{0}</code> in your name from now on. You can close \
+         this page and go on where you were.</p><p class=\"quiet\"><code>vaxel service authorize {0} --forget</code> \
+         has Vaxel forget it.</p>",
+        escape(service)
+    );
+    Page::new("Logged in", body)
 }
 
 /// Why it cannot go on.

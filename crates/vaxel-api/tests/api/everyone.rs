@@ -72,6 +72,8 @@ const EXPECTED: &[(&str, [u16; 5])] = &[
     ("accept_service_definitions", [401, 403, 404, 200, 200]),
     ("check_service_health", [401, 403, 404, 200, 200]),
     ("renew_service_lease", [401, 403, 404, 409, 409]),
+    ("get_service_authorization", [401, 403, 404, 409, 409]),
+    ("forget_service_authorization", [401, 403, 404, 409, 409]),
     ("get_service_impact", [401, 403, 404, 200, 200]),
     ("unlabel_service_revision", [401, 403, 404, 204, 204]),
     ("label_service_revision", [401, 403, 404, 204, 204]),

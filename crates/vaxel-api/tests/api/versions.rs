@@ -52,6 +52,7 @@ const NEW: &[(&str, &str)] = &[
     ("DELETE", "/keys/{key}"),
     ("PUT", "/users/{user}/password"),
     ("DELETE", "/auth/sessions/{session}"),
+    ("DELETE", "/services/{service}/authorization"),
 ];
 
 /// What changes nothing that is stored, or asks for the versions of many things in its body.

@@ -395,6 +395,12 @@ impl Control {
         Ok(registered.identity)
     }
 
+    /// Who everybody is, where nobody logs in.
+    pub fn everyone(&self) -> Option<Principal> {
+        let is_open = !self.inner.context.config.server.auth;
+        is_open.then(Principal::unguarded)
+    }
+
     /// What Vaxel says of itself as a client (OAuth Client ID Metadata Document).
     pub fn client_document(&self) -> serde_json::Value {
         let base = &self.inner.context.config.server.url;

@@ -1,4 +1,4 @@
-//! Who gives the tokens that a server wants (RFC 9728, RFC 8414, OpenID Connect Discovery).
+//! Who gives the tokens that a server wants (RFC 9728, RFC 8414, `OpenID` Connect Discovery).
 //!
 //! Addresses that the server or its authorization server names come from strangers: they are asked over the
 //! public internet, unless their host is the server's own or that of the configured issuer.

@@ -152,6 +152,61 @@ fn sensitive_values_are_env_and_headers() {
     assert!(!serde_json::to_string(&spec).unwrap().contains("Bearer"));
 }
 
+fn remote(url: &str, auth: &Value) -> Value {
+    json!({"name": "tracker", "spec": {"source": {"mcp": {"url": url, "auth": auth}}}})
+}
+
+#[test]
+fn a_client_of_oauth_is_read_and_its_secret_is_sensitive() {
+    let auth = json!({"oauth": {"grant": "client_credentials", "client_id": "a", "client_secret": "b",
+        "scopes": ["x"], "issuer": "https://login.example"}});
+    let mut draft = ServiceDraft::from_json(&remote("https://h/mcp", &auth)).unwrap();
+    let again = serde_json::to_value(&draft).unwrap();
+    assert_eq!(ServiceDraft::from_json(&again).unwrap(), draft);
+    let names: Vec<&str> = draft
+        .spec
+        .sensitive_values()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(names, [CLIENT_SECRET]);
+    draft.spec.forget(&[CLIENT_SECRET.to_owned()]);
+    assert_eq!(draft.spec.sensitive_values().count(), 0);
+    for none in [json!("none"), Value::Null] {
+        let draft = ServiceDraft::from_json(&remote("https://h/mcp", &none)).unwrap();
+        assert_eq!(draft.spec.sensitive_values().count(), 0);
+        assert!(serde_json::to_value(&draft).unwrap()["spec"]["source"]["mcp"]["auth"].is_null());
+    }
+}
+
+#[test]
+fn what_a_client_of_oauth_cannot_be_is_named() {
+    let all = |auth: Value| problems(&remote("ws://h/mcp", &auth)).join("\n");
+    let oauth = json!({"oauth": {"grant": "password", "client_secret": "b", "registration": "no",
+        "scopes": ["a b"], "issuer": "login", "colour": 1}});
+    let found = all(oauth);
+    for (at, text) in [
+        ("grant", "is no grant"),
+        ("client_secret", "needs `client_id`"),
+        ("registration", "no way to register"),
+        ("scopes", "words of visible ASCII"),
+        ("issuer", "must be a URL"),
+        ("colour", ""),
+    ] {
+        assert!(
+            found.contains(&format!("spec.source.mcp.auth.oauth.{at}: ")),
+            "{at}: {found}"
+        );
+        assert!(found.contains(text), "{at}: {found}");
+    }
+    assert!(found.contains("over http and https only"), "{found}");
+    let own = all(json!({"oauth": {"grant": "client_credentials"}}));
+    assert!(
+        own.contains("needs `client_id` and `client_secret`"),
+        "{own}"
+    );
+    assert!(all(json!({})).contains("auth.oauth: is missing"));
+}
+
 #[test]
 fn a_reference_is_told_from_a_value() {
     let id = Id::new(Timestamp::from_millis(1));

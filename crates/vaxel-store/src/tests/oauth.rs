@@ -15,12 +15,14 @@ use crate::{
     sign_in::{Delegation, SignInRow},
     store::Store,
     tests::NOW,
+    upstream_token::UpstreamTokenRow,
 };
 
 contract!(
     a_client_is_read_as_it_was_added_and_too_many_are_refused,
     a_consent_is_the_last_one_that_was_given,
     a_sign_in_of_a_client_needs_no_password,
+    a_token_of_a_service_is_that_of_its_holder_until_it_is_forgotten,
 );
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -101,4 +103,48 @@ async fn a_sign_in_of_a_client_needs_no_password(store: &Store) {
     };
     store.begin_sign_in(&row, line()).await.unwrap();
     assert_eq!(store.sign_in(row.id).await.unwrap(), Some(row));
+}
+
+async fn a_token_of_a_service_is_that_of_its_holder_until_it_is_forgotten(store: &Store) {
+    let row = |holder: &str, byte: u8, updated_at: Timestamp| UpstreamTokenRow {
+        service: Id::new(NOW),
+        holder: holder.to_owned(),
+        issuer: "https://b.example".to_owned(),
+        sealed: vec![byte],
+        updated_at,
+    };
+    let first = row("user:anna", 1, NOW);
+    let service = first.service;
+    let other = UpstreamTokenRow {
+        service,
+        ..row("user:bob", 2, NOW.plus(HOUR))
+    };
+    for row in [&first, &other] {
+        store.put_upstream_token(row.clone(), None).await.unwrap();
+    }
+    let next = UpstreamTokenRow {
+        sealed: vec![3],
+        ..first.clone()
+    };
+    let put = store.put_upstream_token(next.clone(), Some(line()));
+    put.await.unwrap();
+    let anna = || "user:anna".to_owned();
+    let found = store.upstream_token(service, anna()).await.unwrap();
+    assert_eq!(found.as_ref(), Some(&next));
+    let all = store.upstream_tokens(service).await.unwrap();
+    assert_eq!(all, [other.clone(), next.clone()], "the newest first");
+    let anew = UpstreamTokenRow {
+        sealed: vec![4],
+        ..next
+    };
+    store
+        .reseal_upstream_tokens(vec![anew.clone()])
+        .await
+        .unwrap();
+    assert_eq!(store.all_upstream_tokens().await.unwrap(), [anew, other]);
+    for there in [true, false] {
+        let forgotten = store.forget_upstream_token((service, anna()), None);
+        assert_eq!(forgotten.await.unwrap(), there);
+    }
+    assert_eq!(store.upstream_token(service, anna()).await.unwrap(), None);
 }

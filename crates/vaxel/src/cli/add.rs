@@ -53,6 +53,16 @@ pub(super) struct AddArgs {
         requires = "upstream"
     )]
     session: Option<String>,
+    /// Get tokens that a remote server wants by OAuth: each user logs in, or as the JSON of `auth.oauth` says
+    #[arg(
+        long,
+        value_name = "JSON",
+        num_args = 0..=1,
+        default_missing_value = "{}",
+        value_parser = json_object,
+        requires = "upstream"
+    )]
+    oauth: Option<Value>,
     /// MCP era to speak [default: auto]
     #[arg(long, value_parser = ["auto", "legacy", "modern"])]
     era: Option<String>,
@@ -201,6 +211,9 @@ fn source(args: &AddArgs) -> anyhow::Result<Value> {
             let mut mcp = json!({"url": url, "headers": pairs(&args.header, "--header")?});
             if let Some(session) = &args.session {
                 mcp["session"] = session.as_str().into();
+            }
+            if let Some(oauth) = &args.oauth {
+                mcp["auth"] = json!({ "oauth": oauth });
             }
             Ok(json!({ "mcp": mcp }))
         }

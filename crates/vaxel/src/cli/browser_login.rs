@@ -189,7 +189,7 @@ async fn asked(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// Opens a page where there is a desktop. It is no matter when that fails: the address was shown.
-fn open(page: &str) {
+pub(super) fn open(page: &str) {
     if !output::is_terminal() {
         return;
     }

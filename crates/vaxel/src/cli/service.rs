@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use vaxel_client::{Client, segment};
 
 use super::{
-    Context, Why, add, dependencies,
+    Context, Why, add, authorize, dependencies,
     edit::{self, Subject},
     health, history, settings,
 };
@@ -131,6 +131,11 @@ pub(super) enum Command {
         #[command(flatten)]
         why: Why,
     },
+    /// Log in to a service of somebody else that wants to know whose data it shows
+    #[command(
+        after_help = "Examples:\n  vaxel service authorize tracker\n  vaxel service authorize tracker --forget"
+    )]
+    Authorize(authorize::Args),
     #[command(flatten)]
     History(history::Command),
 }
@@ -180,6 +185,7 @@ impl Command {
             | Self::Map { format, .. }
             | Self::Impact { format, .. } => *format,
             Self::Health(args) => args.format,
+            Self::Authorize(args) => args.format,
             Self::History(command) => command.format(),
             Self::Schema
             | Self::Refresh { .. }
@@ -256,6 +262,7 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<E
         Command::Restart { name, why } => {
             act((&name, &why), "restart", &client, context).await?;
         }
+        Command::Authorize(args) => authorize::run(&args, &client, context).await?,
         Command::History(command) => history::run(command, &client, context).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -37,7 +37,7 @@ impl Answer {
 
 /// A client that says exactly what it is told.
 pub(crate) struct Raw {
-    address: String,
+    pub(crate) address: String,
     pub(crate) key: String,
 }
 

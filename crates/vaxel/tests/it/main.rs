@@ -33,5 +33,6 @@ mod stored;
 mod task_news;
 mod templates;
 mod tidy;
+mod upstream_oauth;
 mod validation;
 mod writers;

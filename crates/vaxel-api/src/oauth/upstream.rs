@@ -1,0 +1,100 @@
+//! People on their way to a service of somebody else, and back. Only the browser in which the very user signed
+//! in who asked for the link goes on from it, and only that one brings back the answer.
+
+use axum::{
+    Json as Answer, Router,
+    extract::{FromRequestParts, State},
+    http::{Uri, request::Parts},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use vaxel_control::{CALLBACK_PATH, CLIENT_PATH, CONNECT_PATH, Leaving};
+use vaxel_core::failure::Failure;
+
+use super::{
+    browser::{Sorry, Visitor, leave},
+    form::Form,
+    pages, query,
+};
+use crate::{context::Context, extract::Public, problem::Refusal};
+
+/// The paths of this way.
+pub(super) fn router() -> Router<Context> {
+    Router::new()
+        .route(CONNECT_PATH, get(connect))
+        .route(CALLBACK_PATH, get(callback))
+        .route(CLIENT_PATH, get(document))
+}
+
+/// Who sits at the browser.
+enum Person {
+    /// This user.
+    Known(String),
+    /// Nobody who signed in.
+    Stranger(Visitor),
+}
+
+impl FromRequestParts<Context> for Person {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
+        if let Some(everyone) = context.control.everyone() {
+            return Ok(Self::Known(everyone.name.to_string()));
+        }
+        let visitor = Visitor::from_request_parts(parts, context).await?;
+        Ok(match visitor.browser(context).await? {
+            Some(browser) => Self::Known(browser.user.name.to_string()),
+            None => Self::Stranger(visitor),
+        })
+    }
+}
+
+/// Somebody opened the link that a call brought.
+async fn connect(
+    _: Public,
+    person: Person,
+    State(context): State<Context>,
+    uri: Uri,
+) -> Result<Response, Sorry> {
+    let user = match person {
+        Person::Known(user) => user,
+        Person::Stranger(visitor) => {
+            return Ok(visitor.show(|word| pages::sign_in((CONNECT_PATH, query(&uri)), word, None)));
+        }
+    };
+    let asked = Form::read(query(&uri).as_bytes()).unwrap_or_default();
+    let ticket = asked.get("ticket").unwrap_or_default();
+    Ok(leave(
+        &context.control.begin_upstream_consent(ticket, &user)?,
+    ))
+}
+
+/// An authorization server sent the browser back.
+async fn callback(
+    _: Public,
+    person: Person,
+    State(context): State<Context>,
+    uri: Uri,
+) -> Result<Response, Sorry> {
+    let user = match person {
+        Person::Known(user) => user,
+        // Who is not signed in began nothing; the answer is not looked at.
+        Person::Stranger(_) => String::new(),
+    };
+    let said = Form::read(query(&uri).as_bytes()).unwrap_or_default();
+    let text = |name: &str| said.get(name).map(str::to_owned);
+    let back = Leaving {
+        state: text("state"),
+        code: text("code"),
+        iss: text("iss"),
+        error: text("error"),
+    };
+    let service = context.control.finish_upstream_consent(back, &user).await;
+    let service = service.map_err(|failure: Failure| Sorry::from(failure))?;
+    Ok(pages::connected(&service).into_response())
+}
+
+/// What Vaxel is as a client.
+async fn document(_: Public, State(context): State<Context>) -> Response {
+    Answer(context.control.client_document()).into_response()
+}
