@@ -69,7 +69,7 @@ class Vaxel:
         command = [VAXEL, "--data-dir", self.folder.name, "service", "show", "up", "--json"]
         while time.monotonic() < deadline:
             shown = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-            if shown["status"]["lifecycle"] == "running":
+            if shown["status"]["lifecycle"] == "active":
                 return
             time.sleep(0.1)
         print(json.dumps(shown["status"]), file=sys.stderr)
