@@ -10,7 +10,6 @@ Vaxel as raw HTTP in the revision that the suite names, so that nothing but Vaxe
 import base64
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -58,27 +57,33 @@ class Vaxel:
             self.run("service", "add", "up", "--url", URL, "--oauth", json.dumps(oauth), "--no-wait")
             if "grant" not in oauth:
                 self.log_in()
-            self.wait()
+            if not self.wait() and "grant" not in oauth:
+                # The server sends its users elsewhere meanwhile.
+                self.log_in()
+                self.wait()
         else:
             self.run("service", "add", "up", "--url", URL)
         return self
 
     def wait(self):
         """Until the service is up; where it never is, the suite sees why."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PATIENCE / 4
         command = [VAXEL, "--data-dir", self.folder.name, "service", "show", "up", "--json"]
         while time.monotonic() < deadline:
             shown = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
             if shown["status"]["lifecycle"] == "active":
-                return
+                return True
             time.sleep(0.1)
         print(json.dumps(shown["status"]), file=sys.stderr)
+        return False
 
     def log_in(self):
         """Goes where Vaxel sends its user."""
         command = [VAXEL, "--data-dir", self.folder.name, "service", "authorize", "up", "--no-wait"]
-        link = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-        visit(link)
+        # Where Vaxel refuses the authorization server there is none.
+        link = subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.strip()
+        if link:
+            visit(link)
 
     def __exit__(self, *_):
         self.run("down")
@@ -96,6 +101,7 @@ class Client:
         self.endpoint = endpoint
         self.session = None
         self.asked = 0
+        self.visited = 0
         if not MODERN:
             client = {"name": "conformance", "version": "1"}
             self.ask(
@@ -134,7 +140,14 @@ class Client:
                 headers["mcp-name"] = params["name"]
         reply = self.post({"jsonrpc": "2.0", "id": self.asked, "method": method, "params": params}, headers)
         self.session = reply.headers.get("mcp-session-id") or self.session
-        result = self.read(reply).get("result") or {}
+        said = self.read(reply)
+        pages = (said.get("error", {}).get("data") or {}).get("elicitations") or []
+        if pages and self.visited < 3:
+            self.visited += 1
+            for page in pages:
+                visit(page["url"])
+            return self.ask(method, params, headers)
+        result = said.get("result") or {}
         if result.get("resultType") != "input_required":
             return result
         questions = result.get("inputRequests") or {}
@@ -162,6 +175,9 @@ class Client:
 
 def answer(question):
     """A form is filled in with its defaults, a model says something, there are no roots."""
+    if question["method"] == "elicitation/create" and question["params"].get("mode") == "url":
+        visit(question["params"]["url"])
+        return {"action": "accept"}
     if question["method"] == "elicitation/create":
         schema = question["params"].get("requestedSchema") or {}
         fields = (schema.get("properties") or {}).items()
@@ -208,12 +224,7 @@ def main():
         by_name = {tool["name"]: tool for tool in tools}
         for name, arguments in calls(tools):
             headers = mirrors(by_name[name], arguments) if name in by_name else {}
-            result = client.ask("tools/call", {"name": name, "arguments": arguments}, headers)
-            link = re.search(r"http://[^ \"]+/oauth/connect\?ticket=\w+", json.dumps(result))
-            if link:
-                # The server wants more than its user allowed.
-                visit(link[0])
-                client.ask("tools/call", {"name": name, "arguments": arguments}, headers)
+            client.ask("tools/call", {"name": name, "arguments": arguments}, headers)
         for prompt in client.ask("prompts/list").get("prompts", []):
             client.ask("prompts/get", {"name": prompt["name"]})
 

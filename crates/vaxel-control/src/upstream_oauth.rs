@@ -187,6 +187,11 @@ impl Control {
         {
             return Ok(renewed);
         }
+        if kept.is_some() && !refused.is_narrow {
+            // It is good for nothing any more: whoever asks how they stand is told so.
+            let place = (wanted.resource.id, holder.to_owned());
+            self.store().forget_upstream_token(place, None).await?;
+        }
         match user {
             Some(user) => {
                 let link = self.consent_link(wanted, user, (found, scopes)).await?;

@@ -172,7 +172,7 @@ fn a_client_of_oauth_is_read_and_its_secret_is_sensitive() {
     draft.spec.forget(&[CLIENT_SECRET.to_owned()]);
     assert_eq!(draft.spec.sensitive_values().count(), 0);
     for none in [json!("none"), Value::Null] {
-        let draft = ServiceDraft::from_json(&remote("https://h/mcp", &none)).unwrap();
+        let mut draft = ServiceDraft::from_json(&remote("https://h/mcp", &none)).unwrap();
         assert_eq!(draft.spec.sensitive_values().count(), 0);
         assert!(serde_json::to_value(&draft).unwrap()["spec"]["source"]["mcp"]["auth"].is_null());
     }

@@ -94,6 +94,48 @@ fn vaxel_as_a_client_of_2026_07() {
     );
 }
 
+/// Not `auth/basic-cimd`: the address of a description must be `https`, and the Vaxel of a test has none.
+const LOG_IN: &[&str] = &[
+    "auth/metadata-default",
+    "auth/metadata-var1",
+    "auth/metadata-var2",
+    "auth/metadata-var3",
+    "auth/scope-from-www-authenticate",
+    "auth/scope-from-scopes-supported",
+    "auth/scope-omitted-when-undefined",
+    "auth/scope-step-up",
+    "auth/scope-retry-limit",
+    "auth/pre-registration",
+    "auth/token-endpoint-auth-basic",
+    "auth/token-endpoint-auth-post",
+    "auth/token-endpoint-auth-none",
+];
+
+const LOG_IN_SINCE_2026_07: &[&str] = &[
+    "auth/resource-mismatch",
+    "auth/metadata-issuer-mismatch",
+    "auth/authorization-server-migration",
+    "auth/offline-access-scope",
+    "auth/offline-access-not-supported",
+    "auth/iss-supported",
+    "auth/iss-not-advertised",
+    "auth/iss-supported-missing",
+    "auth/iss-wrong-issuer",
+    "auth/iss-unexpected",
+    "auth/iss-normalized",
+];
+
+#[test]
+fn vaxel_logs_in_to_servers_as_clients_of_2025_11_do() {
+    conforms_as_client("2025-11-25", LOG_IN);
+}
+
+#[test]
+fn vaxel_logs_in_to_servers_as_clients_of_2026_07_do() {
+    conforms_as_client("2026-07-28", LOG_IN);
+    conforms_as_client("2026-07-28", LOG_IN_SINCE_2026_07);
+}
+
 #[test]
 fn clients_of_2025_06_before_a_legacy_server() {
     conforms("legacy", "2025-06-18");

@@ -349,6 +349,7 @@ fn every_user_logs_in_and_is_called_in_their_own_name() {
     guarded.ask("/end?all");
     let (status, refused) = who(&vaxel, &anna);
     assert_eq!(status, 424, "{refused}");
+    link_for(&anna);
     assert_eq!(
         guarded
             .seen()
