@@ -209,13 +209,13 @@ fn vaxel_gets_tokens_of_its_own_once_for_all_callers_and_others_when_they_end() 
     assert_eq!(said(&who(&vaxel, &key)), "you are robot");
     assert_eq!(ends(), 2);
     let seen = guarded.seen();
-    let shown = seen.iter().filter_map(|one| one["shown"].as_str());
+    let mut shown = seen.iter().filter_map(|one| one["shown"].as_str());
     assert!(
         shown.clone().all(|shown| !shown.contains(&key)),
         "a caller's key went on"
     );
     let token = shown
-        .last()
+        .next_back()
         .unwrap()
         .trim_start_matches("Bearer ")
         .to_owned();
