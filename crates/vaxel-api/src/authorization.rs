@@ -6,7 +6,7 @@ use vaxel_control::AuthorizationState;
 
 use crate::{
     context::Context,
-    extract::{Caller, Path},
+    extract::{Caller, On, Path},
     problem::Refusal,
 };
 
@@ -76,7 +76,7 @@ pub(crate) async fn get(
 #[utoipa::path(
     delete, path = "/api/v1/services/{service}/authorization",
     operation_id = "forget_service_authorization", tag = "services",
-    params(("service" = String, Path, description = "Id or name")),
+    params(("service" = String, Path, description = "Id or name"), On),
     responses(
         (status = 204, description = "Forgotten, if there was one"),
         (status = 409, description = "It wants no log-in", body = crate::problem::Problem),
@@ -86,9 +86,10 @@ pub(crate) async fn forget(
     Caller(caller): Caller,
     State(context): State<Context>,
     Path(service): Path<String>,
+    On(terms): On,
 ) -> Result<StatusCode, Refusal> {
     let service = service.parse()?;
-    let control = &context.control;
+    let control = context.control.on(terms);
     control
         .forget_upstream_authorization(&caller, &service)
         .await?;

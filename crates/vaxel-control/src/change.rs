@@ -208,6 +208,11 @@ impl Terms {
             Change::Shutdown => "A server does not change",
             _ => return Ok(()),
         };
+        self.has_no_version(what)
+    }
+
+    /// What is changed has none that could be asked for; `what` begins the sentence that says so.
+    pub(crate) fn has_no_version(&self, what: &str) -> Result<(), Failure> {
         match self.expected {
             None => Ok(()),
             Some(_) => Err(Failure::new(

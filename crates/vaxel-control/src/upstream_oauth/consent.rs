@@ -150,6 +150,8 @@ impl Control {
         let resource = self
             .find_for(caller, Permission::McpExecute, service)
             .await?;
+        self.terms
+            .has_no_version("A log-in is forgotten whatever it was")?;
         let wanted = Wanted::of(resource)?;
         let holder = of_user(&user_of(caller)?);
         let turn = self.turn(wanted.resource.id, &holder);
