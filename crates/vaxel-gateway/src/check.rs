@@ -21,10 +21,11 @@ use vaxel_mcp::{
 
 use crate::{
     admit, authorize,
-    gateway::{Shared, tool_request, upstream_error},
+    gateway::Shared,
     record::{Arrival, Recording},
     relay,
     route::Route,
+    tool_call::{tool_request, upstream_error},
     upstream::{Answer, Link, NowPlus, Outbound},
 };
 

@@ -34,6 +34,7 @@ mod interactions; // questions to modern clients, between two requests
 mod respond;
 mod record;
 mod incidents; // what was refused
+mod tool_call; // calls over REST, and of our own
 mod check; // calls of our own, to see how an instance is
 
 mod connect; // how an upstream is reached for the first time
@@ -51,14 +52,14 @@ pub use check::{CheckReply, ToolCheck};
 pub use config::{Config, Keep, Tunables};
 pub use connect::{ConnectTarget, Transport};
 pub use gateway::{
-    Deps, ExposedTool, Gateway, Load, ServedSet, ServiceEntry, ShownOf, ToolCall, ToolReply,
-    Unavailable,
+    Deps, ExposedTool, Gateway, Load, ServedSet, ServiceEntry, ShownOf, Unavailable,
 };
 pub use idle::Bell;
 pub use incidents::Incident;
 pub use limits::Toll;
 pub use pipeline::{Fallback, FallbackBody, Hidden, Identity, Peer, RequestId};
 pub use snapshot::About;
+pub use tool_call::{ToolCall, ToolReply};
 pub use upstream::{
     Bearer, BuiltinError, BuiltinRequest, BuiltinServer, Evidence, Link, Refused, TokenRequest,
     TokenSource,

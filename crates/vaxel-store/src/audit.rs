@@ -9,7 +9,7 @@ use vaxel_core::{
 use crate::{
     chain,
     error::Error,
-    stmt::{Row, Stmt, values},
+    stmt::{Row, Stmt, Value, values},
     store::Store,
     tx::Tx,
 };
@@ -74,11 +74,11 @@ static APPEND: Stmt = Stmt::new(
      target_name, detail, was, became, message, address, door, request, outcome) \
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
 );
-static CHAIN: Stmt = Stmt::new(concat!(
-    "INSERT INTO audit (",
-    columns!(),
-    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
-));
+static CHAIN: Stmt = Stmt::new(
+    "INSERT INTO audit (at, actor, credential, actor_key, on_behalf, action, target_kind, target_id, \
+     target_name, detail, was, became, message, address, door, request, outcome, seq, hash, seal) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
+);
 static NEWEST: Stmt = Stmt::new(
     "SELECT seq, at, actor, action, target_kind, target_id, target_name, detail, message \
      FROM audit WHERE seq < $1 ORDER BY seq DESC LIMIT $2",
@@ -111,36 +111,17 @@ pub(crate) fn append(tx: &mut Tx<'_>, line: &AuditLine) -> Result<(), Error> {
             .map_err(|error| Error::unreadable("value", error))
     };
     let Some(entry) = chain::next(tx, entry)? else {
-        return append_unchained(tx, &entry(0)?);
+        return tx.put(&APPEND, &values_of(&entry(0)?));
     };
     let text = |hash: Option<Hash>| hash.map(|hash| hash.to_string());
-    let values = values![
-        entry.number,
-        entry.at,
-        entry.actor.as_str(),
-        entry.credential.as_deref(),
-        entry.credential_id.as_deref(),
-        entry.on_behalf.as_deref(),
-        entry.action.as_str(),
-        entry.resource_kind.as_str(),
-        entry.resource_id.as_str(),
-        entry.resource_name.as_str(),
-        text_of(entry.detail.as_deref()).unwrap_or("null"),
-        text_of(entry.before.as_deref()),
-        text_of(entry.after.as_deref()),
-        entry.message.as_deref(),
-        entry.address.as_deref(),
-        entry.door.as_deref(),
-        entry.request.as_deref(),
-        entry.outcome.as_str(),
-        text(entry.hash),
-        text(entry.seal),
-    ];
+    let mut values = values_of(&entry);
+    values.extend(values![entry.number, text(entry.hash), text(entry.seal)]);
     tx.put(&CHAIN, &values)
 }
 
-fn append_unchained(tx: &mut Tx<'_>, entry: &Entry) -> Result<(), Error> {
-    let values = values![
+/// What a line says, without its place in the chain.
+fn values_of(entry: &Entry) -> Vec<Value<'_>> {
+    values![
         entry.at,
         entry.actor.as_str(),
         entry.credential.as_deref(),
@@ -158,8 +139,8 @@ fn append_unchained(tx: &mut Tx<'_>, entry: &Entry) -> Result<(), Error> {
         entry.door.as_deref(),
         entry.request.as_deref(),
         entry.outcome.as_str(),
-    ];
-    tx.put(&APPEND, &values)
+    ]
+    .into()
 }
 
 fn text_of(part: Option<&RawValue>) -> Option<&str> {
