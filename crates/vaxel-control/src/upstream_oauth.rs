@@ -47,6 +47,9 @@ pub(crate) struct UpstreamTokens {
     pending: consent::PendingConsents,
 }
 
+/// Longest wait for what is on its way when Vaxel ends.
+const FINISH: Duration = Duration::from_secs(3);
+
 /// Held while one request for a holder is worked on.
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
@@ -111,10 +114,10 @@ pub(crate) async fn serve(
     let mut working = JoinSet::new();
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             Some(_) = working.join_next() => {}
             request = queue.recv(), if working.len() < AT_ONCE => {
-                let Some(request) = request else { return };
+                let Some(request) = request else { break };
                 let control = control.clone();
                 working.spawn(async move {
                     let answer = Box::pin(control.bearer_for(&request)).await;
@@ -123,6 +126,11 @@ pub(crate) async fn serve(
                 });
             }
         }
+    }
+    // What was got in exchange for a token that is good once has to be kept.
+    let finishing = async { while working.join_next().await.is_some() {} };
+    if tokio::time::timeout(FINISH, finishing).await.is_err() {
+        tracing::warn!("requests for tokens of remote servers were broken off");
     }
 }
 

@@ -196,11 +196,11 @@ impl Drop for Place {
 impl Places {
     /// Takes a place, unless `most` are taken.
     pub fn take(&self, most: u32) -> Option<Place> {
-        if self.0.fetch_add(1, Ordering::Relaxed) >= most {
-            self.0.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Place(Arc::clone(&self.0)))
+        let more = |taken: u32| (taken < most).then_some(taken + 1);
+        let taken = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.ok().map(|_| Place(Arc::clone(&self.0)))
     }
 
     /// How many are left of `most`.

@@ -105,7 +105,7 @@ pub(crate) async fn call(
         client_era: Era::Legacy,
         meta: &nobody,
         on_behalf: link.on_behalf(principal.proof, Answers::default(), None),
-        user: None,
+        user: Some(&shard.about.owner),
         client: None,
         wants_logs: false,
         param_headers: &param_headers,

@@ -225,15 +225,16 @@ impl Shared {
         let in_service = bounds.and_then(|bounds| mine(&bounds.taken, bounds.caller_rate));
         let in_tool = of_tool.and_then(|(limits, taken)| mine(taken, limits.caller_rate));
         let steps = [
+            // Its own first: who is over one of these takes nothing of what all share.
             calls.map(|rate| (Limit::Calls, &caller.rights.used().calls, rate)),
-            bounds.and_then(|one| Some((Limit::Service, &one.taken.all, one.rate?))),
             in_service
                 .as_ref()
                 .map(|(bucket, rate)| (Limit::ServiceCaller, &**bucket, *rate)),
-            of_tool.and_then(|(limits, taken)| Some((Limit::Tool, &taken.all, limits.rate?))),
             in_tool
                 .as_ref()
                 .map(|(bucket, rate)| (Limit::ToolCaller, &**bucket, *rate)),
+            bounds.and_then(|one| Some((Limit::Service, &one.taken.all, one.rate?))),
+            of_tool.and_then(|(limits, taken)| Some((Limit::Tool, &taken.all, limits.rate?))),
         ];
         let now = self.meters.0.elapsed();
         for (index, (limit, bucket, rate)) in steps.iter().flatten().enumerate() {

@@ -46,9 +46,11 @@ static OF_SERVICE: Stmt = Stmt::new(
 static ALL: Stmt = Stmt::new(
     "SELECT service, holder, issuer, sealed, updated_at FROM upstream_tokens ORDER BY service, holder",
 );
-static RESEAL: Stmt =
-    Stmt::new("UPDATE upstream_tokens SET sealed = $3 WHERE service = $1 AND holder = $2");
+static RESEAL: Stmt = Stmt::new(
+    "UPDATE upstream_tokens SET sealed = $3 WHERE service = $1 AND holder = $2 AND updated_at = $4",
+);
 static FORGET: Stmt = Stmt::new("DELETE FROM upstream_tokens WHERE service = $1 AND holder = $2");
+static FORGET_HOLDER: Stmt = Stmt::new("DELETE FROM upstream_tokens WHERE holder = $1");
 static PURGE: Stmt = Stmt::new("DELETE FROM upstream_tokens WHERE service = $1");
 
 impl Store {
@@ -104,13 +106,18 @@ impl Store {
         .await
     }
 
-    /// Replaces the sealed bytes of rows, all or none: they were sealed anew.
+    /// Replaces the sealed bytes of rows that were sealed anew. One that was written meanwhile stays.
     pub async fn reseal_upstream_tokens(&self, rows: Vec<UpstreamTokenRow>) -> Result<(), Error> {
         self.write("reseal_upstream_tokens", move |tx| {
             for row in &rows {
                 tx.execute(
                     &RESEAL,
-                    &values![row.service, row.holder.as_str(), &row.sealed[..]],
+                    &values![
+                        row.service,
+                        row.holder.as_str(),
+                        &row.sealed[..],
+                        row.updated_at
+                    ],
                 )?;
             }
             Ok(())
@@ -140,6 +147,11 @@ pub(crate) fn purge(tx: &mut Tx<'_>, service: Id<Service>) -> Result<(), Error> 
     tx.execute(&PURGE, &values![service]).map(|_| ())
 }
 
+/// What remote servers were told of a holder who is gone.
+pub(crate) fn forget_holder(tx: &mut Tx<'_>, holder: &str) -> Result<(), Error> {
+    tx.put(&FORGET_HOLDER, &values![holder])
+}
+
 fn read(row: &Row<'_>) -> Result<UpstreamTokenRow, Error> {
     Ok(UpstreamTokenRow {
         service: row.id(0)?,
@@ -151,5 +163,13 @@ fn read(row: &Row<'_>) -> Result<UpstreamTokenRow, Error> {
 }
 
 #[cfg(test)]
-pub(crate) static STATEMENTS: &[&Stmt] =
-    &[&PUT, &FIND, &OF_SERVICE, &ALL, &RESEAL, &FORGET, &PURGE];
+pub(crate) static STATEMENTS: &[&Stmt] = &[
+    &PUT,
+    &FIND,
+    &OF_SERVICE,
+    &ALL,
+    &RESEAL,
+    &FORGET,
+    &FORGET_HOLDER,
+    &PURGE,
+];

@@ -16,6 +16,7 @@ use crate::{
     service::{self, from_json, to_json},
     stmt::{Row, Stmt, values},
     store::Store,
+    upstream_token,
 };
 
 macro_rules! columns {
@@ -108,6 +109,7 @@ impl Store {
             if let Some(at) = user.deleted_at {
                 let name = user.name.as_str();
                 grant::forget_grantee(tx, &format!("user:{name}"))?;
+                upstream_token::forget_holder(tx, &format!("user:{name}"))?;
                 key::revoke_all(tx, name, at)?;
                 if let Some(heir) = &heir {
                     service::hand_over(tx, (name, heir.as_str()), at)?;

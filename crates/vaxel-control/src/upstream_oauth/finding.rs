@@ -142,6 +142,7 @@ impl Control {
                     wanted.failed(Kind::UpstreamProtocol, detail)
                 });
             }
+            says_none(wanted, &place, status)?;
         }
         Ok(None)
     }
@@ -162,6 +163,7 @@ impl Control {
                     wanted.failed(Kind::UpstreamProtocol, detail)
                 });
             }
+            says_none(wanted, place.as_str(), status)?;
         }
         Ok(None)
     }
@@ -201,6 +203,15 @@ impl Control {
         };
         asked.await.map_err(|error| failed(error.to_string()))
     }
+}
+
+/// An outage is not taken for the word that there is no such document.
+fn says_none(wanted: &Wanted, place: &str, status: u16) -> Result<(), Failure> {
+    if status < 500 && status != 429 {
+        return Ok(());
+    }
+    let detail = format!("{place} answered with status {status}");
+    Err(wanted.failed(Kind::UpstreamUnavailable, detail))
 }
 
 /// Whether an address is one that whoever configured the service named: the host of the server, or that of its
