@@ -121,8 +121,13 @@ impl Control {
         caller: &Principal,
         key: &KeyRef,
     ) -> Result<Outcome, Failure> {
+        // Two at once could each take the other's key for the one that is left.
+        let _turn = self.inner.access.lock().await;
         let row = self.managed_key(caller, key).await?;
         if row.revoked_at.is_some() {
+            // Asked for again, it may be because the data plane did not hear of it.
+            self.publish_key(row.id).await?;
+            self.remove_key_file(&row).await;
             return Ok(Outcome::Done);
         }
         let now = self.now();

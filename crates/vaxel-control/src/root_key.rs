@@ -109,9 +109,11 @@ impl Control {
         let target = ("root key", facts.id.clone(), String::new());
         let mut audit = self.line(caller, "root_key.replace", target);
         audit.detail = json!({ "before": facts.earlier });
-        self.store().audit(audit).await?;
+        let written = self.store().audit(audit).await;
+        // It is replaced whatever came of the line: what it sealed has to follow.
         *self.inner.roots.progress.lock() = Progress::default();
         self.inner.roots.bell.notify_one();
+        written?;
         Ok(Outcome::RootKey(Box::new(self.inner.roots.report())))
     }
 

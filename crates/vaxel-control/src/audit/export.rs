@@ -128,8 +128,8 @@ impl AuditExport {
     }
 
     fn gap(&mut self, piece: &mut String, gap: &Gap) -> Result<(), Failure> {
-        // One that began earlier has grown since.
-        if gap.first > self.at.number {
+        // One that ends earlier was said; one that began earlier has grown since.
+        if gap.last > self.at.number {
             piece.push_str(&text(&Missing { gap: *gap })?);
             self.at = Link {
                 number: gap.last,

@@ -82,9 +82,14 @@ impl Control {
             if !row.is_live(now) || !person.is_some_and(|person| person.is_enabled()) {
                 continue;
             }
-            let overlap = usual(&row);
-            self.renew_secret(&Principal::system(), row, (overlap, None))
-                .await?;
+            let (overlap, name) = (usual(&row), row.name.clone());
+            let renewed = self
+                .renew_secret(&Principal::system(), row, (overlap, None))
+                .await;
+            // The others are not to wait for one whose file cannot be written.
+            if let Err(failure) = renewed {
+                tracing::error!(key.name = %name, %failure, "a key that is due was not rotated");
+            }
         }
         Ok(())
     }
