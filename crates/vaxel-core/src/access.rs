@@ -12,7 +12,7 @@ use crate::{
     failure::{Failure, Kind},
     id::{Id, Service},
     name::RoleName,
-    policy::{Effect, PolicyDraft},
+    policy::{Effect, Facts, PolicyDraft},
     principal::{Permission, Permissions, Principal},
     service::matches,
     time::Timestamp,
@@ -234,8 +234,9 @@ impl Local {
         if !self.is_within {
             return Verdict::deny(Reason::CredentialElsewhere);
         }
+        let mut facts = Facts::of(asked);
         for policy in self.fitting(asked, Effect::Deny) {
-            match policy.when.as_ref().map(|when| when.holds(asked)) {
+            match policy.when.as_ref().map(|when| when.holds(&mut facts)) {
                 Some(Ok(false)) => {}
                 Some(Err(why)) => return Verdict::deny(Reason::Undecided(Arc::clone(policy), why)),
                 None | Some(Ok(true)) => return Verdict::deny(Reason::Policy(Arc::clone(policy))),
@@ -245,7 +246,7 @@ impl Local {
             return Verdict::allow(why_held(asked));
         }
         let holds = |policy: &&Arc<PolicyDraft>| {
-            let holds = policy.when.as_ref().map(|when| when.holds(asked));
+            let holds = policy.when.as_ref().map(|when| when.holds(&mut facts));
             holds.is_none_or(|holds| holds == Ok(true))
         };
         match self.fitting(asked, Effect::Allow).find(holds) {

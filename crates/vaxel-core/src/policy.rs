@@ -20,7 +20,7 @@ use crate::{
 
 mod condition;
 
-pub use condition::{ARGUMENTS_MAX, CONDITION_MAX, Condition};
+pub use condition::{ARGUMENTS_MAX, CONDITION_MAX, Condition, Facts};
 
 /// Most entries of each of a policy's lists.
 pub const ENTRIES_MAX: usize = 1_000;

@@ -35,6 +35,16 @@ const VARIABLES: [&str; 5] = ["arguments", "service", "time", "tool", "user"];
 pub struct Condition {
     text: Arc<str>,
     program: Arc<Program>,
+    /// Which of [`VARIABLES`] it looks at.
+    looks_at: [bool; VARIABLES.len()],
+}
+
+/// What the conditions that one question is about look at: each variable is worked out once, when the
+/// first of them looks at it.
+pub struct Facts<'a> {
+    asked: &'a Asked<'a>,
+    context: Context<'static, 'static>,
+    known: [bool; VARIABLES.len()],
 }
 
 impl Condition {
@@ -47,9 +57,12 @@ impl Condition {
             return Err(format!("must have at most {CONDITION_MAX} bytes"));
         }
         let program = stacker::grow(ROOM_TO_READ, || understood(text))?;
+        let references = program.references();
+        let looks_at = VARIABLES.map(|name| references.has_variable(name));
         Ok(Self {
             text: text.into(),
             program: Arc::new(program),
+            looks_at,
         })
     }
 
@@ -63,20 +76,36 @@ impl Condition {
     /// # Errors
     /// Why that cannot be said: something that it looks at is not there, or is of another kind. Whoever
     /// asks must take that for a no.
-    pub fn holds(&self, asked: &Asked<'_>) -> Result<bool, String> {
-        let mut context = Context::with_env(Arc::clone(&FUNCTIONS));
-        let references = self.program.references();
-        for name in VARIABLES {
-            if references.has_variable(name) {
-                context.add_variable_from_value(name, value(name, asked)?);
-            }
-        }
-        let decide = || self.program.execute(&context);
+    pub fn holds(&self, facts: &mut Facts<'_>) -> Result<bool, String> {
+        facts.know(self.looks_at)?;
+        let decide = || self.program.execute(&facts.context);
         match stacker::maybe_grow(ROOM_TO_DECIDE / 4, ROOM_TO_DECIDE, decide) {
             Ok(Value::Bool(holds)) => Ok(holds),
             Ok(_) => Err("it is neither true nor false".to_owned()),
             Err(error) => Err(error.to_string()),
         }
+    }
+}
+
+impl<'a> Facts<'a> {
+    /// Nothing is worked out yet.
+    pub fn of(asked: &'a Asked<'a>) -> Self {
+        Self {
+            asked,
+            context: Context::with_env(Arc::clone(&FUNCTIONS)),
+            known: [false; VARIABLES.len()],
+        }
+    }
+
+    fn know(&mut self, wanted: [bool; VARIABLES.len()]) -> Result<(), String> {
+        for (index, name) in VARIABLES.into_iter().enumerate() {
+            if wanted[index] && !self.known[index] {
+                let value = value(name, self.asked)?;
+                self.context.add_variable_from_value(name, value);
+                self.known[index] = true;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,12 @@ use crate::{
 
 fn holds(text: &str, arguments: &str) -> Result<bool, String> {
     let raw: Box<RawValue> = serde_json::from_str(arguments).unwrap();
+    with_asked(&raw, |asked| {
+        Condition::compile(text)?.holds(&mut Facts::of(asked))
+    })
+}
+
+fn with_asked<T>(raw: &RawValue, then: impl FnOnce(&Asked<'_>) -> T) -> T {
     let tags = ["eu".to_owned()];
     let target = Target {
         id: Id::new(Timestamp::from_millis(0)),
@@ -21,11 +27,11 @@ fn holds(text: &str, arguments: &str) -> Result<bool, String> {
         permission: Permission::McpExecute,
         on: &target,
         tool: Some("read_file"),
-        arguments: Some(&raw),
+        arguments: Some(raw),
         // A Saturday, half past seven.
         now: Timestamp::from_millis(1_795_246_200_000),
     };
-    Condition::compile(text)?.holds(&asked)
+    then(&asked)
 }
 
 #[test]
@@ -58,6 +64,19 @@ fn what_cannot_be_decided_is_neither_yes_nor_no() {
     let long = format!(r#"{{"path": "{}"}}"#, "x".repeat(ARGUMENTS_MAX));
     assert!(holds("size(arguments) > 0", &long).is_err());
     assert!(holds("size(arguments) > 0", r#"{"path": "x"}"#).unwrap());
+}
+
+#[test]
+fn what_cannot_be_looked_at_fails_only_the_conditions_that_look_at_it() {
+    let long = serde_json::value::to_raw_value(&"x".repeat(ARGUMENTS_MAX)).unwrap();
+    with_asked(&long, |asked| {
+        let mut facts = Facts::of(asked);
+        let mut holds = |text| Condition::compile(text).unwrap().holds(&mut facts);
+        assert!(holds("size(arguments) > 0").is_err());
+        assert_eq!(holds("tool == 'read_file'"), Ok(true));
+        assert_eq!(holds("tool == 'read_file' && user.name == 'vaxel'"), Ok(true));
+        assert!(holds("size(arguments) > 0").is_err());
+    });
 }
 
 #[test]
