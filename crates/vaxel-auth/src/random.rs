@@ -1,6 +1,5 @@
-//! Randomness that nobody can guess, from the one cryptography library.
-
-use aws_lc_rs::rand;
+//! Randomness that nobody can guess, from the operating system. The cryptography library's own generator
+//! is not asked: it holds 128 KiB from its first byte on.
 
 /// Digits, upper and lower case letters: what double-click selects and no shell interprets.
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -10,7 +9,7 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 /// # Panics
 /// When the operating system has no randomness to give: nothing secret can be made then.
 pub fn fill(bytes: &mut [u8]) {
-    rand::fill(bytes).expect("the operating system gives randomness");
+    getrandom::fill(bytes).expect("the operating system gives randomness");
 }
 
 /// Random bytes.

@@ -22,10 +22,14 @@ const UPDATES: usize = 1_024;
 /// is missed; a server that is slower than this must not hold up the client.
 const TAKE_NOTE: Duration = Duration::from_secs(2);
 
+/// What was told by servers, for every stream; there once somebody listens.
+type Updates = OnceLock<broadcast::Sender<Update>>;
+
 /// The interests in all services.
+#[derive(Default)]
 pub(crate) struct Interests {
     by_service: Mutex<HashMap<Id<Service>, Arc<Interest>>>,
-    updates: broadcast::Sender<Update>,
+    updates: Arc<Updates>,
 }
 
 /// What can be watched.
@@ -86,7 +90,7 @@ pub(crate) struct Interest {
     service: Id<Service>,
     /// Made when it is first needed: of most services nothing is ever watched.
     watching: OnceLock<Box<Watching>>,
-    updates: broadcast::Sender<Update>,
+    updates: Arc<Updates>,
 }
 
 /// Who watches what of a service, and what its servers know of that.
@@ -120,15 +124,6 @@ pub(crate) struct Watched {
     known_as: Arc<str>,
 }
 
-impl Default for Interests {
-    fn default() -> Self {
-        Self {
-            by_service: Mutex::default(),
-            updates: broadcast::Sender::new(UPDATES),
-        }
-    }
-}
-
 impl Interests {
     pub(crate) fn of(&self, service: Id<Service>) -> Arc<Interest> {
         let mut all = self.by_service.lock();
@@ -136,7 +131,7 @@ impl Interests {
             Arc::new(Interest {
                 service,
                 watching: OnceLock::new(),
-                updates: self.updates.clone(),
+                updates: Arc::clone(&self.updates),
             })
         });
         Arc::clone(interest)
@@ -156,7 +151,8 @@ impl Interests {
     }
 
     pub(crate) fn updates(&self) -> broadcast::Receiver<Update> {
-        self.updates.subscribe()
+        let updates = self.updates.get_or_init(|| broadcast::Sender::new(UPDATES));
+        updates.subscribe()
     }
 }
 
@@ -245,8 +241,11 @@ impl Interest {
     }
 
     fn tell(&self, subject: Subject, news: News) {
+        let Some(updates) = self.updates.get() else {
+            return;
+        };
         // Without streams nobody hears it.
-        let _ = self.updates.send(Update {
+        let _ = updates.send(Update {
             service: self.service,
             subject,
             news,

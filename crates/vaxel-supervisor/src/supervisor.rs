@@ -102,7 +102,7 @@ impl Supervisor {
             files: config.log_files,
         };
         let inner = Inner {
-            writer: Writer::start(rotation.clone()),
+            writer: Writer::new(rotation.clone()),
             config,
             clock,
             cgroups,

@@ -10,12 +10,15 @@ mod root_key;
 
 mod stdio; // the bridge for clients that only speak stdio
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long a thread for work that blocks waits for more of it. Each holds a stack and some heap.
+const IDLE_THREAD: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     // The shim is started for every process: it comes before everything else and needs no runtime.
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("vaxel-control")
+        .thread_keep_alive(IDLE_THREAD)
         .enable_all()
         .build();
     let runtime = match runtime {

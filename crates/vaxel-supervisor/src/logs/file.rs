@@ -8,7 +8,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -25,10 +25,16 @@ const QUEUE: usize = 4096;
 /// How much of an earlier run's file is read to fill a tail.
 const RECOVER_BYTES: u64 = 256 * 1024;
 
-/// The way to the thread. Cheap to clone; the thread ends with the last one.
+/// The way to the thread, which starts with the first line. Cheap to clone; the thread ends with the last
+/// one.
 #[derive(Clone)]
 pub(crate) struct Writer {
-    entries: SyncSender<Entry>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    rotation: Rotation,
+    entries: OnceLock<SyncSender<Entry>>,
     lost: Arc<AtomicU64>,
 }
 
@@ -52,21 +58,15 @@ pub(crate) struct Rotation {
 }
 
 impl Writer {
-    pub(crate) fn start(rotation: Rotation) -> Self {
-        let (entries, queue) = sync_channel(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
-        let files = Files {
+    pub(crate) fn new(rotation: Rotation) -> Self {
+        let inner = Inner {
             rotation,
-            open: HashMap::new(),
-            failed: false,
+            entries: OnceLock::new(),
+            lost: Arc::default(),
         };
-        let counter = Arc::clone(&lost);
-        let thread = thread::Builder::new().name("vaxel-logs".to_owned());
-        if let Err(error) = thread.spawn(move || files.run(&queue, &counter)) {
-            // The queue is closed then: every line is counted as lost, tails and followers work.
-            tracing::error!(%error, "The thread that writes log files could not be started");
+        Self {
+            inner: Arc::new(inner),
         }
-        Self { entries, lost }
     }
 
     /// Hands a line over, or counts it as lost when the disk is slower than the log.
@@ -75,18 +75,40 @@ impl Writer {
             name: name.to_owned(),
             text,
         };
-        if self.entries.try_send(line).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        let entries = self.inner.entries.get_or_init(|| self.inner.start());
+        if entries.try_send(line).is_err() {
+            self.inner.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Blocks until what was handed over is written, at most `within`.
     pub(crate) fn flush(&self, within: Duration) {
+        let Some(entries) = self.inner.entries.get() else {
+            return;
+        };
         let (done, answer) = sync_channel(1);
-        if self.entries.try_send(Entry::Flush(done)).is_ok() {
+        if entries.try_send(Entry::Flush(done)).is_ok() {
             // Not in time, or the thread is gone: the lines may be missing, nothing else is.
             let _ = answer.recv_timeout(within);
         }
+    }
+}
+
+impl Inner {
+    fn start(&self) -> SyncSender<Entry> {
+        let (entries, queue) = sync_channel(QUEUE);
+        let files = Files {
+            rotation: self.rotation.clone(),
+            open: HashMap::new(),
+            failed: false,
+        };
+        let counter = Arc::clone(&self.lost);
+        let thread = thread::Builder::new().name("vaxel-logs".to_owned());
+        if let Err(error) = thread.spawn(move || files.run(&queue, &counter)) {
+            // The queue is closed then: every line is counted as lost, tails and followers work.
+            tracing::error!(%error, "The thread that writes log files could not be started");
+        }
+        entries
     }
 }
 
