@@ -53,6 +53,9 @@ pub(crate) struct StatusView {
     notes: Vec<String>,
     /// What is stored and cannot be read, one sentence each: it is as if it were not there.
     left_out: Vec<String>,
+    /// Where the audit does not hold, when that was found since the start: `vaxel audit verify` says more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit_problem: Option<String>,
 }
 
 /// How many services are in which state.
@@ -118,6 +121,7 @@ impl From<ServerStatus> for StatusView {
             store,
             records,
             left_out,
+            audit_problem,
         } = status;
         let vaxel_control::ServerFacts {
             version,
@@ -168,6 +172,7 @@ impl From<ServerStatus> for StatusView {
             },
             notes,
             left_out,
+            audit_problem,
         }
     }
 }

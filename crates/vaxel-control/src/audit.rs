@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 use vaxel_auth::{seal::Sealer, stamp::AuditKey};
@@ -19,7 +20,7 @@ use vaxel_core::{
     principal::{Permission, Principal},
     secret::Secret,
 };
-use vaxel_store::{AuditKeyRow, AuditPage, AuditQuery};
+use vaxel_store::{AuditKeyRow, AuditPage, AuditQuery, AuditSeal};
 
 use crate::{
     control::Control,
@@ -29,10 +30,12 @@ use crate::{
 mod export;
 mod head;
 mod incidents;
+mod retention;
 
 pub use export::AuditExport;
 pub(crate) use head::keep as keep_head;
 pub(crate) use incidents::write as write_incidents;
+pub(crate) use retention::remove_old;
 
 /// What the key of the chain is sealed under, with the sealer of values.
 const KEY: &[u8] = b"audit key 1";
@@ -51,6 +54,8 @@ pub(crate) struct Audit {
     key: OnceLock<Key>,
     /// Held while lines are verified.
     verifying: tokio::sync::Mutex<()>,
+    /// The first thing that was found not to hold, for whoever looks after this Vaxel.
+    problem: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -145,7 +150,9 @@ impl Control {
         if is_new.is_some() && chain.head.is_some() {
             store.rehead_audit(Arc::clone(&stamp)).await?;
         }
-        let chained = store.begin_audit_chain(stamp, PAGE).await?;
+        let since = key.since;
+        let chained = store.begin_audit_chain(AuditSeal { stamp, since }, PAGE);
+        let chained = chained.await?;
         // There is one start.
         let _ = self.inner.audit.key.set(key);
         if is_new.is_some() || chained > 0 {
@@ -178,6 +185,17 @@ impl Control {
         );
         let detail = json!({ "expected": kept, "found": head });
         self.audit_itself(REWIND, detail).await
+    }
+
+    /// Says what does not hold: in the log each time, and with the status from the first time on.
+    pub(crate) fn flawed(&self, what: String) {
+        tracing::error!("the audit does not hold: {what}; `vaxel audit verify` says more");
+        self.inner.audit.problem.lock().get_or_insert(what);
+    }
+
+    /// What was found not to hold since the start.
+    pub(crate) fn problem_of_the_audit(&self) -> Option<String> {
+        self.inner.audit.problem.lock().clone()
     }
 
     async fn audit_itself(&self, action: &'static str, detail: Value) -> Result<(), Failure> {
@@ -279,6 +297,7 @@ impl Control {
             verdict.to = checker.at().number;
             verdict.newest = page.head.map_or(0, |(head, _)| head.number);
             if let Err(flaw) = checked {
+                self.flawed(flaw.to_string());
                 verdict.flaw = Some(flaw);
                 return Ok(verdict);
             }

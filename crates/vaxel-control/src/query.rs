@@ -269,6 +269,8 @@ pub struct ServerStatus {
     pub records: RecordFacts,
     /// What is stored and cannot be read, one sentence each.
     pub left_out: Vec<String>,
+    /// Where the audit does not hold, when that was found since the start.
+    pub audit_problem: Option<String>,
 }
 
 /// Calls since the start.

@@ -22,7 +22,7 @@ use vaxel_store::{Store, UsageBatch};
 
 use crate::{
     bodies::Bodies,
-    config::{AuditConfig, FeedConfig, RecordsConfig},
+    config::{FeedConfig, RecordsConfig},
 };
 
 /// Most records in one transaction.
@@ -30,11 +30,11 @@ const BATCH: usize = 512;
 /// How long records are gathered. One wake-up per gathering, not one per record.
 const GATHER: Duration = Duration::from_millis(200);
 /// Between two looks for records that are too old or too many.
-const SWEEP_EVERY: Duration = Duration::from_hours(1);
+pub(crate) const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// Sign-ins that are over are kept so long.
 const SIGN_INS: Duration = Duration::from_hours(90 * 24);
 /// Records deleted in one step of a sweep, so that writers wait little.
-const SWEEP_STEP: u32 = 2_000;
+pub(crate) const SWEEP_STEP: u32 = 2_000;
 
 /// What is known of records on their way.
 #[derive(Debug, Default)]
@@ -124,7 +124,7 @@ async fn sum_up(store: &Store, usage: UsageBatch) {
 pub(crate) async fn sweep(
     store: Store,
     clock: Clock,
-    (config, feed, health, audit): (RecordsConfig, FeedConfig, Duration, AuditConfig),
+    (config, feed, health): (RecordsConfig, FeedConfig, Duration),
     stop: CancellationToken,
 ) {
     let mut hourly = tokio::time::interval(SWEEP_EVERY);
@@ -145,11 +145,6 @@ pub(crate) async fn sweep(
         let before = ago(&clock, health);
         let healths = || store.trim_health(before, SWEEP_STEP);
         delete_all("changes of health", healths, &stop).await;
-        let transitions = || store.trim_transitions(before, SWEEP_STEP);
-        delete_all("audited transitions", transitions, &stop).await;
-        let before = ago(&clock, audit.retention);
-        let lines = || store.trim_audit(before, SWEEP_STEP);
-        delete_all("lines of the audit", lines, &stop).await;
         if let Err(error) = store.forget_sessions(ago(&clock, session::LIFE)).await {
             tracing::warn!(%error, "what is kept of old sessions could not be deleted");
         }
@@ -160,7 +155,7 @@ pub(crate) async fn sweep(
 }
 
 /// The time that is so long ago.
-fn ago(clock: &Clock, long: Duration) -> Timestamp {
+pub(crate) fn ago(clock: &Clock, long: Duration) -> Timestamp {
     let long = u64::try_from(long.as_millis()).unwrap_or(u64::MAX);
     Timestamp::from_millis(clock.now().as_millis().saturating_sub(long))
 }

@@ -52,6 +52,7 @@ impl Control {
                     + inner.context.gateway.records_lost(),
             },
             left_out: self.store().left_out(),
+            audit_problem: self.problem_of_the_audit(),
         })
     }
 

@@ -211,10 +211,12 @@ impl Control {
                     context.config.records,
                     context.config.feed,
                     context.config.health.retention,
-                    context.config.audit,
                 ),
                 stop,
             )
+        });
+        self.run("old lines of the audit", |stop| {
+            audit::remove_old(self.clone(), stop)
         });
         self.run("journal", |stop| {
             let events = inner.events.clone();

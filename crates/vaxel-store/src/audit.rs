@@ -89,6 +89,11 @@ pub(crate) static AFTER: Stmt = Stmt::new(concat!(
     columns!(),
     " FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2"
 ));
+pub(crate) static BETWEEN: Stmt = Stmt::new(concat!(
+    "SELECT ",
+    columns!(),
+    " FROM audit WHERE seq >= $1 AND seq <= $2 ORDER BY seq"
+));
 static LAST_BEFORE: Stmt = Stmt::new("SELECT max(seq) FROM audit WHERE seq < $1");
 static SEARCH: Stmt = Stmt::new(concat!(
     "SELECT ",
@@ -301,6 +306,7 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &NEWEST,
     &ONE,
     &AFTER,
+    &BETWEEN,
     &LAST_BEFORE,
     &SEARCH,
 ];

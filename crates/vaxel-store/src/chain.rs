@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use vaxel_core::{
     audit::{
         Entry,
-        chain::{Gap, Hash, Link, Stamp},
+        chain::{Checker, Flaw, Gap, Hash, Link, Stamp},
     },
     time::Timestamp,
 };
@@ -23,7 +23,16 @@ use crate::{
 
 /// What makes hashes, once it is known.
 #[derive(Debug, Default)]
-pub(crate) struct Chain(OnceLock<Arc<dyn Stamp>>);
+pub(crate) struct Chain(OnceLock<AuditSeal>);
+
+/// What makes hashes and seals them, and since when.
+#[derive(Debug, Clone)]
+pub struct AuditSeal {
+    /// It.
+    pub stamp: Arc<dyn Stamp>,
+    /// The first line that it sealed: of those before only the hashes can be looked at.
+    pub since: u64,
+}
 
 /// A key of the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +86,7 @@ static PUT_KEY: Stmt = Stmt::new(
 static LAST: Stmt = Stmt::new("SELECT max(seq) FROM audit");
 static SINCE: Stmt = Stmt::new("SELECT seq FROM audit WHERE at >= $1 ORDER BY seq LIMIT 1");
 static STAMP: Stmt = Stmt::new("UPDATE audit SET hash = $2, seal = $3 WHERE seq = $1");
-static HASH: Stmt = Stmt::new("SELECT hash FROM audit WHERE seq = $1");
+static HASH: Stmt = Stmt::new("SELECT hash, seal FROM audit WHERE seq = $1");
 // Only what is older than everything that stays.
 static OLD: Stmt = Stmt::new(
     "SELECT seq FROM audit WHERE seq < (SELECT max(seq) FROM audit) \
@@ -152,8 +161,12 @@ fn follow(
 }
 
 fn stamp(tx: &Tx<'_>) -> Result<Arc<dyn Stamp>, Error> {
-    let stamp = tx.chain.and_then(|chain| chain.0.get());
-    stamp.map(Arc::clone).ok_or(Error::Unsealed)
+    Ok(sealing(tx)?.stamp)
+}
+
+fn sealing(tx: &Tx<'_>) -> Result<AuditSeal, Error> {
+    let seal = tx.chain.and_then(|chain| chain.0.get());
+    seal.cloned().ok_or(Error::Unsealed)
 }
 
 fn seal(stamp: &dyn Stamp, hash: &Hash) -> Result<String, Error> {
@@ -200,16 +213,7 @@ fn read_gap(row: &Row<'_>) -> Result<Gap, Error> {
     })
 }
 
-/// Says that the lines of a gap are gone, together with those of the gaps on both sides of it.
-fn put_gap(tx: &mut Tx<'_>, stamp: &dyn Stamp, mut gap: Gap) -> Result<(), Error> {
-    if let Some(earlier) = tx.find(&GAP_TO, &values![gap.first - 1], read_gap)? {
-        (gap.first, gap.before) = (earlier.first, earlier.before);
-        tx.put(&REMOVE_GAP, &values![earlier.first])?;
-    }
-    if let Some(later) = tx.find(&GAP_FROM, &values![gap.last + 1], read_gap)? {
-        (gap.last, gap.after) = (later.last, later.after);
-        tx.put(&REMOVE_GAP, &values![later.first])?;
-    }
+fn put_gap(tx: &mut Tx<'_>, stamp: &dyn Stamp, gap: &Gap) -> Result<(), Error> {
     let sealed = seal(stamp, &gap.digest(stamp))?;
     let (before, after) = (gap.before.to_string(), gap.after.to_string());
     tx.put(
@@ -218,47 +222,98 @@ fn put_gap(tx: &mut Tx<'_>, stamp: &dyn Stamp, mut gap: Gap) -> Result<(), Error
     )
 }
 
-/// The hash that a line builds upon: that of the line before it, or of the end of the gap before it.
+/// The hash and the seal of a line, when it is there and has a hash.
+fn marks(tx: &mut Tx<'_>, number: u64) -> Result<Option<(Hash, Option<Hash>)>, Error> {
+    let found = tx.find(&HASH, &values![number], |row| {
+        let mark = |at| Ok::<_, Error>(row.maybe_text(at)?.and_then(|text| text.parse().ok()));
+        Ok((mark(0)?, mark(1)?))
+    })?;
+    Ok(found.and_then(|(hash, seal)| Some((hash?, seal))))
+}
+
+/// The hash that a line builds upon, as it stands there: that of the line before it, or of the end of the gap
+/// before it.
 fn hash_before(tx: &mut Tx<'_>, number: u64) -> Result<Hash, Error> {
     if number <= 1 {
         return Ok(Hash::default());
     }
-    let line = tx.find(&HASH, &values![number - 1], |row| {
-        Ok(row.maybe_text(0)?.and_then(|text| text.parse().ok()))
-    })?;
-    if let Some(hash) = line.flatten() {
+    if let Some((hash, _)) = marks(tx, number - 1)? {
         return Ok(hash);
     }
     let gap = tx.find(&GAP_TO, &values![number - 1], read_gap)?;
     Ok(gap.map(|gap| gap.after).unwrap_or_default())
 }
 
-/// Takes lines away, in the order of their numbers, and leaves gaps where they were.
+/// Takes lines away, in the order of their numbers, and leaves gaps where they were. What does not hold stays as it
+/// is, with everything else: a gap that is sealed over it would hide it for ever.
 fn remove(tx: &mut Tx<'_>, mut numbers: Vec<u64>) -> Result<usize, Error> {
     numbers.sort_unstable();
     let is_chained = head(tx)?.is_some();
+    if !is_chained && sealing(tx).is_ok() && !numbers.is_empty() {
+        return Err(Flaw::new(0, "nothing says which line is the newest").into());
+    }
     for run in numbers.chunk_by(|one, next| *next == one + 1) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             continue;
         };
         if is_chained {
-            let before = hash_before(tx, *first)?;
-            let after = hash_before(tx, *last + 1)?;
-            let gap = Gap {
-                first: *first,
-                last: *last,
-                before,
-                after,
-                seal: None,
-            };
-            let stamp = stamp(tx)?;
-            put_gap(tx, &*stamp, gap)?;
+            leave_gap(tx, (*first, *last))?;
         }
         for number in run {
             tx.put(&REMOVE, &values![*number])?;
         }
     }
     Ok(numbers.len())
+}
+
+/// Says that lines are gone, together with those of the gaps on both sides of them. All of that is looked at first.
+fn leave_gap(tx: &mut Tx<'_>, (first, last): (u64, u64)) -> Result<(), Error> {
+    let AuditSeal { stamp, since } = sealing(tx)?;
+    let earlier = tx.find(&GAP_TO, &values![first.saturating_sub(1)], read_gap)?;
+    let start = match &earlier {
+        Some(gap) => Link {
+            number: gap.first.saturating_sub(1),
+            hash: gap.before,
+        },
+        None => proven(tx, first.saturating_sub(1))?,
+    };
+    let mut checker = Checker::new(&*stamp, since, start);
+    if let Some(gap) = &earlier {
+        checker.gap(gap)?;
+        tx.put(&REMOVE_GAP, &values![gap.first])?;
+    }
+    for line in tx.query(&audit::BETWEEN, &values![first, last], audit::read)? {
+        checker.line(&line)?;
+    }
+    if let Some(later) = tx.find(&GAP_FROM, &values![last + 1], read_gap)? {
+        checker.gap(&later)?;
+        tx.put(&REMOVE_GAP, &values![later.first])?;
+    }
+    let end = checker.at();
+    let gap = Gap {
+        first: start.number + 1,
+        last: end.number,
+        before: start.hash,
+        after: end.hash,
+        seal: None,
+    };
+    put_gap(tx, &*stamp, &gap)
+}
+
+/// The link at a line that stays, whose hash is one of Vaxel's.
+fn proven(tx: &mut Tx<'_>, number: u64) -> Result<Link, Error> {
+    if number == 0 {
+        return Ok(Link::default());
+    }
+    let AuditSeal { stamp, since } = sealing(tx)?;
+    let Some((hash, seal)) = marks(tx, number)? else {
+        return Err(Flaw::new(number, "it is missing, or has no hash").into());
+    };
+    if number >= since && stamp.seal(&hash) != seal {
+        let what = "its seal is not one of Vaxel: the line was written past it";
+        return Err(Flaw::new(number, what).into());
+    }
+    Ok(Link { number, hash })
 }
 
 impl Store {
@@ -301,9 +356,9 @@ impl Store {
     ///
     /// # Errors
     /// Those of the engine. A call that failed halfway is repeated.
-    pub async fn begin_audit_chain(&self, stamp: Arc<dyn Stamp>, step: u32) -> Result<u64, Error> {
+    pub async fn begin_audit_chain(&self, seal: AuditSeal, step: u32) -> Result<u64, Error> {
         // A second key would seal what the first one began.
-        let _ = self.inner().chain.0.set(stamp);
+        let _ = self.inner().chain.0.set(seal);
         let mut chained = 0;
         loop {
             let (lines, is_done) = self
@@ -356,12 +411,18 @@ impl Store {
 
     /// Deletes up to `step` of the oldest lines, those from before `before`; returns how many. Call it until
     /// it returns 0. The newest line stays.
+    ///
+    /// # Errors
+    /// [`Error::Flawed`] when one of them, or what is around them, does not hold: nothing is deleted then.
     pub async fn trim_audit(&self, before: Timestamp, step: u32) -> Result<usize, Error> {
         self.trim(&OLD, "trim_audit", (before, step)).await
     }
 
     /// Deletes up to `step` of the lines from before `before` about what services went through by
     /// themselves; returns how many. What people did stays. Call it until it returns 0.
+    ///
+    /// # Errors
+    /// As [`Store::trim_audit`].
     pub async fn trim_transitions(&self, before: Timestamp, step: u32) -> Result<usize, Error> {
         self.trim(&TRANSITIONS, "trim_transitions", (before, step))
             .await
@@ -418,7 +479,7 @@ fn chain_more(tx: &mut Tx<'_>, step: u32) -> Result<(u64, bool), Error> {
                 after: at.hash,
                 seal: None,
             };
-            put_gap(tx, &*stamp, gap)?;
+            put_gap(tx, &*stamp, &gap)?;
         }
         at = at.then(&*stamp, line);
         let sealed = seal(&*stamp, &at.hash)?;

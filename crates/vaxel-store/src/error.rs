@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{ErrorCode, ffi};
 use vaxel_core::{
+    audit::chain::Flaw,
     failure::{Failure, Kind},
     name::ServiceName,
 };
@@ -130,6 +131,9 @@ pub enum Error {
     /// Nothing is written past the chain of the audit.
     #[error("the audit of this store is sealed, and nobody opened its key: nothing can be written")]
     Unsealed,
+    /// Something was done to the audit past Vaxel.
+    #[error("the audit does not hold: {0}")]
+    Flawed(#[from] Flaw),
     /// What is no line of a backup of this schema.
     #[error("the backup cannot be read: {0}; nothing was restored")]
     NoRow(String),
@@ -285,6 +289,7 @@ impl Error {
                 file: file.clone(),
                 detail: detail.clone(),
             },
+            Self::Flawed(flaw) => Self::Flawed(flaw.clone()),
             other => Self::Engine(other.to_string()),
         }
     }
@@ -318,6 +323,7 @@ impl Error {
             | Self::Shared { .. }
             | Self::Contended
             | Self::Unsealed
+            | Self::Flawed(_)
             | Self::Closed => Kind::StoreUnavailable,
             Self::Taken | Self::Circle(_) | Self::NotEmpty { .. } | Self::Occupied(_) => {
                 Kind::Conflict

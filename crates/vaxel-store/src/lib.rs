@@ -53,7 +53,7 @@ mod upstream_token;
 pub use audit::{AuditQuery, AuditRow};
 pub use backup::{PRIVATE, SEALED, Schema, TableHead};
 pub use call::{CallQuery, CallRow, CallStats};
-pub use chain::{AuditChain, AuditKeyRow, AuditPage};
+pub use chain::{AuditChain, AuditKeyRow, AuditPage, AuditSeal};
 pub use counts::TransactionStats;
 pub use error::Error;
 pub use health::{Digests, HealthChange, HealthRow};

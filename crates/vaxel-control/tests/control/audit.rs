@@ -1,6 +1,6 @@
 //! The audit as a whole: it holds from the first start on, what was put back shows, and an export says the same.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use serde_json::json;
 use vaxel_auth::{
@@ -50,6 +50,15 @@ impl Home {
 
     async fn verify(&self) -> AuditVerdict {
         self.control.verify_audit(&self.admin, 0).await.unwrap()
+    }
+
+    /// What the status says of it.
+    async fn problem(&self) -> Option<String> {
+        self.control
+            .status(&self.admin)
+            .await
+            .unwrap()
+            .audit_problem
     }
 
     async fn export(&self, since: Option<Timestamp>, until: Option<Timestamp>) -> String {
@@ -223,6 +232,46 @@ async fn an_export_is_verified_without_the_server_and_what_was_changed_in_it_sho
             .unwrap_err()
             .contains("line 3: it is missing")
     );
+    home.end().await;
+}
+
+/// Changes a database past Vaxel, by the SQLite of Python.
+fn tamper(dir: &Path, change: &str) {
+    const SCRIPT: &str = "import sqlite3, sys\n\
+        link = sqlite3.connect(sys.argv[1])\n\
+        link.executescript(sys.argv[2])\n\
+        link.close()";
+    let changed = Command::new("python3")
+        .args(["-c", SCRIPT])
+        .arg(dir.join("data/vaxel.db"))
+        .arg(change)
+        .output()
+        .unwrap();
+    assert!(changed.status.success(), "{changed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_takes_nothing_of_an_audit_that_was_tampered_with_and_the_status_says_why() {
+    let dir = folder();
+    let clock = Clock::manual(START);
+    let home = open_at(dir.path(), clock.clone(), |_| {}).await;
+    home.demo("one").await;
+    assert_eq!(home.problem().await, None);
+    home.end().await;
+    tamper(dir.path(), "UPDATE audit SET actor = 'eve' WHERE seq = 3");
+    let day = Duration::from_hours(24);
+    clock.advance(2 * day);
+    let home = open_at(dir.path(), clock.clone(), |config| {
+        config.audit.retention = day;
+    })
+    .await;
+    let said = until("the status to say so", async || home.problem().await).await;
+    assert!(
+        said.contains("line 3: it was changed") && said.contains("no old lines are removed"),
+        "{said}"
+    );
+    assert!(home.control.audit_line(&home.admin, 1).await.is_ok());
+    assert_eq!(home.verify().await.flaw.unwrap().number, 3);
     home.end().await;
 }
 

@@ -9,7 +9,9 @@ use vaxel_core::audit::{
 };
 
 use super::{NOW, contract::contract, line, service};
-use crate::{AuditKeyRow, AuditQuery, audit::append, error::Error, stmt::Stmt, store::Store};
+use crate::{
+    AuditKeyRow, AuditQuery, AuditSeal, audit::append, error::Error, stmt::Stmt, store::Store,
+};
 
 contract!(
     a_line_that_was_changed_shows_whatever_was_changed_of_it,
@@ -17,6 +19,7 @@ contract!(
     what_is_written_past_the_chain_shows,
     lines_that_were_there_before_the_chain_are_in_it_and_later_ones_are_not_taken_for_such,
     the_chain_goes_on_over_what_retention_took,
+    nothing_is_taken_away_that_was_touched_past_vaxel_or_lies_beside_it,
     a_change_whose_line_cannot_be_written_does_not_happen,
     lines_that_are_written_together_are_chained_and_those_that_fail_leave_nothing,
     lines_are_found_by_what_is_in_them,
@@ -62,9 +65,16 @@ fn numbered(name: &str) -> AuditLine {
     line.changing(json!({ "a": 1 }), json!({ "a": 2 }))
 }
 
+fn key() -> AuditSeal {
+    AuditSeal {
+        stamp: Arc::new(Toy(Some(7))),
+        since: 1,
+    }
+}
+
 /// A chain of lines with these names.
 async fn chained(store: &Store, names: &[&str]) {
-    let begun = store.begin_audit_chain(Arc::new(Toy(Some(7))), 100).await;
+    let begun = store.begin_audit_chain(key(), 100).await;
     begun.unwrap();
     for name in names {
         store.audit(numbered(name)).await.unwrap();
@@ -79,7 +89,7 @@ async fn verify(store: &Store) -> Result<u64, Flaw> {
         let page = store.audit_page(checker.at().number, 2).await.unwrap();
         checker.page(&page.lines, &page.gaps)?;
         if page.is_last {
-            let (head, seal) = page.head.expect("it has begun");
+            let (head, seal) = page.head.unwrap_or_default();
             checker.end(&head, seal.as_ref())?;
             return Ok(checker.sealed);
         }
@@ -202,7 +212,6 @@ async fn lines_that_were_there_before_the_chain_are_in_it_and_later_ones_are_not
         store.audit(numbered(name)).await.unwrap();
     }
     run(store, &HOLE).await;
-    let key = || Arc::new(Toy(Some(7)));
     assert_eq!(store.begin_audit_chain(key(), 2).await.unwrap(), 4);
     assert_eq!(verify(store).await, Ok(4));
     store.audit(numbered("g")).await.unwrap();
@@ -243,11 +252,87 @@ async fn the_chain_goes_on_over_what_retention_took(store: &Store) {
     assert_eq!(verify(store).await.unwrap_err().number, 1);
 }
 
+async fn nothing_is_taken_away_that_was_touched_past_vaxel_or_lies_beside_it(store: &Store) {
+    macro_rules! tampering {
+        ($($what:literal, $first:literal);* $(;)?) => {
+            [$(($what, Stmt::new($what), $first)),*]
+        };
+    }
+    // Each is undone by the copies of both tables.
+    static CHANGES: [(&str, Stmt, u64); 9] = tampering!(
+        "UPDATE audit SET actor = 'eve' WHERE seq = 4", 4;
+        "UPDATE audit SET hash = (SELECT hash FROM audit WHERE seq = 2) WHERE seq = 4", 4;
+        "UPDATE audit SET seal = hash WHERE seq = 5", 5;
+        "DELETE FROM audit WHERE seq = 4", 4;
+        "UPDATE audit_gaps SET last_line = 2 WHERE first_line = 1", 1;
+        "UPDATE audit_gaps SET hash_after = hash_before WHERE first_line = 1", 1;
+        "UPDATE audit_gaps SET seal = hash_after WHERE first_line = 1", 1;
+        "DELETE FROM audit_gaps", 1;
+        "DELETE FROM audit_head WHERE id = 1", 1;
+    );
+    static SAVE: [Stmt; 3] = [
+        Stmt::new("CREATE TABLE kept AS SELECT * FROM audit"),
+        Stmt::new("CREATE TABLE kept_gaps AS SELECT * FROM audit_gaps"),
+        Stmt::new("CREATE TABLE kept_heads AS SELECT * FROM audit_head"),
+    ];
+    static UNDO: [Stmt; 6] = [
+        Stmt::new("DELETE FROM audit"),
+        Stmt::new("INSERT INTO audit SELECT * FROM kept"),
+        Stmt::new("DELETE FROM audit_gaps"),
+        Stmt::new("INSERT INTO audit_gaps SELECT * FROM kept_gaps"),
+        Stmt::new("DELETE FROM audit_head"),
+        Stmt::new("INSERT INTO audit_head SELECT * FROM kept_heads"),
+    ];
+    static COUNT: Stmt = Stmt::new("SELECT COUNT(*) FROM audit");
+    static DROP: [Stmt; 3] = [
+        Stmt::new("DROP TABLE kept"),
+        Stmt::new("DROP TABLE kept_gaps"),
+        Stmt::new("DROP TABLE kept_heads"),
+    ];
+    chained(store, &["a", "b", "c", "d", "e", "f"]).await;
+    let later = NOW.plus(Duration::from_mins(1));
+    let mut recent = numbered("g");
+    recent.at = later;
+    store.audit(recent).await.unwrap();
+    assert_eq!(store.trim_audit(later, 3).await.unwrap(), 3);
+    for save in &SAVE {
+        run(store, save).await;
+    }
+    let count = async || {
+        let counted = store.read("count", |tx| tx.find(&COUNT, &[], |row| row.count(0)));
+        counted.await.unwrap().unwrap()
+    };
+    for (what, change, number) in &CHANGES {
+        run(store, change).await;
+        let there = count().await;
+        let refused = store.trim_audit(later, 10).await;
+        assert!(
+            matches!(refused, Err(Error::Flawed(_))),
+            "{what}: {refused:?}"
+        );
+        assert_eq!(count().await, there, "{what}");
+        assert_eq!(verify(store).await.unwrap_err().number, *number, "{what}");
+        for undo in &UNDO {
+            run(store, undo).await;
+        }
+    }
+    for drop in &DROP {
+        run(store, drop).await;
+    }
+    assert_eq!(verify(store).await, Ok(4));
+    assert_eq!(store.trim_audit(later, 10).await.unwrap(), 3);
+    assert_eq!(verify(store).await, Ok(1));
+}
+
 async fn a_change_whose_line_cannot_be_written_does_not_happen(store: &Store) {
     static BEGIN: Stmt =
         Stmt::new("INSERT INTO audit_head (id, number, hash, seal) VALUES (1, 0, 'x', 'y')");
     let files = service("files");
-    let created = store.begin_audit_chain(Arc::new(Toy(None)), 10).await;
+    let keyless = AuditSeal {
+        stamp: Arc::new(Toy(None)),
+        since: 1,
+    };
+    let created = store.begin_audit_chain(keyless, 10).await;
     assert!(matches!(created, Err(Error::Unsealed)), "{created:?}");
     run(store, &BEGIN).await;
     let line = line(&files, "service.create");

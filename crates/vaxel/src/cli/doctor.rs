@@ -130,6 +130,8 @@ async fn running(local: &Local, context: &Context) -> Vec<Check> {
     {
         checks.push(running_database(&status));
         checks.extend(left_out(&status));
+        let problem = status["audit_problem"].as_str();
+        checks.extend(problem.map(|problem| Check::new("audit", Verdict::Error, problem)));
     }
     let services = match context.client() {
         Ok(client) => all_pages(&client, "/api/v1/services", &[]).await,
