@@ -1,7 +1,8 @@
 //! Turns credentials into a principal and seals what must not be read; decides nothing about
 //! resources.
 //!
-//! Pure but for [`root`] and [`seal::RootKey::load_or_create`], which touch the files of the root key. Absent on purpose:
+//! Pure but for [`root`] and [`seal::RootKey::load_or_create`], which touch the files of the root key, and [`private`],
+//! which writes such files. Absent on purpose:
 //! sockets, the store, and what a principal may do.
 
 pub mod key; // API keys: who asks
@@ -17,6 +18,7 @@ pub mod bearer; // the same on the way of every request
 pub mod visitor; // those of another issuer there
 pub mod oauth; // how clients get them for their users
 pub mod token; // until when credentials of others hold
+pub mod private; // files that nobody else may read
 pub mod seal; // values that nobody else may read or change
 pub mod root; // the key that all of that hangs on: where it is kept, how it is replaced
 pub mod stamp; // the chain of the audit

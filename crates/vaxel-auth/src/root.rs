@@ -21,6 +21,7 @@ use vaxel_core::secret::Secret;
 
 use crate::{
     failure::Error,
+    private,
     seal::{self, RootKey, Sealer, Shared},
 };
 
@@ -270,7 +271,7 @@ impl RootKeys {
         };
         let remove = |name: &str| {
             let path = dir.join(name);
-            seal::remove(&path).map_err(|reason| seal::file_error(&path, "removed", reason))
+            private::remove(&path).map_err(|reason| seal::file_error(&path, "removed", reason))
         };
         remove(OLD)?;
         match self.0.given {
@@ -323,7 +324,7 @@ impl RootKeys {
         }
         for (name, key) in [(OLD, before), (FILE, next)] {
             let path = dir.join(name);
-            let written = seal::replace(&path, key.bytes());
+            let written = private::replace(&path, key.bytes());
             written.map_err(|reason| seal::file_error(&path, "written", reason))?;
         }
         Ok(())
@@ -364,7 +365,7 @@ impl Note {
         let path = dir.join(NOTE);
         let failed = |reason| seal::file_error(&path, "written", reason);
         let text = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()))?;
-        seal::replace(&path, &text).map_err(failed)
+        private::replace(&path, &text).map_err(failed)
     }
 }
 

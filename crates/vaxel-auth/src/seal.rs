@@ -11,8 +11,8 @@
 
 use std::{
     fmt, fs,
-    io::{ErrorKind, Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    io::{ErrorKind, Read as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -29,7 +29,11 @@ use base64::{
 use vaxel_core::secret::Secret;
 use zeroize::Zeroizing;
 
-use crate::{failure::Error, random};
+use crate::{
+    failure::Error,
+    private::{self, Draft},
+    random,
+};
 
 /// Bytes of the root key and of data keys.
 const KEY: usize = 32;
@@ -164,62 +168,14 @@ fn create(path: &Path) -> std::io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.new", random::token(8)));
     let draft = Draft(PathBuf::from(name));
-    write_private(&draft.0, RootKey::ephemeral().bytes())?;
+    private::write(&draft.0, RootKey::ephemeral().bytes())?;
     // Linking, unlike renaming, fails when the name is taken.
     match fs::hard_link(&draft.0, path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
         Ok(()) | Err(_) => {}
     }
     drop(draft);
-    sync_folder(path)
-}
-
-/// Puts a file with these bytes and mode 0600 in the place of what is there, whole or not at all.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.new", random::token(8)));
-    let draft = Draft(PathBuf::from(name));
-    write_private(&draft.0, bytes)?;
-    fs::rename(&draft.0, path)?;
-    sync_folder(path)
-}
-
-/// Removes a file, if there is one, for good.
-pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => sync_folder(path),
-    }
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// A file that goes away when it is no longer needed.
-struct Draft(PathBuf);
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // What stays behind when this fails is a second name of the key, or a key that was never
-        // used, in the same folder with the same permissions.
-        let _ = fs::remove_file(&self.0);
-    }
+    private::sync_folder(path)
 }
 
 /// Seals and opens values of one purpose.
@@ -319,10 +275,26 @@ impl Sealer {
         earlier.any(|key| sealed.starts_with(&key.header))
     }
 
+    /// A sealed value as it is to be stored from now on, when an earlier key sealed it; `None`: it may stay as it is.
+    ///
+    /// # Errors
+    /// As [`Sealer::open`]: it would not open with the earlier key either.
+    pub fn renewed(&self, context: &[u8], sealed: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        if !self.is_outdated(sealed) {
+            return Ok(None);
+        }
+        let plain = self.open(context, sealed)?;
+        Ok(Some(self.seal(context, plain.expose())))
+    }
+
     /// The same of what [`Sealer::seal_text`] made.
-    pub fn is_outdated_text(&self, sealed: &str) -> bool {
-        let sealed = URL_SAFE_NO_PAD.decode(sealed);
-        sealed.is_ok_and(|sealed| self.is_outdated(&sealed))
+    ///
+    /// # Errors
+    /// As [`Sealer::open_text`].
+    pub fn renewed_text(&self, context: &[u8], sealed: &str) -> Result<Option<String>, Error> {
+        let bytes = URL_SAFE_NO_PAD.decode(sealed);
+        let renewed = self.renewed(context, &bytes.map_err(|_| Error::Unsealable)?)?;
+        Ok(renewed.map(|sealed| URL_SAFE_NO_PAD.encode(sealed)))
     }
 
     /// Seals `plain`. Only [`Sealer::open`] with the same context opens it. 33 bytes longer than

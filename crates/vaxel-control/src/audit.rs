@@ -100,13 +100,9 @@ impl Control {
     pub(crate) async fn reseal_audit_keys(&self) -> Result<(), Failure> {
         let sealer = self.inner.context.vault.sealer();
         for row in self.store().audit_chain().await?.keys {
-            if !sealer.is_outdated_text(&row.sealed) {
-                continue;
-            }
-            let Ok(kept) = sealer.open_text(KEY, &row.sealed) else {
+            let Ok(Some(sealed)) = sealer.renewed_text(KEY, &row.sealed) else {
                 continue;
             };
-            let sealed = sealer.seal_text(KEY, kept.expose());
             self.store()
                 .put_audit_key(AuditKeyRow { sealed, ..row })
                 .await?;

@@ -55,12 +55,10 @@ impl Bodies {
         let Some(sealed) = store.data_key(PURPOSE).await? else {
             return Ok(());
         };
-        if !values.is_outdated(&sealed) {
-            return Ok(());
+        match values.renewed(CONTEXT, &sealed)? {
+            Some(renewed) => Ok(store.reseal_data_key(PURPOSE, renewed).await?),
+            None => Ok(()),
         }
-        let key = values.open(CONTEXT, &sealed)?;
-        let sealed = values.seal(CONTEXT, key.expose());
-        Ok(store.reseal_data_key(PURPOSE, sealed).await?)
     }
 
     /// Seals what a record keeps.

@@ -85,12 +85,10 @@ impl Vault {
     /// would not open with that key either.
     pub(crate) async fn renew(&self, mut rows: Vec<SecretRow>) -> Result<(), Failure> {
         rows.retain_mut(|row| {
-            if !self.sealer.is_outdated(&row.sealed) {
-                return false;
-            }
             let context = context(row.id, row.service);
-            match self.sealer.open(&context, &row.sealed) {
-                Ok(plain) => row.sealed = self.sealer.seal(&context, plain.expose()),
+            match self.sealer.renewed(&context, &row.sealed) {
+                Ok(Some(renewed)) => row.sealed = renewed,
+                Ok(None) => return false,
                 Err(error) => {
                     tracing::error!(secret.id = %row.id, %error, "a sealed value is lost");
                     return false;
@@ -109,14 +107,11 @@ impl Vault {
         let mut outdated = self.store.all_upstream_tokens().await?;
         outdated.retain_mut(|row| {
             let context = upstream_oauth::context((row.service, &row.holder), &row.issuer);
-            let is_outdated = self.sealer.is_outdated(&row.sealed);
             // One that does not open is got anew when it is needed.
-            let plain = self.sealer.open(&context, &row.sealed).ok();
-            let plain = plain.filter(|_| is_outdated);
-            if let Some(plain) = &plain {
-                row.sealed = self.sealer.seal(&context, plain.expose());
-            }
-            plain.is_some()
+            let renewed = self.sealer.renewed(&context, &row.sealed).ok().flatten();
+            let is_renewed = renewed.is_some();
+            row.sealed = renewed.unwrap_or_default();
+            is_renewed
         });
         if !outdated.is_empty() {
             self.store.reseal_upstream_tokens(outdated).await?;

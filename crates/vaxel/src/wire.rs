@@ -248,15 +248,6 @@ fn control_config(config: &Config, server: ServerFacts) -> vaxel_control::Config
 
 /// Writes a file that only its owner can read, whole or not at all.
 pub(crate) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    let fresh = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, path)
-    };
-    write().with_context(|| format!("{} cannot be written", path.display()))
+    vaxel_auth::private::replace(path, text.as_bytes())
+        .with_context(|| format!("{} cannot be written", path.display()))
 }

@@ -68,6 +68,10 @@ fn a_replaced_key_opens_until_it_is_forgotten_and_sealers_follow() {
     assert_ne!(after.id, before.id);
     assert_eq!(after.earlier, [before.id]);
     assert!(sealer.is_outdated(&old) && sealer.open(b"c", &old).is_ok());
+    let renewed = sealer.renewed(b"c", &old).unwrap().unwrap();
+    assert!(!sealer.is_outdated(&renewed) && sealer.open(b"c", &renewed).is_ok());
+    assert!(sealer.renewed(b"c", &renewed).unwrap().is_none());
+    assert!(sealer.renewed(b"d", &old).is_err());
     let new = sealer.seal(b"c", b"plain");
     assert!(!sealer.is_outdated(&new) && sealer.open(b"c", &new).is_ok());
     assert_eq!(names(folder.path()), [FILE, OLD]);
@@ -119,7 +123,7 @@ fn a_given_key_is_kept_nowhere_and_another_one_is_refused() {
     );
     assert_eq!(names(folder.path()), [NOTE]);
     // Nor is another one taken that lies there.
-    seal::replace(&folder.path().join(FILE), RootKey::ephemeral().bytes()).unwrap();
+    private::replace(&folder.path().join(FILE), RootKey::ephemeral().bytes()).unwrap();
     let other = RootKeys::load_or_create(folder.path()).unwrap_err();
     assert!(matches!(other, Error::RootKeyElsewhere { .. }), "{other}");
 }
@@ -166,7 +170,7 @@ fn a_key_moves_from_its_file_to_the_environment_and_back() {
     let again = keys.sealer("x").seal(b"c", b"plain");
     keys.forget_earlier().unwrap();
     assert_eq!(names(folder.path()), [NOTE]);
-    seal::replace(&folder.path().join(FILE), key.bytes()).unwrap();
+    private::replace(&folder.path().join(FILE), key.bytes()).unwrap();
     let keys = in_file(folder.path());
     assert!(opens(&keys, &again) && !keys.has_earlier());
     keys.forget_earlier().unwrap();
