@@ -269,15 +269,11 @@ impl RootKeys {
             keys.earlier.clear();
             return Ok(());
         };
-        let remove = |name: &str| {
-            let path = dir.join(name);
-            private::remove(&path).map_err(|reason| seal::file_error(&path, "removed", reason))
-        };
-        remove(OLD)?;
+        remove(dir, OLD)?;
         match self.0.given {
-            None => remove(NOTE)?,
+            None => remove(dir, NOTE)?,
             Some(given) => {
-                remove(FILE)?;
+                remove(dir, FILE)?;
                 // As long as the key before is the one that is given, it has to lead to this one.
                 if keys.given == keys.current.id() {
                     Note::of(given, &keys.current, None).write(dir)?;
@@ -319,16 +315,49 @@ impl RootKeys {
     }
 
     fn write(&self, dir: &Path, before: &RootKey, next: &RootKey) -> Result<(), Error> {
-        if let Some(given) = self.0.given {
-            return Note::of(given, next, Some(before)).write(dir);
-        }
-        for (name, key) in [(OLD, before), (FILE, next)] {
-            let path = dir.join(name);
-            let written = private::replace(&path, key.bytes());
-            written.map_err(|reason| seal::file_error(&path, "written", reason))?;
-        }
-        Ok(())
+        let steps = steps(self.0.given, before, next);
+        steps.iter().try_for_each(|step| step.take(dir))
     }
+}
+
+/// What is done on the disk for another key. However many of them are done, a start finds what it needs.
+enum Step {
+    /// There is no such file any more.
+    Remove(&'static str),
+    Key(&'static str, RootKey),
+    Note(Note),
+}
+
+/// In this order.
+fn steps(given: Option<Given>, before: &RootKey, next: &RootKey) -> Vec<Step> {
+    match given {
+        Some(given) => vec![Step::Note(Note::of(given, next, Some(before)))],
+        // A note is there when the key before was given once: it would refuse the next one.
+        None => vec![
+            Step::Remove(NOTE),
+            Step::Key(OLD, before.clone()),
+            Step::Key(FILE, next.clone()),
+        ],
+    }
+}
+
+impl Step {
+    fn take(&self, dir: &Path) -> Result<(), Error> {
+        match self {
+            Self::Remove(name) => remove(dir, name),
+            Self::Key(name, key) => {
+                let path = dir.join(name);
+                let written = private::replace(&path, key.bytes());
+                written.map_err(|reason| seal::file_error(&path, "written", reason))
+            }
+            Self::Note(note) => note.write(dir),
+        }
+    }
+}
+
+fn remove(dir: &Path, name: &str) -> Result<(), Error> {
+    let path = dir.join(name);
+    private::remove(&path).map_err(|reason| seal::file_error(&path, "removed", reason))
 }
 
 impl fmt::Debug for RootKeys {

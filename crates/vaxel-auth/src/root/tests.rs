@@ -176,3 +176,60 @@ fn a_key_moves_from_its_file_to_the_environment_and_back() {
     keys.forget_earlier().unwrap();
     assert_eq!(names(folder.path()), [FILE]);
 }
+
+/// A data directory whose key was given once, and has been in a file since.
+fn moved_to_file() -> (tempfile::TempDir, RootKey) {
+    let (folder, key) = (folder(), RootKey::ephemeral());
+    given(folder.path(), &key)
+        .unwrap()
+        .forget_earlier()
+        .unwrap();
+    private::replace(&folder.path().join(FILE), key.bytes()).unwrap();
+    (folder, key)
+}
+
+#[test]
+fn a_kill_between_any_two_steps_of_another_key_leaves_what_a_start_needs() {
+    // In a file from the beginning, in a file since it was given, and given.
+    for origin in 0..3 {
+        for done in 0.. {
+            let (folder, key) = match origin {
+                0 => {
+                    let folder = folder();
+                    in_file(folder.path());
+                    let key = RootKey::load(&folder.path().join(FILE)).unwrap().unwrap();
+                    (folder, key)
+                }
+                1 => moved_to_file(),
+                _ => {
+                    let (folder, key) = (folder(), RootKey::ephemeral());
+                    given(folder.path(), &key).unwrap();
+                    (folder, key)
+                }
+            };
+            let (dir, next) = (folder.path(), RootKey::ephemeral());
+            let source = (origin == 2).then_some(Given::Environment);
+            let start = || match source {
+                None => RootKeys::load_or_create(dir),
+                Some(_) => given(dir, &key),
+            };
+            let sealed = start().unwrap().sealer("x").seal(b"c", b"plain");
+            let all = steps(source, &key, &next);
+            if done > all.len() {
+                break;
+            }
+            for step in &all[..done] {
+                step.take(dir).unwrap();
+            }
+            // It was killed here.
+            let keys = start().unwrap_or_else(|error| panic!("{origin}, {done} done: {error}"));
+            assert!(opens(&keys, &sealed), "{origin}, {done} done");
+            if done == all.len() {
+                assert_eq!(keys.facts().id, next.id(), "{origin}");
+            }
+            // What it goes on with can be killed as well.
+            keys.forget_earlier().unwrap();
+            assert!(start().is_ok(), "{origin}, {done} done");
+        }
+    }
+}

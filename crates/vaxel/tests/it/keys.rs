@@ -261,6 +261,17 @@ fn a_root_key_comes_from_a_command_that_gives_one() {
 #[test]
 fn a_root_key_is_replaced_however_often_vaxel_is_killed_meanwhile() {
     let mut vaxel = TestVaxel::start();
+    // It was given once, and has been in a file since.
+    let file = vaxel.data_dir().join("root.key");
+    vaxel.down();
+    vaxel.set_env(&[("VAXEL_ROOT_KEY", ONE)]);
+    vaxel.launch();
+    wait_for("the file to be needed no longer", || !file.exists());
+    vaxel.down();
+    fs::write(&file, bytes_of(ONE)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    vaxel.set_env(&[]);
+    vaxel.launch();
     let env: serde_json::Map<String, Value> = (0..60)
         .map(|number| {
             (
