@@ -74,9 +74,12 @@ impl Control {
         audit.detail["template"] = template_of(&resource.spec).into();
         let audit = audit.changing(Value::Null, wanted(&resource));
         let created = self.store().create_service(&resource, secrets, audit).await;
-        created.map_err(|error| match error {
-            StoreError::Taken => conflict(in_use(&resource.name)),
-            other => other.into(),
+        created.map_err(|error| {
+            self.inner.context.gateway.uncount_creation(caller);
+            match error {
+                StoreError::Taken => conflict(in_use(&resource.name)),
+                other => other.into(),
+            }
         })?;
         self.done(resource, "service.create").await
     }

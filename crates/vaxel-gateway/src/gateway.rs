@@ -526,6 +526,11 @@ impl Gateway {
         self.shared.count_creation(caller)
     }
 
+    /// Gives back what [`Gateway::count_creation`] took, when the service was not created.
+    pub fn uncount_creation(&self, caller: &Principal) {
+        Shared::uncount_creation(caller);
+    }
+
     /// Every limit that holds for a caller, with what is left of it: its own, and those of a service and of
     /// one of its tools.
     pub fn levels(

@@ -152,6 +152,13 @@ impl Shared {
         self.take(caller, (Limit::Creations, bucket, rate))
     }
 
+    /// Nothing came of a service that was counted.
+    pub(crate) fn uncount_creation(caller: &Principal) {
+        if let Some(rate) = caller.rights.quota().creations {
+            caller.rights.used().creations.give_back(rate);
+        }
+    }
+
     fn take(
         &self,
         caller: &Principal,

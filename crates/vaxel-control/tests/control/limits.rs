@@ -180,3 +180,23 @@ async fn nobody_lets_others_or_oneself_take_more_than_one_may_take() {
     let less = json!({"name": "bob", "roles": ["manager"], "limits": {"calls": "1/1m"}});
     home.makes_user(&eve, &less).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_not_created_is_not_counted() {
+    let folder = folder();
+    let home = open_at(folder.path(), Clock::manual(NOON), |_| {}).await;
+    let most = json!({"name": "anna", "roles": ["user"], "limits": {"creations": "64/1h"}});
+    home.makes_user(&home.admin, &most).await.unwrap();
+    let anna = home.is("anna");
+    // Those that find the name free when they begin are refused by the store.
+    let mut racing = tokio::task::JoinSet::new();
+    for _ in 0..32 {
+        let (control, anna) = (home.control.clone(), anna.clone());
+        let change = Change::create(&demo("same")).unwrap();
+        racing.spawn(async move { control.submit(&anna, change).await.is_ok() });
+    }
+    let created = racing.join_all().await;
+    assert_eq!(created.into_iter().filter(|made| *made).count(), 1);
+    let who = home.control.whoami(&anna).await.unwrap();
+    assert_eq!(who.levels[0].left, 63);
+}
