@@ -1,7 +1,7 @@
 //! Who gives the tokens that a server wants (RFC 9728, RFC 8414, `OpenID` Connect Discovery).
 //!
-//! Addresses that the server or its authorization server names come from strangers: they are asked over the
-//! public internet, unless their host is the server's own or that of the configured issuer.
+//! Addresses that the server or its authorization server names come from strangers: they are asked over `https`
+//! and the public internet, unless their origin is the server's own or that of the configured issuer.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use url::Url;
+use url::{Host, Url};
 use vaxel_auth::oauth::{
     discovery::{
         Challenge, DOCUMENT_MAX, ResourceMetadata, ServerMetadata, resource_addresses,
@@ -180,7 +180,7 @@ impl Control {
             wanted.failed(Kind::UpstreamUnavailable, detail)
         };
         let url = Url::parse(address).map_err(|error| failed(error.to_string()))?;
-        let is_near = is_near(wanted, &url);
+        let is_near = is_near(&wanted.url, wanted.oauth.issuer.as_deref(), &url);
         if url.scheme() != "https" && !is_near {
             return Err(failed("since it is not https".to_owned()));
         }
@@ -214,16 +214,28 @@ fn says_none(wanted: &Wanted, place: &str, status: u16) -> Result<(), Failure> {
     Err(wanted.failed(Kind::UpstreamUnavailable, detail))
 }
 
-/// Whether an address is one that whoever configured the service named: the host of the server, or that of its
-/// issuer.
-fn is_near(wanted: &Wanted, url: &Url) -> bool {
-    let issuer = wanted.oauth.issuer.as_deref();
+/// Whether an address belongs to what whoever configured the service named: the origin of the server, or that of
+/// its issuer. Port and scheme count: what else listens on a host was not named. A server on this machine may have
+/// its authorization server at another port of it, as it is in development and in tests.
+fn is_near(server: &Url, issuer: Option<&str>, url: &Url) -> bool {
     let issuer = issuer.and_then(|issuer| Url::parse(issuer).ok());
-    let named = [Some(&wanted.url), issuer.as_ref()];
-    let mut named = named.into_iter().flatten();
+    let mut named = [Some(server), issuer.as_ref()].into_iter().flatten();
+    let is_web = matches!(url.scheme(), "http" | "https");
     named.any(|known| {
-        known.host() == url.host() && (known.scheme() == "http" || url.scheme() == "https")
-    })
+        let is_safe = known.scheme() == "http" || url.scheme() == "https";
+        let is_same_machine = is_here(known) && known.host() == url.host() && is_safe;
+        known.origin() == url.origin() || is_same_machine
+    }) && is_web
+}
+
+/// Whether the host of an address is this machine, whatever a name server says.
+fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
 }
 
 fn request_of(post: Option<Post<'_>>) -> Request<Body> {
@@ -264,4 +276,85 @@ fn canonical(url: &Url) -> String {
 fn says_nothing(wanted: &Wanted, issuer: &str) -> Failure {
     let detail = format!("nothing says what its authorization server {issuer} is");
     wanted.failed(Kind::UpstreamUnavailable, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_configured_is_near_and_another_port_only_on_this_machine() {
+        let near = |server: &str, issuer: Option<&str>, url: &str| {
+            is_near(&server.parse().unwrap(), issuer, &url.parse().unwrap())
+        };
+        let intranet = "http://10.0.0.5:8080/mcp";
+        for (server, issuer, url) in [
+            (intranet, None, "http://10.0.0.5:8080/token"),
+            (
+                intranet,
+                Some("https://sso.corp/realms/x"),
+                "https://sso.corp/token",
+            ),
+            ("https://a.example/mcp", None, "https://a.example:443/token"),
+            (
+                "http://127.0.0.1:3000/mcp",
+                None,
+                "http://127.0.0.1:4000/token",
+            ),
+            (
+                "http://localhost:3000/mcp",
+                None,
+                "http://localhost:4000/token",
+            ),
+            ("http://[::1]:3000/mcp", None, "https://[::1]:4000/token"),
+            (
+                intranet,
+                Some("http://localhost:1/x"),
+                "http://localhost:2/token",
+            ),
+        ] {
+            assert!(near(server, issuer, url), "{server} {issuer:?} {url}");
+        }
+        for (server, issuer, url) in [
+            (intranet, None, "http://10.0.0.5:6379/token"),
+            (intranet, None, "http://10.0.0.5/token"),
+            (intranet, None, "https://10.0.0.5:8080/token"),
+            (intranet, None, "http://127.0.0.1:8080/token"),
+            (
+                intranet,
+                Some("https://sso.corp"),
+                "https://sso.corp:8443/token",
+            ),
+            (intranet, Some("https://sso.corp"), "http://sso.corp/token"),
+            (
+                "https://a.example/mcp",
+                None,
+                "https://a.example:8443/token",
+            ),
+            ("https://a.example/mcp", None, "https://b.a.example/token"),
+            (
+                "https://localhost:3000/mcp",
+                None,
+                "http://localhost:4000/token",
+            ),
+            (
+                "http://localhost:3000/mcp",
+                None,
+                "http://127.0.0.1:3000/token",
+            ),
+            (
+                "http://127.0.0.1:3000/mcp",
+                None,
+                "http://127.0.0.2:3000/token",
+            ),
+            (
+                "http://x.localhost:3000/mcp",
+                None,
+                "http://x.localhost:4000/token",
+            ),
+            (intranet, None, "file:///etc/passwd"),
+        ] {
+            assert!(!near(server, issuer, url), "{server} {issuer:?} {url}");
+        }
+    }
 }

@@ -46,7 +46,7 @@ pub struct UpstreamOauth {
     #[schema(max_items = 100)]
     pub scopes: Vec<String>,
     /// The only authorization server that is trusted, as it calls itself. Absent: the one that the server
-    /// names; one in a private network is asked only when it is on the server's own host or named here.
+    /// names; one in a private network is asked only when its origin is the server's own or named here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "https://login.example.com")]
     pub issuer: Option<String>,
