@@ -6,6 +6,7 @@
 )]
 
 mod home; // read this first
+mod logging_in; // and this for OAuth
 
 mod access;
 mod answers;
@@ -17,6 +18,7 @@ mod people;
 mod revisions;
 mod oauth;
 mod oauth_attacks;
+mod oauth_page_attacks;
 mod sign_ins;
 mod templates;
 mod toolsets;

@@ -4,225 +4,16 @@ use axum::{
     body::Body,
     http::{StatusCode, header},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    home::{Answer, As, Home, open, request},
+    home::{As, open, request},
+    logging_in::{
+        Browser, CALLBACK, HERE, VERIFIER, ask_device, begin_device, claims, client, client_at,
+        encoded, exchange, hidden, let_in, parameter, query, refresh, register, token,
+    },
     sign_ins::{GOOD, with_anna},
 };
-
-pub(crate) const HERE: &str = "http://127.0.0.1:3010";
-pub(crate) const CALLBACK: &str = "http://127.0.0.1:7000/cb";
-/// RFC 7636, appendix B.
-pub(crate) const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
-const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
-
-/// A browser.
-#[derive(Default, Clone)]
-pub(crate) struct Browser {
-    pub(crate) cookie: Option<String>,
-}
-
-impl Browser {
-    fn head(&self, method: &str, path: &str) -> axum::http::request::Builder {
-        let request = request(method, path).header(header::HOST, "127.0.0.1:3010");
-        match &self.cookie {
-            Some(cookie) => request.header(header::COOKIE, format!("other=1; vaxel={cookie}")),
-            None => request,
-        }
-    }
-
-    fn take(&mut self, answer: &Answer) {
-        let set = answer.header("set-cookie").strip_prefix("vaxel=");
-        if let Some((value, flags)) = set.and_then(|set| set.split_once(';')) {
-            assert!(
-                flags.contains("HttpOnly") && flags.contains("SameSite=Lax"),
-                "{flags}"
-            );
-            self.cookie = Some(value.to_owned());
-        }
-    }
-
-    pub(crate) async fn get(&mut self, home: &Home, path: &str) -> Answer {
-        let request = self.head("GET", path).body(Body::empty()).unwrap();
-        let answer = home.send(As::Nobody, request).await;
-        self.take(&answer);
-        answer
-    }
-
-    pub(crate) async fn post(&mut self, home: &Home, path: &str, form: &[(&str, &str)]) -> Answer {
-        self.post_from(home, (path, Some(HERE)), form).await
-    }
-
-    pub(crate) async fn post_from(
-        &mut self,
-        home: &Home,
-        (path, origin): (&str, Option<&str>),
-        form: &[(&str, &str)],
-    ) -> Answer {
-        let mut head = self
-            .head("POST", path)
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        if let Some(origin) = origin {
-            head = head.header(header::ORIGIN, origin);
-        }
-        let answer = home
-            .send(As::Nobody, head.body(Body::from(encoded(form))).unwrap())
-            .await;
-        self.take(&answer);
-        answer
-    }
-
-    /// Signs in on the way to `query`.
-    pub(crate) async fn sign_in(&mut self, home: &Home, query: &str, password: &str) -> Answer {
-        let page = self.get(home, &format!("/oauth/authorize?{query}")).await;
-        assert_eq!(page.status, StatusCode::OK, "{}", page.text());
-        let word = hidden(&page, "word");
-        let form = [
-            ("username", "anna"),
-            ("password", password),
-            ("query", query),
-            ("to", "/oauth/authorize"),
-            ("word", &word),
-        ];
-        self.post(home, "/oauth/sign-in", &form).await
-    }
-
-    /// Signs in and allows: where the browser goes then.
-    pub(crate) async fn allow(&mut self, home: &Home, query: &str) -> String {
-        let signed_in = self.sign_in(home, query, GOOD).await;
-        assert!(
-            signed_in.text().contains("You are signed in"),
-            "{}",
-            signed_in.text()
-        );
-        let page = self.get(home, &format!("/oauth/authorize?{query}")).await;
-        let word = hidden(&page, "word");
-        let form = [("query", query), ("word", &word), ("answer", "allow")];
-        let answer = self.post(home, "/oauth/consent", &form).await;
-        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text());
-        answer.header("location").to_owned()
-    }
-}
-
-pub(crate) fn encoded(form: &[(&str, &str)]) -> String {
-    let encode = |text: &str| -> String {
-        let letter = |byte: u8| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-                char::from(byte).to_string()
-            }
-            byte => format!("%{byte:02X}"),
-        };
-        text.bytes().map(letter).collect()
-    };
-    let pairs: Vec<String> = form
-        .iter()
-        .map(|(name, value)| format!("{name}={}", encode(value)))
-        .collect();
-    pairs.join("&")
-}
-
-/// The value of a hidden field.
-pub(crate) fn hidden(page: &Answer, name: &str) -> String {
-    let mark = format!("name=\"{name}\" value=\"");
-    let (_, rest) = page
-        .text()
-        .split_once(&mark)
-        .unwrap_or_else(|| panic!("no {name}: {}", page.text()));
-    rest.split_once('"').unwrap().0.replace("&amp;", "&")
-}
-
-/// A parameter of an address.
-pub(crate) fn parameter(address: &str, name: &str) -> Option<String> {
-    let query = address.split_once('?')?.1;
-    let pair = query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix(&format!("{name}=")));
-    pair.map(|value| {
-        value
-            .replace("%3A", ":")
-            .replace("%2F", "/")
-            .replace('+', " ")
-    })
-}
-
-pub(crate) async fn register(home: &Home, metadata: &Value) -> Value {
-    let head = Browser::default().head("POST", "/oauth/register");
-    let head = head.header(header::CONTENT_TYPE, "application/json");
-    let asked = head.body(Body::from(metadata.to_string())).unwrap();
-    let answer = home.send(As::Nobody, asked).await;
-    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
-    answer.json()
-}
-
-/// A client that registered, and the query with which it asks.
-pub(crate) async fn client(home: &Home) -> (String, String) {
-    let metadata = json!({ "client_name": "Test", "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "none" });
-    let id = register(home, &metadata).await["client_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let query = query(&id, &[]);
-    (id, query)
-}
-
-/// What a client asks with; `other` goes in the place of the usual.
-pub(crate) fn query(client: &str, other: &[(&str, &str)]) -> String {
-    let usual = [
-        ("response_type", "code"),
-        ("client_id", client),
-        ("redirect_uri", CALLBACK),
-        ("state", "a state"),
-        ("scope", "mcp:read mcp:execute"),
-        ("resource", "http://127.0.0.1:3010/mcp"),
-        ("code_challenge", CHALLENGE),
-        ("code_challenge_method", "S256"),
-    ];
-    let is_other = |name: &str| other.iter().any(|(known, _)| *known == name);
-    let kept = usual.iter().filter(|(name, _)| !is_other(name));
-    let all: Vec<_> = kept
-        .chain(other.iter().filter(|(_, value)| !value.is_empty()))
-        .copied()
-        .collect();
-    encoded(&all)
-}
-
-pub(crate) async fn token(home: &Home, form: &[(&str, &str)]) -> Answer {
-    Browser::default()
-        .post_from(home, ("/oauth/token", None), form)
-        .await
-}
-
-pub(crate) async fn exchange(home: &Home, client: &str, code: &str) -> Answer {
-    let form = [
-        ("grant_type", "authorization_code"),
-        ("client_id", client),
-        ("code", code),
-        ("redirect_uri", CALLBACK),
-        ("code_verifier", VERIFIER),
-        ("resource", "http://127.0.0.1:3010/mcp"),
-    ];
-    token(home, &form).await
-}
-
-pub(crate) async fn refresh(home: &Home, client: &str, token_text: &str) -> Answer {
-    token(
-        home,
-        &[
-            ("grant_type", "refresh_token"),
-            ("client_id", client),
-            ("refresh_token", token_text),
-        ],
-    )
-    .await
-}
-
-/// The claims of a token; nothing is verified.
-fn claims(token: &Value) -> Value {
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-    let part = token.as_str().unwrap().split('.').nth(1).unwrap();
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_is_let_in_by_its_user_and_goes_on_with_the_next_tokens() {
@@ -250,11 +41,8 @@ async fn a_client_is_let_in_by_its_user_and_goes_on_with_the_next_tokens() {
 async fn a_user_says_no_and_the_client_is_told() {
     let home = with_anna().await;
     let (_, query) = client(&home).await;
-    let mut browser = Browser::default();
-    browser.sign_in(&home, &query, GOOD).await;
-    let page = browser
-        .get(&home, &format!("/oauth/authorize?{query}"))
-        .await;
+    let mut browser = Browser::of_anna(&home, &query).await;
+    let page = browser.authorize(&home, &query).await;
     for seen in [
         "Test",
         "anna",
@@ -264,13 +52,7 @@ async fn a_user_says_no_and_the_client_is_told() {
     ] {
         assert!(page.text().contains(seen), "{seen}: {}", page.text());
     }
-    let word = hidden(&page, "word");
-    let form = [
-        ("query", query.as_str()),
-        ("word", &word),
-        ("answer", "deny"),
-    ];
-    let answer = browser.post(&home, "/oauth/consent", &form).await;
+    let answer = browser.say(&home, &query, "deny").await;
     let to = answer.header("location");
     assert_eq!(parameter(to, "error").as_deref(), Some("access_denied"));
     assert_eq!(parameter(to, "code"), None);
@@ -281,19 +63,12 @@ async fn a_user_says_no_and_the_client_is_told() {
 async fn consent_for_a_site_is_asked_once_and_for_a_program_each_time() {
     let home = with_anna().await;
     let site = "https://client.example/cb";
-    let metadata =
-        json!({ "redirect_uris": [site, CALLBACK], "token_endpoint_auth_method": "none" });
-    let id = register(&home, &metadata).await["client_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let id = client_at(&home, "Test", &[site, CALLBACK]).await;
     let mut browser = Browser::default();
     let at_site = query(&id, &[("redirect_uri", site)]);
     let first = browser.allow(&home, &at_site).await;
     assert!(first.starts_with(site), "{first}");
-    let again = browser
-        .get(&home, &format!("/oauth/authorize?{at_site}"))
-        .await;
+    let again = browser.authorize(&home, &at_site).await;
     assert_eq!(again.status, StatusCode::SEE_OTHER);
     assert!(again.header("location").starts_with(site));
     // More than before is asked again, and so is another endpoint, and a program on her machine.
@@ -311,9 +86,7 @@ async fn consent_for_a_site_is_asked_once_and_for_a_program_each_time() {
         ),
         query(&id, &[]),
     ] {
-        let page = browser
-            .get(&home, &format!("/oauth/authorize?{other}"))
-            .await;
+        let page = browser.authorize(&home, &other).await;
         assert_eq!(page.status, StatusCode::OK, "{other}");
     }
     home.control.stop().await;
@@ -323,11 +96,8 @@ async fn consent_for_a_site_is_asked_once_and_for_a_program_each_time() {
 async fn somebody_else_signs_in_and_a_password_of_others_is_replaced_on_the_page() {
     let home = with_anna().await;
     let (_, query) = client(&home).await;
-    let mut browser = Browser::default();
-    browser.sign_in(&home, &query, GOOD).await;
-    let page = browser
-        .get(&home, &format!("/oauth/authorize?{query}"))
-        .await;
+    let mut browser = Browser::of_anna(&home, &query).await;
+    let page = browser.authorize(&home, &query).await;
     let word = hidden(&page, "word");
     let out = browser
         .post(
@@ -337,9 +107,7 @@ async fn somebody_else_signs_in_and_a_password_of_others_is_replaced_on_the_page
         )
         .await;
     assert_eq!(out.status, StatusCode::SEE_OTHER);
-    let page = browser
-        .get(&home, &format!("/oauth/authorize?{query}"))
-        .await;
+    let page = browser.authorize(&home, &query).await;
     assert!(page.text().contains("Sign in to Vaxel"), "{}", page.text());
     home.set_password("anna", "given by the admin").await;
     let asked = browser.sign_in(&home, &query, "given by the admin").await;
@@ -361,11 +129,7 @@ async fn somebody_else_signs_in_and_a_password_of_others_is_replaced_on_the_page
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_is_seen_among_the_sessions_of_its_user_and_ends_with_its_token() {
     let home = with_anna().await;
-    let (id, query) = client(&home).await;
-    let to = Browser::default().allow(&home, &query).await;
-    let tokens = exchange(&home, &id, &parameter(&to, "code").unwrap())
-        .await
-        .json();
+    let (id, tokens) = let_in(&home).await;
     let access = tokens["access_token"].as_str().unwrap();
     let listed = home
         .ask(As::admin(), "GET", "/api/v1/auth/sessions?user=anna")
@@ -452,29 +216,11 @@ async fn a_client_with_a_secret_shows_it_in_the_head_or_in_the_form() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_without_a_browser_is_let_in_by_the_code_that_it_shows() {
     let home = with_anna().await;
-    let form = [
-        ("client_id", "vaxel-cli"),
-        ("scope", "mcp:read"),
-        ("resource", HERE),
-    ];
-    let mut program = Browser::default();
-    let started = program
-        .post_from(&home, ("/oauth/device_authorization", None), &form)
-        .await;
-    assert_eq!(started.status, StatusCode::OK, "{}", started.text());
-    let started = started.json();
-    let device = started["device_code"].as_str().unwrap().to_owned();
-    let ask = || async {
-        let form = [
-            ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
-            ("client_id", "vaxel-cli"),
-            ("device_code", &device),
-        ];
-        token(&home, &form).await
-    };
+    let (device, code) = begin_device(&home, "vaxel-cli").await;
+    let ask = || ask_device(&home, "vaxel-cli", &device);
     assert_eq!(ask().await.json()["error"], "authorization_pending");
     assert_eq!(ask().await.json()["error"], "slow_down");
-    let code = started["user_code"].as_str().unwrap().to_lowercase();
+    let code = code.to_lowercase();
     let mut browser = Browser::default();
     let page = browser.get(&home, "/oauth/device").await;
     let word = hidden(&page, "word");
@@ -486,29 +232,19 @@ async fn a_program_without_a_browser_is_let_in_by_the_code_that_it_shows() {
         ("word", &word),
     ];
     browser.post(&home, "/oauth/sign-in", &sign_in).await;
-    let wrong = browser
-        .get(&home, "/oauth/device?user_code=BCDF-GHJK")
-        .await;
+    let wrong = browser.device(&home, "BCDF-GHJK").await;
     assert!(
         wrong.text().contains("No program shows this code"),
         "{}",
         wrong.text()
     );
-    let page = browser
-        .get(&home, &format!("/oauth/device?user_code={code}"))
-        .await;
+    let page = browser.device(&home, &code).await;
     assert!(
         page.text().contains("the command line of Vaxel"),
         "{}",
         page.text()
     );
-    let word = hidden(&page, "word");
-    let form = [
-        ("user_code", code.as_str()),
-        ("word", &word),
-        ("answer", "allow"),
-    ];
-    let done = browser.post(&home, "/oauth/device", &form).await;
+    let done = browser.say_of_device(&home, &code, "allow").await;
     assert!(done.text().contains("is let in"), "{}", done.text());
     let tokens = ask().await;
     assert_eq!(tokens.status, StatusCode::OK, "{}", tokens.text());

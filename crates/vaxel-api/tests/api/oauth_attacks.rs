@@ -1,4 +1,4 @@
-//! What others try at the log-in of clients. Each test is named for it.
+//! What others try with clients, codes and tokens. Each test is named for it.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -12,9 +12,9 @@ use vaxel_gateway::Peer;
 
 use crate::{
     home::{As, request},
-    oauth::{
-        Browser, CALLBACK, HERE, VERIFIER, client, encoded, exchange, hidden, parameter, query,
-        refresh, register, token,
+    logging_in::{
+        Browser, CALLBACK, VERIFIER, client, encoded, exchange, let_in, parameter, query, refresh,
+        token,
     },
     sign_ins::{GOOD, with_anna},
 };
@@ -45,11 +45,7 @@ async fn replayed_code() {
 #[tokio::test(flavor = "multi_thread")]
 async fn replayed_refresh_token() {
     let home = with_anna().await;
-    let (id, query) = client(&home).await;
-    let to = Browser::default().allow(&home, &query).await;
-    let first = exchange(&home, &id, &parameter(&to, "code").unwrap())
-        .await
-        .json();
+    let (id, first) = let_in(&home).await;
     let second = refresh(&home, &id, first["refresh_token"].as_str().unwrap())
         .await
         .json();
@@ -107,8 +103,7 @@ async fn tokens_of_another_client_or_of_none() {
 async fn pkce_downgrade() {
     let home = with_anna().await;
     let (id, usual) = client(&home).await;
-    let mut browser = Browser::default();
-    browser.sign_in(&home, &usual, GOOD).await;
+    let mut browser = Browser::of_anna(&home, &usual).await;
     for other in [
         &[("code_challenge", ""), ("code_challenge_method", "")][..],
         &[("code_challenge_method", "plain")],
@@ -118,9 +113,7 @@ async fn pkce_downgrade() {
             ("code_challenge_method", "s256"),
         ],
     ] {
-        let answer = browser
-            .get(&home, &format!("/oauth/authorize?{}", query(&id, other)))
-            .await;
+        let answer = browser.authorize(&home, &query(&id, other)).await;
         let to = answer.header("location");
         assert_eq!(
             parameter(to, "error").as_deref(),
@@ -155,231 +148,17 @@ async fn pkce_downgrade() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redirect_uri_tricks_and_open_redirect() {
-    let home = with_anna().await;
-    let (id, usual) = client(&home).await;
-    let mut browser = Browser::default();
-    // Whoever did not sign in is sent nowhere, whatever the client asks for.
-    for other in [
-        &[][..],
-        &[("scope", "nothing")],
-        &[("redirect_uri", "https://evil.example/")],
-    ] {
-        let page = browser
-            .get(&home, &format!("/oauth/authorize?{}", query(&id, other)))
-            .await;
-        assert_eq!(
-            (page.status, page.header("location")),
-            (StatusCode::OK, ""),
-            "{other:?}"
-        );
-    }
-    browser.sign_in(&home, &usual, GOOD).await;
-    for trick in [
-        "https://evil.example/",
-        "http://127.0.0.1:7000/cb/../evil",
-        "http://127.0.0.1:7000/cb?x=1",
-        "http://127.0.0.1:7000@evil.example/cb",
-        "http://127.0.0.1.evil.example:7000/cb",
-        "http://localhost:7000/cb",
-        "http://127.0.0.1:7000/cb#x",
-        "javascript:alert(1)",
-        "//evil.example/cb",
-    ] {
-        let asked = query(&id, &[("redirect_uri", trick)]);
-        let page = browser
-            .get(&home, &format!("/oauth/authorize?{asked}"))
-            .await;
-        assert_eq!(
-            (page.status, page.header("location")),
-            (StatusCode::BAD_REQUEST, ""),
-            "{trick}"
-        );
-    }
-    let twice = format!("{usual}&redirect_uri=https%3A%2F%2Fevil.example");
-    let page = browser
-        .get(&home, &format!("/oauth/authorize?{twice}"))
-        .await;
-    assert_eq!(page.status, StatusCode::BAD_REQUEST);
-    // The page after the sign-in goes on here only.
-    let mut other = Browser::default();
-    let page = other.get(&home, &format!("/oauth/authorize?{usual}")).await;
-    let word = hidden(&page, "word");
-    for to in [
-        "https://evil.example/",
-        "//evil.example",
-        "/api/v1/services",
-    ] {
-        let form = [
-            ("username", "anna"),
-            ("password", GOOD),
-            ("query", "\"><a href=//evil.example>"),
-            ("to", to),
-            ("word", &word),
-        ];
-        let signed_in = other.clone().post(&home, "/oauth/sign-in", &form).await;
-        assert!(
-            signed_in
-                .text()
-                .contains("content=\"0;url=/oauth/authorize?"),
-            "{}",
-            signed_in.text()
-        );
-        assert!(
-            !signed_in.text().contains("<a href=//"),
-            "{}",
-            signed_in.text()
-        );
-    }
-    home.control.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn csrf_on_consent_and_sign_in() {
-    let home = with_anna().await;
-    let (_, query) = client(&home).await;
-    let mut browser = Browser::default();
-    browser.sign_in(&home, &query, GOOD).await;
-    let page = browser
-        .get(&home, &format!("/oauth/authorize?{query}"))
-        .await;
-    let word = hidden(&page, "word");
-    // The word of another browser.
-    let foreign = hidden(
-        &Browser::default()
-            .get(&home, &format!("/oauth/authorize?{query}"))
-            .await,
-        "word",
-    );
-    assert_ne!(word, foreign);
-    for (origin, word) in [
-        (Some(HERE), ""),
-        (Some(HERE), foreign.as_str()),
-        (Some("https://evil.example"), word.as_str()),
-        (Some("http://127.0.0.1:8000"), &word),
-        (Some("http://localhost:3010"), &word),
-        (Some("null"), &word),
-        (None, &word),
-    ] {
-        let form = [
-            ("query", query.as_str()),
-            ("word", word),
-            ("answer", "allow"),
-        ];
-        for path in [
-            "/oauth/consent",
-            "/oauth/sign-out",
-            "/oauth/device",
-            "/oauth/sign-in",
-        ] {
-            let answer = browser
-                .clone()
-                .post_from(&home, (path, origin), &form)
-                .await;
-            assert_eq!(
-                (answer.status, answer.header("location")),
-                (StatusCode::FORBIDDEN, ""),
-                "{path} {origin:?}"
-            );
-        }
-    }
-    // Without the cookie the word is nothing.
-    let form = [
-        ("query", query.as_str()),
-        ("word", &word),
-        ("answer", "allow"),
-    ];
-    let answer = Browser::default()
-        .post(&home, "/oauth/consent", &form)
-        .await;
-    assert_eq!(answer.status, StatusCode::FORBIDDEN);
-    let answer = browser.post(&home, "/oauth/consent", &form).await;
-    assert_eq!(
-        answer.status,
-        StatusCode::SEE_OTHER,
-        "the real one: {}",
-        answer.text()
-    );
-    home.control.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cookie_that_was_planted_before_the_sign_in() {
-    let home = with_anna().await;
-    let (_, query) = client(&home).await;
-    let planted = "a".repeat(32);
-    let mut browser = Browser {
-        cookie: Some(planted.clone()),
-    };
-    browser.sign_in(&home, &query, GOOD).await;
-    assert_ne!(browser.cookie.as_ref(), Some(&planted));
-    let mut thief = Browser {
-        cookie: Some(planted),
-    };
-    let page = thief.get(&home, &format!("/oauth/authorize?{query}")).await;
-    assert!(page.text().contains("Sign in to Vaxel"), "{}", page.text());
-    home.control.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn clickjacking_and_markup_in_the_name_of_a_client() {
-    let home = with_anna().await;
-    let name = "<script>alert(1)</script>\"><img src=x>";
-    let metadata = json!({ "client_name": name, "redirect_uris": [CALLBACK], "token_endpoint_auth_method": "none" });
-    let id = register(&home, &metadata).await["client_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let asked = query(&id, &[("state", "\"><script>")]);
-    let mut browser = Browser::default();
-    let before = browser
-        .get(&home, &format!("/oauth/authorize?{asked}"))
-        .await;
-    let signed_in = browser.sign_in(&home, &asked, GOOD).await;
-    let consent = browser
-        .get(&home, &format!("/oauth/authorize?{asked}"))
-        .await;
-    let sorry = browser
-        .get(&home, "/oauth/authorize?client_id=%3Cscript%3E")
-        .await;
-    let device = browser
-        .get(&home, "/oauth/device?user_code=%22%3E%3Cscript%3E")
-        .await;
-    for page in [before, signed_in, consent, sorry, device] {
-        let policy = page.header("content-security-policy");
-        assert!(
-            policy.contains("frame-ancestors 'none'") && policy.contains("default-src 'none'"),
-            "{policy}"
-        );
-        assert!(!policy.contains("script-src"), "{policy}");
-        assert_eq!(page.header("x-frame-options"), "DENY");
-        assert_eq!(page.header("cache-control"), "no-store");
-        assert_eq!(page.header("x-content-type-options"), "nosniff");
-        let text = page.text();
-        assert!(
-            !text.contains("<script") && !text.contains("<img"),
-            "{text}"
-        );
-    }
-    home.control.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn token_for_another_audience() {
     let home = with_anna().await;
     let (id, usual) = client(&home).await;
-    let mut browser = Browser::default();
-    browser.sign_in(&home, &usual, GOOD).await;
+    let mut browser = Browser::of_anna(&home, &usual).await;
     for other in [
         "https://other.example/mcp",
         "http://127.0.0.1:3010/api/v1",
         "http://127.0.0.1:3011/mcp",
     ] {
         let answer = browser
-            .get(
-                &home,
-                &format!("/oauth/authorize?{}", query(&id, &[("resource", other)])),
-            )
+            .authorize(&home, &query(&id, &[("resource", other)]))
             .await;
         assert_eq!(
             parameter(answer.header("location"), "error").as_deref(),
@@ -448,16 +227,12 @@ async fn client_documents_at_private_addresses() {
         }
     }
     for address in &addresses {
-        let page = browser
-            .get(&home, &format!("/oauth/authorize?{}", query(address, &[])))
-            .await;
+        let page = browser.authorize(&home, &query(address, &[])).await;
         assert!(page.text().contains("Sign in to Vaxel"), "{}", page.text());
     }
     browser.sign_in(&home, &usual, GOOD).await;
     for address in &addresses {
-        let page = browser
-            .get(&home, &format!("/oauth/authorize?{}", query(address, &[])))
-            .await;
+        let page = browser.authorize(&home, &query(address, &[])).await;
         assert_eq!(
             (page.status, page.header("location")),
             (StatusCode::BAD_REQUEST, ""),
@@ -472,28 +247,6 @@ async fn client_documents_at_private_addresses() {
     }
     let came = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
     assert!(came.is_err(), "somebody connected");
-    home.control.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn guessed_passwords_at_the_page() {
-    let home = with_anna().await;
-    let (_, query) = client(&home).await;
-    let mut browser = Browser::default();
-    for _ in 0..5 {
-        let page = browser.sign_in(&home, &query, "not her password").await;
-        assert!(
-            page.text().contains("The name or the password is wrong"),
-            "{}",
-            page.text()
-        );
-    }
-    let locked = browser.sign_in(&home, &query, GOOD).await;
-    assert!(
-        locked.text().contains("The name or the password is wrong"),
-        "{}",
-        locked.text()
-    );
     home.control.stop().await;
 }
 
@@ -528,9 +281,7 @@ async fn codes_and_cookies_that_are_guessed() {
         let mut browser = Browser {
             cookie: Some(cookie.to_owned()),
         };
-        let page = browser
-            .get(&home, &format!("/oauth/authorize?{usual}"))
-            .await;
+        let page = browser.authorize(&home, &usual).await;
         assert!(page.text().contains("Sign in to Vaxel"), "{}", page.text());
     }
     let huge = encoded(&[("grant_type", &"x".repeat(70_000))]);
