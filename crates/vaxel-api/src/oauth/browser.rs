@@ -11,7 +11,7 @@ use axum::{
     routing::{get, post},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use vaxel_auth::{digest, random};
+use vaxel_auth::{digest, oauth::redirect, random};
 use vaxel_control::{Authorization, Browser, CONNECT_PATH, Credentials, Stopped};
 use vaxel_core::{
     failure::{Failure, Kind},
@@ -77,6 +77,40 @@ impl Visitor {
         }
     }
 
+    /// The same on the way to a service of somebody else and back.
+    pub(super) async fn browser_on_its_way(
+        &self,
+        context: &Context,
+    ) -> Result<Option<Browser>, Failure> {
+        match &self.cookie {
+            Some(cookie) => context.control.browser_on_its_way(cookie).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Sends the browser to where a client's answer goes. A program at another port of this host gets the cookie
+    /// with it, which is to be nothing then.
+    fn part(&self, context: &Context, to: &str) -> Response {
+        let mut response = leave(to);
+        if redirect::shows_cookies_of(&self.base, to) {
+            if let Some(cookie) = &self.cookie {
+                context.control.forget_browser(cookie);
+            }
+            set(&mut response, &self.base, ("", "; Max-Age=0"));
+        }
+        response
+    }
+
+    /// Sends the browser to an authorization server, from which it is to come back.
+    pub(super) fn go(&self, context: &Context, to: &str) -> Response {
+        if let Some(cookie) = &self.cookie
+            && redirect::shows_cookies_of(&self.base, to)
+        {
+            context.control.browser_is_shown(cookie);
+        }
+        leave(to)
+    }
+
     /// The word that forms of this browser carry. Nobody who does not know the cookie knows it.
     fn word(&self) -> String {
         let cookie = self.cookie.as_deref().unwrap_or_default();
@@ -137,10 +171,11 @@ async fn authorize(
     };
     let asked = match asked(&context, &visitor, query(&uri)).await? {
         Ok(asked) => asked,
-        Err(to) => return Ok(leave(&to)),
+        Err(to) => return Ok(visitor.part(&context, &to)),
     };
     if context.control.has_consented(&browser, &asked).await? {
-        return Ok(leave(&context.control.allow(&browser, asked).await?));
+        let to = context.control.allow(&browser, asked).await?;
+        return Ok(visitor.part(&context, &to));
     }
     let base = visitor.base.clone();
     Ok(visitor.show(|word| pages::consent(&asked, &browser, (query(&uri), &base, word))))
@@ -239,12 +274,13 @@ async fn consent(
     let browser = visitor.browser(&context).await?.ok_or_else(over)?;
     let asked = match asked(&context, &visitor, form.get("query").unwrap_or_default()).await? {
         Ok(asked) => asked,
-        Err(to) => return Ok(leave(&to)),
+        Err(to) => return Ok(visitor.part(&context, &to)),
     };
-    if form.get("answer") != Some("allow") {
-        return Ok(leave(&asked.denied()));
-    }
-    Ok(leave(&context.control.allow(&browser, asked).await?))
+    let to = match form.get("answer") {
+        Some("allow") => context.control.allow(&browser, asked).await?,
+        _ => asked.denied(),
+    };
+    Ok(visitor.part(&context, &to))
 }
 
 /// Somebody wants to let in a program that shows a code.
@@ -339,13 +375,17 @@ fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 fn keep(response: &mut Response, base: &str, value: &str) {
+    set(response, base, (value, ""));
+}
+
+fn set(response: &mut Response, base: &str, (value, end): (&str, &str)) {
     let secure = if base.starts_with("https:") {
         "; Secure"
     } else {
         ""
     };
     let text = format!(
-        "{}={value}; Path=/; HttpOnly; SameSite=Lax{secure}",
+        "{}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{end}",
         name(base)
     );
     if let Ok(text) = header::HeaderValue::from_str(&text) {

@@ -28,8 +28,8 @@ pub(super) fn router() -> Router<Context> {
 
 /// Who sits at the browser.
 enum Person {
-    /// This user.
-    Known(String),
+    /// This user, with the browser unless it needs none.
+    Known(String, Option<Visitor>),
     /// Nobody who signed in.
     Stranger(Visitor),
 }
@@ -39,11 +39,11 @@ impl FromRequestParts<Context> for Person {
 
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
         if let Some(everyone) = context.control.everyone() {
-            return Ok(Self::Known(everyone.name.to_string()));
+            return Ok(Self::Known(everyone.name.to_string(), None));
         }
         let visitor = Visitor::from_request_parts(parts, context).await?;
-        Ok(match visitor.browser(context).await? {
-            Some(browser) => Self::Known(browser.user.name.to_string()),
+        Ok(match visitor.browser_on_its_way(context).await? {
+            Some(browser) => Self::Known(browser.user.name.to_string(), Some(visitor)),
             None => Self::Stranger(visitor),
         })
     }
@@ -56,17 +56,16 @@ async fn connect(
     State(context): State<Context>,
     uri: Uri,
 ) -> Result<Response, Sorry> {
-    let user = match person {
-        Person::Known(user) => user,
+    let (user, visitor) = match person {
+        Person::Known(user, visitor) => (user, visitor),
         Person::Stranger(visitor) => {
             return Ok(visitor.show(|word| pages::sign_in((CONNECT_PATH, query(&uri)), word, None)));
         }
     };
     let asked = Form::read(query(&uri).as_bytes()).unwrap_or_default();
     let ticket = asked.get("ticket").unwrap_or_default();
-    Ok(leave(
-        &context.control.begin_upstream_consent(ticket, &user)?,
-    ))
+    let to = context.control.begin_upstream_consent(ticket, &user)?;
+    Ok(visitor.map_or_else(|| leave(&to), |visitor| visitor.go(&context, &to)))
 }
 
 /// An authorization server sent the browser back.
@@ -77,7 +76,7 @@ async fn callback(
     uri: Uri,
 ) -> Result<Response, Sorry> {
     let user = match person {
-        Person::Known(user) => user,
+        Person::Known(user, _) => user,
         // Who is not signed in began nothing; the answer is not looked at.
         Person::Stranger(_) => String::new(),
     };

@@ -39,7 +39,7 @@ impl Browser {
                 flags.contains("HttpOnly") && flags.contains("SameSite=Lax"),
                 "{flags}"
             );
-            self.cookie = Some(value.to_owned());
+            self.cookie = Some(value.to_owned()).filter(|value| !value.is_empty());
         }
     }
 
@@ -240,6 +240,29 @@ pub(crate) async fn exchange(home: &Home, client: &str, code: &str) -> Answer {
         ("redirect_uri", CALLBACK),
         ("code_verifier", VERIFIER),
         ("resource", "http://127.0.0.1:3010/mcp"),
+    ];
+    token(home, &form).await
+}
+
+/// The error that a client is told when what it asks of anna is wrong.
+pub(crate) async fn told(home: &Home, query: &str) -> Option<String> {
+    let mut browser = Browser::of_anna(home, query).await;
+    let answer = browser.authorize(home, query).await;
+    parameter(answer.header("location"), "error")
+}
+
+/// The tokens for the code that an answer to `query` brought to `to`.
+pub(crate) async fn exchange_at(home: &Home, client: &str, to: &str) -> Answer {
+    let (redirect, code) = (
+        to.split_once('?').unwrap().0,
+        parameter(to, "code").unwrap(),
+    );
+    let form = [
+        ("grant_type", "authorization_code"),
+        ("client_id", client),
+        ("code", &code),
+        ("redirect_uri", redirect),
+        ("code_verifier", VERIFIER),
     ];
     token(home, &form).await
 }

@@ -14,7 +14,7 @@ use crate::{
     home::{As, request},
     logging_in::{
         Browser, CALLBACK, VERIFIER, client, encoded, exchange, let_in, parameter, query, refresh,
-        token,
+        token, told,
     },
     sign_ins::{GOOD, with_anna},
 };
@@ -103,7 +103,6 @@ async fn tokens_of_another_client_or_of_none() {
 async fn pkce_downgrade() {
     let home = with_anna().await;
     let (id, usual) = client(&home).await;
-    let mut browser = Browser::of_anna(&home, &usual).await;
     for other in [
         &[("code_challenge", ""), ("code_challenge_method", "")][..],
         &[("code_challenge_method", "plain")],
@@ -113,14 +112,10 @@ async fn pkce_downgrade() {
             ("code_challenge_method", "s256"),
         ],
     ] {
-        let answer = browser.authorize(&home, &query(&id, other)).await;
-        let to = answer.header("location");
-        assert_eq!(
-            parameter(to, "error").as_deref(),
-            Some("invalid_request"),
-            "{other:?}"
-        );
+        let error = told(&home, &query(&id, other)).await;
+        assert_eq!(error.as_deref(), Some("invalid_request"), "{other:?}");
     }
+    let mut browser = Browser::default();
     let to = browser.allow(&home, &usual).await;
     let code = parameter(&to, "code").unwrap();
     let without = [
@@ -151,21 +146,15 @@ async fn pkce_downgrade() {
 async fn token_for_another_audience() {
     let home = with_anna().await;
     let (id, usual) = client(&home).await;
-    let mut browser = Browser::of_anna(&home, &usual).await;
     for other in [
         "https://other.example/mcp",
         "http://127.0.0.1:3010/api/v1",
         "http://127.0.0.1:3011/mcp",
     ] {
-        let answer = browser
-            .authorize(&home, &query(&id, &[("resource", other)]))
-            .await;
-        assert_eq!(
-            parameter(answer.header("location"), "error").as_deref(),
-            Some("invalid_target"),
-            "{other}"
-        );
+        let error = told(&home, &query(&id, &[("resource", other)])).await;
+        assert_eq!(error.as_deref(), Some("invalid_target"), "{other}");
     }
+    let mut browser = Browser::default();
     let to = browser.allow(&home, &usual).await;
     let code = parameter(&to, "code").unwrap();
     let form = [

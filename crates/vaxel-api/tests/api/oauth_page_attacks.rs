@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 
 use crate::{
-    logging_in::{Browser, CALLBACK, HERE, client, client_at, hidden, query},
+    logging_in::{Browser, CALLBACK, HERE, client, client_at, exchange_at, hidden, query},
     sign_ins::{GOOD, with_anna},
 };
 
@@ -219,5 +219,45 @@ async fn guessed_passwords_at_the_page() {
         "{}",
         locked.text()
     );
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_that_reaches_a_program_at_another_port() {
+    let home = with_anna().await;
+    let site = "https://client.example/cb";
+    let id = client_at(&home, "Test", &[site, CALLBACK, "http://localhost:1/cb"]).await;
+    let at_site = query(&id, &[("redirect_uri", site)]);
+    let narrow = |redirect| query(&id, &[("redirect_uri", redirect), ("scope", "mcp:read")]);
+    for (asked, said) in [
+        (query(&id, &[]), "allow"),
+        (query(&id, &[]), "deny"),
+        (narrow("http://127.0.0.1:9/cb"), "allow"),
+        (narrow("http://localhost:9/cb"), "allow"),
+    ] {
+        let mut browser = Browser::of_anna(&home, &asked).await;
+        let mut thief = browser.clone();
+        let answer = browser.say(&home, &asked, said).await;
+        let to = answer.header("location").to_owned();
+        assert!(to.contains(":7000/cb?") || to.contains(":9/cb?"), "{to}");
+        assert!(answer.header("set-cookie").contains("Max-Age=0"));
+        assert_eq!(browser.cookie, None);
+        // What a program got with the cookie of before lets nobody in.
+        for asked in [&asked, &at_site] {
+            let page = thief.authorize(&home, asked).await;
+            assert!(page.text().contains("Sign in to Vaxel"), "{}", page.text());
+        }
+        // The code that went with it is good all the same.
+        if said == "allow" {
+            let tokens = exchange_at(&home, &id, &to).await;
+            assert_eq!(tokens.status, StatusCode::OK, "{}", tokens.text());
+        }
+    }
+    // A site is at no port of this machine, and who signed in stays so.
+    let mut browser = Browser::of_anna(&home, &at_site).await;
+    let answer = browser.say(&home, &at_site, "allow").await;
+    assert_eq!(answer.header("set-cookie"), "");
+    let again = browser.authorize(&home, &at_site).await;
+    assert!(again.header("location").starts_with(site));
     home.control.stop().await;
 }

@@ -63,6 +63,16 @@ pub fn is_local(address: &str) -> bool {
     Url::parse(address).is_ok_and(|url| url.scheme() != "https")
 }
 
+/// Whether a browser that is sent to `address` shows there what it keeps for the server at `base`: cookies know
+/// hosts and no ports (RFC 6265 §8.5). All names of the user's own machine count as one host.
+pub fn shows_cookies_of(base: &str, address: &str) -> bool {
+    let (Ok(base), Ok(url)) = (Url::parse(base), Url::parse(address)) else {
+        return false;
+    };
+    matches!(url.scheme(), "http" | "https")
+        && (base.host() == url.host() || is_on_this_machine(&base) && is_on_this_machine(&url))
+}
+
 /// Where an answer goes, for people: the host, or the scheme of a program.
 pub fn shown(address: &str) -> String {
     match Url::parse(address) {
@@ -203,6 +213,26 @@ mod tests {
             with("app:/cb?x=1", &[("iss", "http://h")]),
             "app:/cb?x=1&iss=http%3A%2F%2Fh"
         );
+    }
+
+    #[test]
+    fn cookies_are_shown_at_every_port_of_their_host_and_nowhere_else() {
+        for (base, address) in [
+            ("http://127.0.0.1:3010", "http://127.0.0.1:7000/cb"),
+            ("http://127.0.0.1:3010", "http://localhost/cb"),
+            ("http://localhost:3010", "http://[::1]:1/cb"),
+            ("https://v.example", "https://V.example:8443/cb"),
+        ] {
+            assert!(shows_cookies_of(base, address), "{base} {address}");
+        }
+        for (base, address) in [
+            ("https://v.example", "http://127.0.0.1:7000/cb"),
+            ("https://v.example", "https://a.v.example/cb"),
+            ("http://127.0.0.1:3010", "cursor://127.0.0.1/cb"),
+            ("http://127.0.0.1:3010", "https://a.example/cb"),
+        ] {
+            assert!(!shows_cookies_of(base, address), "{base} {address}");
+        }
     }
 
     proptest! {

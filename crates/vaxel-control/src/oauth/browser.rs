@@ -41,6 +41,8 @@ struct Known {
     user: Id<User>,
     sign_in: Id<SignIn>,
     until: Timestamp,
+    /// Programs at other ports of this host have seen its cookie: it lets nobody in any more.
+    is_shown: bool,
 }
 
 impl Browsers {
@@ -79,20 +81,57 @@ impl Control {
             user: signed_in.user.id,
             sign_in: signed_in.id,
             until: now.plus(LASTS),
+            is_shown: false,
         };
         Ok(self.inner.oauth.browsers.add(known, now))
     }
 
-    /// Who signed in with the browser that keeps `cookie`; nobody when that is over.
+    /// Who signed in with the browser that keeps `cookie`; nobody when that is over, or others saw the cookie.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn browser(&self, cookie: &str) -> Result<Option<Browser>, Failure> {
         let key = digest::sha256(cookie.as_bytes());
         let known = self.inner.oauth.browsers.0.lock().get(&key).copied();
-        let Some(known) = known.filter(|known| self.now() < known.until) else {
+        match known.filter(|known| !known.is_shown) {
+            Some(known) => self.person_at(key, known).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The same for the way to a service of somebody else and back, which lets nobody in: also when others saw the
+    /// cookie.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn browser_on_its_way(&self, cookie: &str) -> Result<Option<Browser>, Failure> {
+        let key = digest::sha256(cookie.as_bytes());
+        let known = self.inner.oauth.browsers.0.lock().get(&key).copied();
+        match known {
+            Some(known) => self.person_at(key, known).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The browser goes to a program that sees its cookie, and comes back: from now on that lets nobody in.
+    pub fn browser_is_shown(&self, cookie: &str) {
+        let key = digest::sha256(cookie.as_bytes());
+        if let Some(known) = self.inner.oauth.browsers.0.lock().get_mut(&key) {
+            known.is_shown = true;
+        }
+    }
+
+    /// The browser goes to a program that sees its cookie: from now on that is nothing. Codes that were given
+    /// are good as long as the sign-in.
+    pub fn forget_browser(&self, cookie: &str) {
+        let key = digest::sha256(cookie.as_bytes());
+        self.inner.oauth.browsers.0.lock().remove(&key);
+    }
+
+    async fn person_at(&self, key: [u8; 32], known: Known) -> Result<Option<Browser>, Failure> {
+        if self.now() >= known.until {
             return Ok(None);
-        };
+        }
         let row = self.store().sign_in(known.sign_in).await?;
         let holds = row.is_some_and(|row| row.ended_at.is_none());
         let person = self.inner.people.with_id(known.user).filter(|_| holds);
@@ -113,12 +152,7 @@ impl Control {
         let Some(browser) = self.browser(cookie).await? else {
             return Ok(());
         };
-        self.inner
-            .oauth
-            .browsers
-            .0
-            .lock()
-            .remove(&digest::sha256(cookie.as_bytes()));
+        self.forget_browser(cookie);
         self.end_quietly(&browser.user, (browser.sign_in, "user.sign_out"))
             .await
     }
