@@ -10,8 +10,10 @@ use vaxel_core::{
 use crate::{
     audit,
     error::Error,
+    sign_in::Delegation,
     stmt::{Row, Stmt, values},
     store::Store,
+    tx::Tx,
 };
 
 /// A client that registered itself.
@@ -47,6 +49,9 @@ static PUT_CONSENT: Stmt = Stmt::new(
      VALUES ($1, $2, $3, $4, $5) ON CONFLICT (user_id, client, endpoint) \
      DO UPDATE SET permissions = $4, given_at = $5",
 );
+static FORGET_CONSENT: Stmt =
+    Stmt::new("DELETE FROM oauth_consents WHERE user_id = $1 AND client = $2 AND endpoint = $3");
+static FORGET_CONSENTS: Stmt = Stmt::new("DELETE FROM oauth_consents WHERE user_id = $1");
 
 impl Store {
     /// Adds a client; `false` when there are `most` already. Those that are over before one of these times make
@@ -135,6 +140,21 @@ impl Store {
     }
 }
 
+/// What was given to a client is over: it is asked about again.
+pub(crate) fn forget_consent(
+    tx: &mut Tx<'_>,
+    user: Id<User>,
+    given: &Delegation,
+) -> Result<(), Error> {
+    let values = values![user, given.client.as_str(), given.endpoint.as_str()];
+    tx.put(&FORGET_CONSENT, &values)
+}
+
+/// A user is asked again about every client.
+pub(crate) fn forget_consents(tx: &mut Tx<'_>, user: Id<User>) -> Result<(), Error> {
+    tx.put(&FORGET_CONSENTS, &values![user])
+}
+
 fn read(row: &Row<'_>) -> Result<OauthClientRow, Error> {
     let secret = row.maybe_blob(2)?.map(TryInto::try_into).transpose();
     Ok(OauthClientRow {
@@ -156,4 +176,6 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &FORGET,
     &CONSENT,
     &PUT_CONSENT,
+    &FORGET_CONSENT,
+    &FORGET_CONSENTS,
 ];

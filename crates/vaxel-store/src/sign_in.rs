@@ -11,7 +11,7 @@ use vaxel_core::{
 use crate::{
     audit,
     error::Error,
-    password,
+    oauth, password,
     stmt::{Row, Stmt, values},
     store::Store,
 };
@@ -162,7 +162,7 @@ impl Store {
         .await
     }
 
-    /// Ends a sign-in.
+    /// Ends a sign-in. When it is a client's, its user is asked again before there is another one.
     ///
     /// # Errors
     /// [`Error::Missing`] when there is none that has not ended.
@@ -171,12 +171,16 @@ impl Store {
             if tx.execute(&END, &values![id, audit.at])? == 0 {
                 return Err(Error::Missing);
             }
+            let row = tx.find(&BY_ID, &values![id], read)?;
+            if let Some((user, given)) = row.and_then(|row| Some((row.user, row.delegation?))) {
+                oauth::forget_consent(tx, user, &given)?;
+            }
             audit::append(tx, &audit)
         })
         .await
     }
 
-    /// Ends all sign-ins of a user but one; returns how many that were.
+    /// Ends all sign-ins of a user but one, and what the user let clients do; returns how many sign-ins that were.
     pub async fn end_sign_ins(
         &self,
         user: Id<User>,
@@ -187,6 +191,7 @@ impl Store {
             // No sign-in has a user's id.
             let but = but.map_or_else(|| user.to_string(), |id| id.to_string());
             let ended = tx.execute(&END_ALL, &values![user, audit.at, but])?;
+            oauth::forget_consents(tx, user)?;
             audit::append(tx, &audit)?;
             Ok(ended)
         })

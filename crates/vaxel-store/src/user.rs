@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     grant, key,
     left_out::Every,
-    outbox,
+    oauth, outbox,
     service::{self, from_json, to_json},
     stmt::{Row, Stmt, values},
     store::Store,
@@ -79,7 +79,7 @@ impl Store {
 
     /// Replaces a user, when it still has the version `expected`; name and kind stay. With
     /// `deleted_at` it is gone from now on: what is shared with it and its keys go with it, and what it
-    /// owns becomes `heir`'s.
+    /// owns becomes `heir`'s. What one who is gone or disabled let clients do is over.
     ///
     /// # Errors
     /// [`Error::Changed`] when it has another version.
@@ -105,6 +105,9 @@ impl Store {
             ];
             if tx.execute(&UPDATE, &values)? == 0 {
                 return Err(Error::Changed);
+            }
+            if user.disabled || user.deleted_at.is_some() {
+                oauth::forget_consents(tx, user.id)?;
             }
             if let Some(at) = user.deleted_at {
                 let name = user.name.as_str();

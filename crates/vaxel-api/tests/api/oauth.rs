@@ -10,7 +10,7 @@ use crate::{
     home::{As, open, request},
     logging_in::{
         Browser, CALLBACK, HERE, VERIFIER, ask_device, begin_device, claims, client, client_at,
-        encoded, exchange, hidden, let_in, parameter, query, refresh, register, token,
+        encoded, exchange, exchange_at, hidden, let_in, parameter, query, refresh, register, token,
     },
     sign_ins::{GOOD, with_anna},
 };
@@ -292,5 +292,71 @@ async fn every_endpoint_says_where_its_tokens_come_from_and_the_server_what_it_c
         .get(&home, "/.well-known/oauth-authorization-server/mcp")
         .await;
     assert_eq!(below.status, StatusCode::NOT_FOUND);
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn consent_ends_with_what_it_let_in() {
+    let home = with_anna().await;
+    let site = "https://client.example/cb";
+    let id = client_at(&home, "Test", &[site]).await;
+    let at_site = query(&id, &[("redirect_uri", site)]);
+    let ends = [
+        "revoked",
+        "ended by her",
+        "used twice",
+        "another password",
+        "disabled",
+    ];
+    for end in ends {
+        let mut browser = Browser::default();
+        let to = browser.allow(&home, &at_site).await;
+        let tokens = exchange_at(&home, &id, &to).await.json();
+        let text = tokens["refresh_token"].as_str().unwrap();
+        let asked = browser.authorize(&home, &at_site).await;
+        assert_eq!(asked.status, StatusCode::SEE_OTHER, "before: {end}");
+        let sid = claims(&tokens["access_token"])["sid"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        match end {
+            "revoked" => {
+                let form = [("client_id", id.as_str()), ("token", text)];
+                browser
+                    .clone()
+                    .post_from(&home, ("/oauth/revoke", None), &form)
+                    .await;
+            }
+            "ended by her" => {
+                let path = format!("/api/v1/auth/sessions/{sid}");
+                let ended = home.ask(As::admin(), "DELETE", &path).await;
+                assert_eq!(ended.status, StatusCode::NO_CONTENT, "{}", ended.text());
+            }
+            "used twice" => {
+                refresh(&home, &id, text).await;
+                refresh(&home, &id, text).await;
+            }
+            "another password" => {
+                home.set_password("anna", "given by somebody").await;
+                let login = json!({ "username": "anna", "password": "given by somebody", "new_password": GOOD });
+                let login = home
+                    .ask_with(As::Nobody, ("POST", "/api/v1/auth/login"), &login)
+                    .await;
+                assert_eq!(login.status, StatusCode::OK, "{}", login.text());
+            }
+            _ => {
+                for disabled in [true, false] {
+                    let draft = json!({ "name": "anna", "roles": ["user"], "disabled": disabled });
+                    let set = home
+                        .ask_with(As::admin(), ("PUT", "/api/v1/users/anna"), &draft)
+                        .await;
+                    assert_eq!(set.status, StatusCode::OK, "{}", set.text());
+                }
+            }
+        }
+        let mut browser = Browser::of_anna(&home, &at_site).await;
+        let asked = browser.authorize(&home, &at_site).await;
+        assert_eq!(asked.status, StatusCode::OK, "after: {end}");
+    }
     home.control.stop().await;
 }

@@ -22,6 +22,7 @@ contract!(
     a_client_is_read_as_it_was_added_and_too_many_are_refused,
     a_consent_is_the_last_one_that_was_given,
     a_sign_in_of_a_client_needs_no_password,
+    a_consent_ends_with_the_sign_in_of_its_client_and_no_other_does,
     a_token_of_a_service_is_that_of_its_holder_until_it_is_forgotten,
 );
 
@@ -83,7 +84,40 @@ async fn a_consent_is_the_last_one_that_was_given(store: &Store) {
 }
 
 async fn a_sign_in_of_a_client_needs_no_password(store: &Store) {
-    let row = SignInRow {
+    let row = sign_in();
+    store.begin_sign_in(&row, line()).await.unwrap();
+    assert_eq!(store.sign_in(row.id).await.unwrap(), Some(row));
+}
+
+async fn a_consent_ends_with_the_sign_in_of_its_client_and_no_other_does(store: &Store) {
+    let row = sign_in();
+    store.begin_sign_in(&row, line()).await.unwrap();
+    let all = [("c", "/mcp"), ("c", ""), ("d", "/mcp"), ("e", "/mcp")];
+    let permissions = Permissions::of(&[Permission::McpRead]);
+    for (client, endpoint) in all {
+        let given = (client, endpoint, permissions);
+        store
+            .put_oauth_consent(row.user, given, line())
+            .await
+            .unwrap();
+    }
+    let left = async || {
+        let mut left = Vec::new();
+        for what in all {
+            if store.oauth_consent(row.user, what).await.unwrap().is_some() {
+                left.push(what);
+            }
+        }
+        left
+    };
+    store.end_sign_in(row.id, line()).await.unwrap();
+    assert_eq!(left().await, all[1..]);
+    store.end_sign_ins(row.user, None, line()).await.unwrap();
+    assert_eq!(left().await, []);
+}
+
+fn sign_in() -> SignInRow {
+    SignInRow {
         id: Id::new(NOW),
         user: Id::new(NOW),
         created_at: NOW,
@@ -100,9 +134,7 @@ async fn a_sign_in_of_a_client_needs_no_password(store: &Store) {
             endpoint: "/mcp".to_owned(),
             permissions: Permissions::of(&[Permission::McpRead]),
         }),
-    };
-    store.begin_sign_in(&row, line()).await.unwrap();
-    assert_eq!(store.sign_in(row.id).await.unwrap(), Some(row));
+    }
 }
 
 async fn a_token_of_a_service_is_that_of_its_holder_until_it_is_forgotten(store: &Store) {
