@@ -228,7 +228,7 @@ impl Control {
             .inner
             .oauth
             .codes
-            .make(code::Code::of(&asked, browser.user.id), self.now())?;
+            .make(code::Code::of(&asked, browser), self.now())?;
         Ok(asked.answer(&[("code", &code)]))
     }
 

@@ -3,7 +3,10 @@
 use axum::http::StatusCode;
 
 use crate::{
-    logging_in::{Browser, CALLBACK, HERE, client, client_at, exchange_at, hidden, query},
+    logging_in::{
+        Browser, CALLBACK, HERE, ask_device, begin_device, client, client_at, exchange,
+        exchange_at, hidden, parameter, query,
+    },
     sign_ins::{GOOD, with_anna},
 };
 
@@ -259,5 +262,30 @@ async fn a_cookie_that_reaches_a_program_at_another_port() {
     assert_eq!(answer.header("set-cookie"), "");
     let again = browser.authorize(&home, &at_site).await;
     assert!(again.header("location").starts_with(site));
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_of_a_sign_in_that_has_ended() {
+    let home = with_anna().await;
+    let (id, query) = client(&home).await;
+    let mut browser = Browser::of_anna(&home, &query).await;
+    let (device, short) = begin_device(&home, "vaxel-cli").await;
+    browser.say_of_device(&home, &short, "allow").await;
+    let to = browser.allow(&home, &query).await;
+    let code = parameter(&to, "code").unwrap();
+    home.set_password("anna", "because somebody else was there")
+        .await;
+    for refused in [
+        exchange(&home, &id, &code).await,
+        ask_device(&home, "vaxel-cli", &device).await,
+    ] {
+        assert_eq!(
+            refused.json()["error"],
+            "invalid_grant",
+            "{}",
+            refused.text()
+        );
+    }
     home.control.stop().await;
 }

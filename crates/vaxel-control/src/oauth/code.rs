@@ -15,7 +15,7 @@ use vaxel_core::{
     time::Timestamp,
 };
 
-use super::Authorization;
+use super::{Authorization, Browser};
 
 /// How long a code is good.
 pub(crate) const GOOD: Duration = Duration::from_mins(1);
@@ -33,6 +33,8 @@ pub(crate) struct Code {
     pub(crate) redirect: String,
     pub(crate) challenge: Challenge,
     pub(crate) user: Id<User>,
+    /// With which the user let it in: a code is not good for longer.
+    pub(crate) sign_in: Id<SignIn>,
     pub(crate) endpoint: Endpoint,
     pub(crate) permissions: Permissions,
 }
@@ -63,13 +65,14 @@ pub(crate) enum Shown {
 pub(crate) struct Codes(Mutex<HashMap<[u8; 32], Kept>>);
 
 impl Code {
-    pub(crate) fn of(asked: &Authorization, user: Id<User>) -> Self {
+    pub(crate) fn of(asked: &Authorization, browser: &Browser) -> Self {
         Self {
             client: asked.client.id.clone(),
             name: asked.client.name.clone(),
             redirect: asked.redirect.clone(),
             challenge: asked.challenge.clone(),
-            user,
+            user: browser.user.id,
+            sign_in: browser.sign_in,
             endpoint: asked.endpoint.clone(),
             permissions: asked.permissions,
         }

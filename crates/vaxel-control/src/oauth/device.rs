@@ -10,7 +10,7 @@ use vaxel_auth::{
 };
 use vaxel_core::{
     failure::{Failure, Kind},
-    id::{Id, User},
+    id::{Id, SignIn, User},
     principal::Permissions,
     time::Timestamp,
 };
@@ -69,7 +69,7 @@ struct Device {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answer {
     None,
-    Yes(Id<User>),
+    Yes(Id<User>, Id<SignIn>),
     No,
 }
 
@@ -195,7 +195,7 @@ impl Control {
             .filter(|one| one.answer == Answer::None)
         {
             device.answer = if allows {
-                Answer::Yes(browser.user.id)
+                Answer::Yes(browser.user.id, browser.sign_in)
             } else {
                 Answer::No
             };
@@ -214,19 +214,23 @@ impl Control {
         origin: Origin,
     ) -> Result<Tokens, OauthError> {
         let client = self.proven_client(client).await?;
-        let (user, waiting) = self.decided(&client, code)?;
+        let ((user, by), waiting) = self.decided(&client, code)?;
         let delegation = Delegation {
             client: waiting.client.id,
             name: waiting.client.name,
             endpoint: waiting.endpoint.path().to_owned(),
             permissions: waiting.permissions,
         };
-        self.delegate((Id::new(self.now()), user), delegation, origin)
-            .await
+        let id = Id::new(self.now());
+        self.delegate((id, user, by), delegation, origin).await
     }
 
-    /// Takes the answer, once.
-    fn decided(&self, client: &Client, code: &str) -> Result<(Id<User>, Waiting), OauthError> {
+    /// Takes the answer, once: who said yes, with which sign-in, to what.
+    fn decided(
+        &self,
+        client: &Client,
+        code: &str,
+    ) -> Result<((Id<User>, Id<SignIn>), Waiting), OauthError> {
         let key = digest::sha256(code.as_bytes());
         let now = self.now();
         let mut all = self.inner.oauth.devices.known.lock();
@@ -256,7 +260,7 @@ impl Control {
                     OauthError::new("authorization_pending", "nobody has let the program in yet")
                 });
             }
-            Answer::Yes(user) => Ok(user),
+            Answer::Yes(user, by) => Ok((user, by)),
             Answer::No => Err(OauthError::new("access_denied", "the user said no")),
         };
         let waiting = device.waiting.clone();

@@ -119,7 +119,7 @@ impl Control {
             return Err(OauthError::new("invalid_target", sentence));
         }
         let tokens = self
-            .delegate((id, found.user), delegation(found), origin)
+            .delegate((id, found.user, found.sign_in), delegation(found), origin)
             .await?;
         if self.inner.oauth.codes.came_again(code) {
             self.end_stolen(id, "oauth.code_reused").await?;
@@ -217,13 +217,18 @@ impl Control {
         }
     }
 
-    /// Begins the sign-in of a client.
+    /// Begins the sign-in of a client, which its user let in with the sign-in `by`.
     pub(super) async fn delegate(
         &self,
-        (id, user): (Id<SignIn>, Id<User>),
+        (id, user, by): (Id<SignIn>, Id<User>, Id<SignIn>),
         delegation: Delegation,
         origin: Origin,
     ) -> Result<Tokens, OauthError> {
+        let by = self.store().sign_in(by).await.map_err(Failure::from)?;
+        if by.is_none_or(|by| by.ended_at.is_some()) {
+            let sentence = "the sign-in of the user who let the client in has ended";
+            return Err(OauthError::new("invalid_grant", sentence));
+        }
         let person = self.inner.people.with_id(user);
         let person = person
             .ok_or_else(|| OauthError::new("invalid_grant", "the user is disabled or gone"))?;
