@@ -229,6 +229,8 @@ impl Control {
             .oauth
             .codes
             .make(code::Code::of(&asked, browser), self.now())?;
+        // Between consent and token it is not to be thrown away as one that nobody uses.
+        self.note_use(&asked.client.id).await;
         Ok(asked.answer(&[("code", &code)]))
     }
 

@@ -223,6 +223,17 @@ impl Control {
         })
     }
 
+    /// Notes that a client is used, so that it is kept. Nothing depends on this one note.
+    pub(super) async fn note_use(&self, client: &str) {
+        if !client.starts_with(ID_MARK) {
+            return;
+        }
+        let noted = self.store().note_oauth_client_use(client, self.now()).await;
+        if let Err(error) = noted {
+            tracing::warn!(%error, client, "the use of a client was not noted");
+        }
+    }
+
     /// What a client says about itself at the address that is its name.
     async fn described_at(&self, address: &str) -> Result<Arc<ClientMetadata>, Failure> {
         let documents = &self.inner.oauth.documents;

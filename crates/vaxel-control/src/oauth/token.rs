@@ -156,7 +156,10 @@ impl Control {
         }
         let renewed = self.renew_for(token, Some(&client.id), origin).await;
         match renewed {
-            Ok(signed_in) => Ok(Tokens::of(signed_in)),
+            Ok(signed_in) => {
+                self.note_use(&client.id).await;
+                Ok(Tokens::of(signed_in))
+            }
             Err(failure) if failure.kind == Kind::Unauthenticated => {
                 Err(OauthError::new("invalid_grant", failure.detail))
             }
@@ -236,11 +239,7 @@ impl Control {
         let signed_in = self
             .begin_delegated(&person, (id, delegation), origin)
             .await?;
-        let noted = self
-            .store()
-            .note_oauth_client_use(&client, self.now())
-            .await;
-        noted.map_err(Failure::from)?;
+        self.note_use(&client).await;
         Ok(Tokens::of(signed_in))
     }
 
