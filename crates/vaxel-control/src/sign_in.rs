@@ -161,11 +161,12 @@ impl Control {
         self.renew_for(token, None, origin).await
     }
 
-    /// The same for a client: tokens that were left to one are renewed by no other, and not without one.
+    /// The same for a client: tokens that were left to one are renewed by no other, and not without one. It may
+    /// want less than it was left, for this access token only (RFC 6749 §6).
     pub(crate) async fn renew_for(
         &self,
         token: &str,
-        client: Option<&str>,
+        client: Option<(&str, Option<Permissions>)>,
         origin: Origin,
     ) -> Result<SignedIn, Failure> {
         let refused = || Failure::new(Kind::Unauthenticated, NOT_RENEWED);
@@ -174,10 +175,13 @@ impl Control {
         let family = digest::sha256(shown.family.as_bytes());
         let now = self.now();
         let is_over = row.ended_at.is_some() || row.expires_at <= now;
-        let delegated = row.delegation.as_ref();
-        let is_its = delegated.map(|delegation| delegation.client.as_str()) == client;
+        let mut delegated = row.delegation.clone();
+        let is_its = delegated.as_ref().map(|one| one.client.as_str()) == client.map(|one| one.0);
         if !digest::are_equal(&family, &row.family) || is_over || !is_its {
             return Err(refused());
+        }
+        if let (Some(delegated), Some((_, Some(wanted)))) = (&mut delegated, client) {
+            delegated.permissions = wanted;
         }
         let person = self.inner.people.with_id(row.user).ok_or_else(refused)?;
         let (text, made) = shown.next();
@@ -191,7 +195,7 @@ impl Control {
             Err(StoreError::Changed)
         };
         match renewed {
-            Ok(()) => self.signed_in(&person, (row.id, delegated), text),
+            Ok(()) => self.signed_in(&person, (row.id, delegated.as_ref()), text),
             Err(StoreError::Changed) => {
                 self.end_reused(&person.user, &row, &origin).await?;
                 Err(refused())

@@ -360,3 +360,32 @@ async fn consent_ends_with_what_it_let_in() {
     }
     home.control.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_asks_for_less_than_it_was_let_and_gets_that_until_it_asks_for_all() {
+    let home = with_anna().await;
+    let (id, tokens) = let_in(&home).await;
+    let next = |scope: &'static str, text: String| {
+        let (home, id) = (&home, id.clone());
+        async move {
+            let form = [
+                ("grant_type", "refresh_token"),
+                ("client_id", id.as_str()),
+                ("refresh_token", &text),
+                ("scope", scope),
+            ];
+            token(home, &form).await.json()
+        }
+    };
+    let text = |tokens: &serde_json::Value| tokens["refresh_token"].as_str().unwrap().to_owned();
+    let less = next("mcp:read", text(&tokens)).await;
+    assert_eq!(less["scope"], "mcp:read");
+    assert_eq!(claims(&less["access_token"])["scope"], "mcp:read");
+    let all = next("", text(&less)).await;
+    assert_eq!(
+        claims(&all["access_token"])["scope"],
+        "mcp:read mcp:execute"
+    );
+    assert_eq!(all["scope"], "mcp:read mcp:execute");
+    home.control.stop().await;
+}

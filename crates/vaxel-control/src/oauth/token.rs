@@ -139,22 +139,23 @@ impl Control {
         (base, origin): (&str, Origin),
     ) -> Result<Tokens, OauthError> {
         let client = self.proven_client(client).await?;
-        let asked = (self.endpoint_of(resource, base), scope);
+        let wanted = scope.map(|scope| scope::read(Some(scope)));
+        let wanted = wanted
+            .transpose()
+            .map_err(|error| OauthError::new("invalid_scope", error.to_string()))?;
         if let Some(delegation) = self.delegation_of(token).await? {
-            let endpoint = asked.0.filter(|_| resource.is_some());
+            let endpoint = self.endpoint_of(resource, base);
             if resource.is_some() && endpoint.is_none_or(|one| one.path() != delegation.endpoint) {
                 let sentence = "resource is another one than the user was asked about";
                 return Err(OauthError::new("invalid_target", sentence));
             }
-            let wanted = asked.1.map(|scope| scope::read(Some(scope)));
-            if wanted.is_some_and(|wanted| {
-                wanted.is_err() || wanted.is_ok_and(|wanted| !delegation.permissions.covers(wanted))
-            }) {
+            if wanted.is_some_and(|wanted| !delegation.permissions.covers(wanted)) {
                 let sentence = "scope goes beyond what the user was asked about: log in again";
                 return Err(OauthError::new("invalid_scope", sentence));
             }
         }
-        let renewed = self.renew_for(token, Some(&client.id), origin).await;
+        let asked = Some((client.id.as_str(), wanted));
+        let renewed = self.renew_for(token, asked, origin).await;
         match renewed {
             Ok(signed_in) => {
                 self.note_use(&client.id).await;
