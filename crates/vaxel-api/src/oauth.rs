@@ -217,7 +217,7 @@ async fn device(
         .await?;
     let page = format!("{base}{}", browser::DEVICE_PATH);
     let document = json!({
-        "device_code": started.device_code,
+        "device_code": started.device_code.expose(),
         "user_code": started.user_code,
         "verification_uri": page,
         "verification_uri_complete": format!("{page}?user_code={}", started.user_code),
@@ -250,7 +250,10 @@ fn presented(headers: &HeaderMap, form: &Form) -> Result<Presented, Told> {
     })?;
     Ok(Presented {
         id: Some(id),
-        secret: Some(Secret::new(secret)),
+        // A client without one may show an empty one (RFC 6749 §2.3.1).
+        secret: Some(secret)
+            .filter(|secret| !secret.is_empty())
+            .map(Secret::new),
     })
 }
 

@@ -15,8 +15,8 @@ use super::Told;
 /// Longest form, bytes.
 const LONGEST: usize = 64 << 10;
 
-/// What a form says.
-#[derive(Debug, Default)]
+/// What a form says: passwords and codes may be in it, so that it is never shown.
+#[derive(Default)]
 pub(crate) struct Form(BTreeMap<String, String>);
 
 impl Form {

@@ -389,3 +389,26 @@ async fn a_client_asks_for_less_than_it_was_let_and_gets_that_until_it_asks_for_
     assert_eq!(all["scope"], "mcp:read mcp:execute");
     home.control.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_without_a_secret_may_show_an_empty_one_in_the_head() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let home = with_anna().await;
+    let (id, tokens) = let_in(&home).await;
+    let form = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", tokens["refresh_token"].as_str().unwrap()),
+    ];
+    let head = request("POST", "/oauth/token")
+        .header(header::HOST, "127.0.0.1:3010")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(
+            header::AUTHORIZATION,
+            format!("Basic {}", STANDARD.encode(format!("{id}:"))),
+        );
+    let answer = home
+        .send(As::Nobody, head.body(Body::from(encoded(&form))).unwrap())
+        .await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    home.control.stop().await;
+}

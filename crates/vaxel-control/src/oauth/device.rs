@@ -12,6 +12,7 @@ use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, SignIn, User},
     principal::Permissions,
+    secret::Secret,
     time::Timestamp,
 };
 use vaxel_store::Delegation;
@@ -33,10 +34,9 @@ const LETTERS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
 const SHORT: usize = 8;
 
 /// What a program is told.
-#[derive(Debug)]
 pub struct DeviceStarted {
     /// Kept by the program.
-    pub device_code: String,
+    pub device_code: Secret<String>,
     /// Typed by the person: `BCDF-GHJK`.
     pub user_code: String,
     /// How long both are good.
@@ -130,7 +130,7 @@ impl Control {
             },
         );
         Ok(DeviceStarted {
-            device_code: long,
+            device_code: Secret::new(long),
             user_code,
             expires_in: LASTS,
             interval: INTERVAL,
