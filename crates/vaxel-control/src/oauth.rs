@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use serde_json::json;
 use vaxel_auth::oauth::{endpoint::Endpoint, pkce::Challenge, redirect, scope};
 use vaxel_core::{
+    audit::AuditLine,
     failure::{Failure, Kind},
     principal::Permissions,
     user::UserResource,
@@ -234,15 +235,26 @@ impl Control {
         Ok(asked.answer(&[("code", &code)]))
     }
 
-    pub(crate) async fn remember_consent(
+    /// What the audit says of what a user lets a client do.
+    fn consent_line(
+        &self,
+        user: &UserResource,
+        client: &Client,
+        (endpoint, permissions): (&Endpoint, Permissions),
+    ) -> AuditLine {
+        let target = ("oauth client", client.id.clone(), client.name.clone());
+        let mut audit = self.line(&acting(user), "oauth.consent", target);
+        audit.detail = json!({ "endpoint": endpoint.path(), "scope": scope::text(permissions) });
+        audit
+    }
+
+    async fn remember_consent(
         &self,
         user: &UserResource,
         client: &Client,
         (endpoint, permissions): (&Endpoint, Permissions),
     ) -> Result<(), Failure> {
-        let target = ("oauth client", client.id.clone(), client.name.clone());
-        let mut audit = self.line(&acting(user), "oauth.consent", target);
-        audit.detail = json!({ "endpoint": endpoint.path(), "scope": scope::text(permissions) });
+        let audit = self.consent_line(user, client, (endpoint, permissions));
         let given = (client.id.as_str(), endpoint.path(), permissions);
         Ok(self
             .store()

@@ -203,7 +203,13 @@ pub(crate) fn device(
     browser: &Browser,
     (code, base, word): (&str, &str, &str),
 ) -> Page {
-    let mut body = wants(&waiting.client, browser);
+    let mut body = format!(
+        "<h1>Let the program that shows <code>{}</code> use Vaxel as {}?</h1><p class=\"note\">It says that it is \
+         <q>{}</q>; nobody has proven that.</p>",
+        escape(code),
+        escape(browser.user.name.as_str()),
+        escape(&waiting.client.name),
+    );
     body.push_str(&what((&waiting.endpoint, base), waiting.permissions));
     let _ = write!(
         body,

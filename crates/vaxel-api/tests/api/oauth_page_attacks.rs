@@ -289,3 +289,58 @@ async fn a_code_of_a_sign_in_that_has_ended() {
     }
     home.control.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_claims_to_be_a_site() {
+    let home = with_anna().await;
+    let (_, query) = client(&home).await;
+    let mut browser = Browser::of_anna(&home, &query).await;
+    let site = "https://claude.example/client.json";
+    let (device, code) = begin_device(&home, site).await;
+    let page = browser.device(&home, &code).await;
+    let text = page.text();
+    assert!(text.contains("nobody has proven"), "{text}");
+    assert!(!text.contains("Let <q>claude.example</q>"), "{text}");
+    let done = browser.say_of_device(&home, &code, "allow").await;
+    assert!(done.text().contains("is let in"), "{}", done.text());
+    // Who decides after that is told that it did nothing.
+    let word = hidden(&browser.authorize(&home, &query).await, "word");
+    let form = [
+        ("user_code", code.as_str()),
+        ("word", &word),
+        ("answer", "deny"),
+    ];
+    let late = browser.post(&home, "/oauth/device", &form).await;
+    assert_eq!(late.status, StatusCode::NOT_FOUND, "{}", late.text());
+    let tokens = ask_device(&home, site, &device).await;
+    assert_eq!(tokens.status, StatusCode::OK, "{}", tokens.text());
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn csrf_on_the_form_of_a_device() {
+    let home = with_anna().await;
+    let (_, query) = client(&home).await;
+    let mut browser = Browser::of_anna(&home, &query).await;
+    let (device, code) = begin_device(&home, "vaxel-cli").await;
+    let word = hidden(&browser.device(&home, &code).await, "word");
+    for (origin, word) in [
+        (Some(HERE), ""),
+        (Some("https://evil.example"), word.as_str()),
+        (Some("null"), &word),
+        (None, &word),
+    ] {
+        let form = [
+            ("user_code", code.as_str()),
+            ("word", word),
+            ("answer", "allow"),
+        ];
+        let answer = browser
+            .post_from(&home, ("/oauth/device", origin), &form)
+            .await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{origin:?}");
+    }
+    let waiting = ask_device(&home, "vaxel-cli", &device).await;
+    assert_eq!(waiting.json()["error"], "authorization_pending");
+    home.control.stop().await;
+}

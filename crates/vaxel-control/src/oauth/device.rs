@@ -170,14 +170,13 @@ impl Control {
             .entry(browser.user.id)
             .or_insert((now, 0))
             .1 += 1;
-        let detail = "No program shows this code now: look again, or begin anew there";
-        Err(Failure::new(Kind::NotFound, detail))
+        Err(not_waiting())
     }
 
-    /// The person decides.
+    /// The person decides about this program, this once: nobody proved which client it is.
     ///
     /// # Errors
-    /// Those of the store.
+    /// `NotFound` when it waits no more; those of the store.
     pub async fn decide_device(
         &self,
         browser: &Browser,
@@ -186,20 +185,19 @@ impl Control {
     ) -> Result<(), Failure> {
         if allows {
             let given = (&waiting.endpoint, waiting.permissions);
-            self.remember_consent(&browser.user, &waiting.client, given)
-                .await?;
+            let audit = self.consent_line(&browser.user, &waiting.client, given);
+            self.store().audit(audit).await?;
         }
+        let now = self.now();
         let mut all = self.inner.oauth.devices.known.lock();
-        if let Some(device) = all
+        let device = all
             .get_mut(&waiting.key)
-            .filter(|one| one.answer == Answer::None)
-        {
-            device.answer = if allows {
-                Answer::Yes(browser.user.id, browser.sign_in)
-            } else {
-                Answer::No
-            };
-        }
+            .filter(|one| now < one.until && one.answer == Answer::None);
+        device.ok_or_else(not_waiting)?.answer = if allows {
+            Answer::Yes(browser.user.id, browser.sign_in)
+        } else {
+            Answer::No
+        };
         Ok(())
     }
 
@@ -267,6 +265,11 @@ impl Control {
         all.remove(&key);
         Ok((user?, waiting))
     }
+}
+
+fn not_waiting() -> Failure {
+    let detail = "No program shows this code now: look again, or begin anew there";
+    Failure::new(Kind::NotFound, detail)
 }
 
 fn short_code() -> String {
