@@ -103,8 +103,21 @@ pub struct Authorization {
 pub enum Stopped {
     /// Shown to the person: nothing is known to which one could go back.
     Here(Failure),
-    /// Told to the client, at this address.
-    Redirect(String),
+    /// Told to the client.
+    Told(Box<Told>),
+}
+
+/// What a client is told because it asked for what is not possible.
+#[derive(Debug)]
+pub struct Told {
+    /// Who asked.
+    pub client: Client,
+    /// Its address without the answer.
+    pub redirect: String,
+    /// Why it is not possible.
+    pub sentence: &'static str,
+    /// Where the browser takes the answer.
+    pub to: String,
 }
 
 impl From<Failure> for Stopped {
@@ -159,7 +172,12 @@ impl Control {
                 (state, base),
                 &[("error", code), ("error_description", description)],
             );
-            Err(Stopped::Redirect(to))
+            Err(Stopped::Told(Box::new(Told {
+                client: client.clone(),
+                redirect: redirect.clone(),
+                sentence: description,
+                to,
+            })))
         };
         if state.is_some_and(|state| state.len() > STATE_MAX) {
             let detail = "The client sent a `state` that is longer than 4,000 bytes";
@@ -212,6 +230,16 @@ impl Control {
         let what = (asked.client.id.as_str(), asked.endpoint.path());
         let before = self.store().oauth_consent(browser.user.id, what).await?;
         Ok(before.is_some_and(|before| before.covers(asked.permissions)))
+    }
+
+    /// Whether a user has ever let this client in: only then an answer goes there without a click, since anybody
+    /// can register an address and have people follow a link through us.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn is_known_to(&self, browser: &Browser, client: &Client) -> Result<bool, Failure> {
+        let user = browser.user.id;
+        Ok(client.is_own() || self.store().has_oauth_consent(user, &client.id).await?)
     }
 
     /// The user lets the client: where to go with the code.

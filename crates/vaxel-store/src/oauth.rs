@@ -44,6 +44,8 @@ static FORGET: Stmt = Stmt::new(
 static CONSENT: Stmt = Stmt::new(
     "SELECT permissions FROM oauth_consents WHERE user_id = $1 AND client = $2 AND endpoint = $3",
 );
+static ANY_CONSENT: Stmt =
+    Stmt::new("SELECT COUNT(*) FROM oauth_consents WHERE user_id = $1 AND client = $2");
 static PUT_CONSENT: Stmt = Stmt::new(
     "INSERT INTO oauth_consents (user_id, client, endpoint, permissions, given_at) \
      VALUES ($1, $2, $3, $4, $5) ON CONFLICT (user_id, client, endpoint) \
@@ -114,6 +116,18 @@ impl Store {
         .await
     }
 
+    /// Whether a user lets a client do anything anywhere.
+    pub async fn has_oauth_consent(&self, user: Id<User>, client: &str) -> Result<bool, Error> {
+        let client = client.to_owned();
+        self.read("has_oauth_consent", move |tx| {
+            let found = tx.find(&ANY_CONSENT, &values![user, client.as_str()], |row| {
+                row.count(0)
+            })?;
+            Ok(found.is_some_and(|count| count > 0))
+        })
+        .await
+    }
+
     /// Remembers what a user lets a client do at an endpoint.
     pub async fn put_oauth_consent(
         &self,
@@ -175,6 +189,7 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &USED,
     &FORGET,
     &CONSENT,
+    &ANY_CONSENT,
     &PUT_CONSENT,
     &FORGET_CONSENT,
     &FORGET_CONSENTS,

@@ -171,7 +171,10 @@ async fn authorize(
     };
     let asked = match asked(&context, &visitor, query(&uri)).await? {
         Ok(asked) => asked,
-        Err(to) => return Ok(visitor.part(&context, &to)),
+        Err(told) if context.control.is_known_to(&browser, &told.client).await? => {
+            return Ok(visitor.part(&context, &told.to));
+        }
+        Err(told) => return Ok(visitor.show(|word| pages::told(&told, query(&uri), word))),
     };
     if context.control.has_consented(&browser, &asked).await? {
         let to = context.control.allow(&browser, asked).await?;
@@ -181,12 +184,12 @@ async fn authorize(
     Ok(visitor.show(|word| pages::consent(&asked, &browser, (query(&uri), &base, word))))
 }
 
-/// What the client asks for; the inner `Err` is where the browser goes instead.
+/// What the client asks for; the inner `Err` is what it is told instead.
 async fn asked(
     context: &Context,
     visitor: &Visitor,
     query: &str,
-) -> Result<Result<Authorization, String>, Failure> {
+) -> Result<Result<Authorization, Box<vaxel_control::Told>>, Failure> {
     let twice = || {
         Failure::new(
             Kind::Malformed,
@@ -200,7 +203,7 @@ async fn asked(
         .await
     {
         Ok(asked) => Ok(Ok(asked)),
-        Err(Stopped::Redirect(to)) => Ok(Err(to)),
+        Err(Stopped::Told(told)) => Ok(Err(told)),
         Err(Stopped::Here(failure)) => Err(failure),
     }
 }
@@ -274,7 +277,8 @@ async fn consent(
     let browser = visitor.browser(&context).await?.ok_or_else(over)?;
     let asked = match asked(&context, &visitor, form.get("query").unwrap_or_default()).await? {
         Ok(asked) => asked,
-        Err(to) => return Ok(visitor.part(&context, &to)),
+        // With a click: also to a client that nobody let in.
+        Err(told) => return Ok(visitor.part(&context, &told.to)),
     };
     let to = match form.get("answer") {
         Some("allow") => context.control.allow(&browser, asked).await?,

@@ -8,7 +8,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 use vaxel_auth::oauth::{endpoint::Endpoint, redirect};
-use vaxel_control::{Authorization, Browser, CONNECT_PATH, Client, Waiting};
+use vaxel_control::{Authorization, Browser, CONNECT_PATH, Client, Told, Waiting};
 use vaxel_core::{
     failure::{Failure, Kind, facts},
     principal::{Permission, Permissions},
@@ -172,6 +172,24 @@ pub(crate) fn consent(
     );
     let mut page = Page::new("Let a client in", body);
     page.leads_to = redirect::source(&asked.redirect);
+    page
+}
+
+/// A client that the user never let in asked for what is not possible: nobody is sent there without a click.
+pub(crate) fn told(told: &Told, query: &str, word: &str) -> Page {
+    let body = format!(
+        "<h1>This does not work</h1><p>A client that calls itself <q>{}</q> asked for what is not possible here: {}.</p>\
+         <p>It would be told so at <code>{}</code>. Go there only if you have just come from there.</p>\
+         <form method=\"post\" action=\"/oauth/consent\">{}<div class=\"row\"><button class=\"no\">Go back to \
+         it</button></div></form>",
+        escape(&told.client.name),
+        escape(told.sentence),
+        escape(&redirect::shown(&told.redirect)),
+        hidden(query, word),
+    );
+    let mut page = Page::new("This does not work", body);
+    page.status = StatusCode::BAD_REQUEST;
+    page.leads_to = redirect::source(&told.redirect);
     page
 }
 

@@ -247,7 +247,11 @@ pub(crate) async fn exchange(home: &Home, client: &str, code: &str) -> Answer {
 /// The error that a client is told when what it asks of anna is wrong.
 pub(crate) async fn told(home: &Home, query: &str) -> Option<String> {
     let mut browser = Browser::of_anna(home, query).await;
-    let answer = browser.authorize(home, query).await;
+    let page = browser.authorize(home, query).await;
+    assert_eq!(page.header("location"), "", "nobody let it in");
+    let word = hidden(&page, "word");
+    let form = [("query", query), ("word", word.as_str())];
+    let answer = browser.post(home, "/oauth/consent", &form).await;
     parameter(answer.header("location"), "error")
 }
 

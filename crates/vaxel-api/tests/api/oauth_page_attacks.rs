@@ -344,3 +344,33 @@ async fn csrf_on_the_form_of_a_device() {
     assert_eq!(waiting.json()["error"], "authorization_pending");
     home.control.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_redirect_by_a_request_that_is_wrong() {
+    let home = with_anna().await;
+    let site = "https://evil.example/cb";
+    let id = client_at(&home, "Test", &[site]).await;
+    let at_site = query(&id, &[("redirect_uri", site)]);
+    let wrong = query(&id, &[("redirect_uri", site), ("scope", "nothing")]);
+    let mut browser = Browser::of_anna(&home, &at_site).await;
+    // Nobody let it in: who follows a link stays here, and sees where a click would lead.
+    let page = browser.authorize(&home, &wrong).await;
+    let seen = (page.status, page.header("location"));
+    assert_eq!(seen, (StatusCode::BAD_REQUEST, ""), "{}", page.text());
+    assert!(page.text().contains("evil.example"), "{}", page.text());
+    let policy = page.header("content-security-policy");
+    assert!(
+        policy.contains("form-action 'self' https://evil.example;"),
+        "{policy}"
+    );
+    let form = [("query", wrong.as_str()), ("word", &hidden(&page, "word"))];
+    let gone = browser.post(&home, "/oauth/consent", &form).await;
+    let to = gone.header("location");
+    assert!(to.starts_with(site), "{to}");
+    assert_eq!(parameter(to, "error").as_deref(), Some("invalid_scope"));
+    // Whom she let in is told at once.
+    browser.say(&home, &at_site, "allow").await;
+    let told = browser.authorize(&home, &wrong).await;
+    assert!(told.header("location").starts_with(site), "{}", told.text());
+    home.control.stop().await;
+}

@@ -126,6 +126,10 @@ impl Client {
         })
     }
 
+    pub(super) fn is_own(&self) -> bool {
+        self.id == OWN
+    }
+
     fn own() -> Self {
         let redirects = vec![
             "http://127.0.0.1/callback".to_owned(),
