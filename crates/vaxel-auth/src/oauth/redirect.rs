@@ -6,24 +6,15 @@ use url::{Host, Url};
 
 /// Longest address, bytes.
 pub const LONGEST: usize = 2_000;
-/// Schemes that a browser acts on by itself, or that lead nowhere but into it.
-const OF_BROWSERS: &[&str] = &[
-    "javascript",
-    "data",
-    "vbscript",
-    "file",
-    "filesystem",
-    "blob",
-    "about",
-    "view-source",
-    "ftp",
-    "ws",
-    "wss",
-    "mailto",
-    "tel",
-    "chrome",
-    "jar",
-];
+/// Schemes that a browser or its system acts on by itself, or that lead to no program of the client's.
+const OF_BROWSERS: &str = "javascript data vbscript livescript mocha file filesystem blob about view-source feed ftp ftps \
+    sftp gopher ws wss mailto tel sms smsto callto facetime sip sips irc ircs news nntp webcal \
+    magnet chrome devtools edge brave opera vivaldi resource wyciwyg jar res mhtml mk its hcp cid \
+    mid urn content intent android-app market googlechrome googlechromes firefox search search-ms \
+    shell help ldap ldaps ssh telnet smb nfs rdp vnc steam itms itms-apps itms-services extension \
+    isolated-app safari-extension safari-web-extension moz-extension";
+/// What the schemes of such programs begin with: those of browsers, of Windows, and of sites that take a scheme.
+const OF_BROWSERS_BEGIN: &[&str] = &["chrome-", "moz-", "ms-", "web+", "x-apple", "ext+"];
 
 /// Whether a client may give this as one of its redirect addresses: `https`, `http` on the user's own machine,
 /// or a scheme of its own (RFC 8252 §7.1). No fragment, no user, nothing that two readers could take differently.
@@ -38,10 +29,27 @@ pub fn is_allowed(address: &str) -> bool {
     if !url.username().is_empty() || url.password().is_some() {
         return false;
     }
+    // A policy of a page names the host, where these part sources and directives.
+    if url
+        .host_str()
+        .is_some_and(|host| host.contains([';', ',', '\'']))
+    {
+        return false;
+    }
+    // `https:x` and `https:///x` are read as `https://x` by browsers, and otherwise by others.
+    let is_written_out = |scheme: &str| {
+        let rest = address
+            .strip_prefix(scheme)
+            .and_then(|rest| rest.strip_prefix("://"));
+        rest.is_some_and(|rest| !rest.starts_with('/'))
+    };
     match url.scheme() {
-        "https" => url.has_host(),
-        "http" => is_on_this_machine(&url),
-        own => !OF_BROWSERS.contains(&own),
+        "https" => is_written_out("https") && url.has_host(),
+        "http" => is_written_out("http") && is_on_this_machine(&url),
+        own => {
+            let begins = |with: &&str| own.starts_with(with);
+            !OF_BROWSERS.split(' ').any(|one| one == own) && !OF_BROWSERS_BEGIN.iter().any(begins)
+        }
     }
 }
 
@@ -170,6 +178,22 @@ mod tests {
             "JavaScript:alert(1)",
             "data:text/html,x",
             "file:///etc/passwd",
+            "https:evil.example/cb",
+            "https:/evil.example/cb",
+            "https:///evil.example/cb",
+            "HTTPS://evil.example/cb",
+            "http:127.0.0.1/cb",
+            "https://a;script-src.example/cb",
+            "https://a,b.example/cb",
+            "https://a'b.example/cb",
+            "cursor://a;b/cb",
+            "intent://scan/#Intent",
+            "intent:x",
+            "ms-msdt:/id",
+            "search-ms:query=x",
+            "web+app://x",
+            "chrome-extension://abc/x",
+            "moz-extension://abc/x",
             "https://client.example/ cb",
             &format!("https://client.example/{}", "x".repeat(LONGEST)),
         ] {
@@ -246,6 +270,14 @@ mod tests {
                 prop_assert!(url.fragment().is_none());
                 let found = url.query_pairs().filter(|(name, _)| name == "state").last().unwrap().1.into_owned();
                 prop_assert_eq!(found, value);
+            }
+        }
+
+        #[test]
+        fn no_source_of_a_page_s_policy_has_more_than_one_word(host in "[a-z0-9.;,' -]{1,20}") {
+            let address = format!("https://{host}/cb");
+            if is_allowed(&address) {
+                prop_assert!(!source(&address).contains([';', ',', '\'', ' ']), "{}", source(&address));
             }
         }
 
