@@ -4,7 +4,7 @@
 use axum::{
     Json as Answer, Router,
     body::Bytes,
-    extract::{FromRequestParts, State},
+    extract::{DefaultBodyLimit, FromRequestParts, State},
     http::{HeaderMap, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -46,6 +46,8 @@ pub(crate) fn router() -> Router<Context> {
         .route("/oauth/device_authorization", post(device))
         .merge(browser::router())
         .merge(upstream::router())
+        // Strangers send these: the limit of bundles is not theirs.
+        .layer(DefaultBodyLimit::max(form::LONGEST))
 }
 
 /// The address of this server that a request came to: the configured one, or the `Host` that passed the rules.

@@ -12,8 +12,8 @@ use vaxel_control::{Asked, OauthError};
 
 use super::Told;
 
-/// Longest form, bytes.
-const LONGEST: usize = 64 << 10;
+/// Longest body, bytes.
+pub(super) const LONGEST: usize = 64 << 10;
 
 /// What a form says: passwords and codes may be in it, so that it is never shown.
 #[derive(Default)]
@@ -77,8 +77,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
             ));
         }
         let body = Bytes::from_request(request, state).await;
-        let body = body.ok().filter(|body| body.len() <= LONGEST);
-        let body = body.ok_or_else(|| wrong("the body is too long, or did not come to its end"))?;
+        let body = body.map_err(|_| wrong("the body is too long, or did not come to its end"))?;
         Self::read(&body).ok_or_else(|| wrong("a parameter comes twice"))
     }
 }

@@ -88,7 +88,7 @@ pub(crate) async fn open_with(metrics: MetricsAccess) -> Home {
     let config = Config {
         base: "http://127.0.0.1:3010".to_owned(),
         public_url: None,
-        body_max: 64 * 1024,
+        body_max: 1024 * 1024,
         metrics,
     };
     let deps = vaxel_api::Deps {

@@ -273,8 +273,20 @@ async fn codes_and_cookies_that_are_guessed() {
         let page = browser.authorize(&home, &usual).await;
         assert!(page.text().contains("Sign in to Vaxel"), "{}", page.text());
     }
-    let huge = encoded(&[("grant_type", &"x".repeat(70_000))]);
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_too_long() {
+    let home = with_anna().await;
+    let huge = "x".repeat(70_000);
     let answer = token(&home, &[("grant_type", &huge)]).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    let body = json!({ "redirect_uris": [CALLBACK], "x": huge }).to_string();
+    let asked = request("POST", "/oauth/register").header(header::HOST, "127.0.0.1:3010");
+    let answer = home
+        .send(As::Nobody, asked.body(Body::from(body)).unwrap())
+        .await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     home.control.stop().await;
 }
