@@ -4,49 +4,50 @@
 //! the database sealed; the newest link, which is also kept in a file, so that who has the database alone cannot
 //! take it back to an earlier state unnoticed; search, export and verification.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use serde_json::{Value, json};
-use vaxel_auth::{seal::Sealer, stamp::AuditKey};
+use serde_json::Value;
+use vaxel_auth::stamp::AuditKey;
 use vaxel_core::{
     access::require,
     audit::{
-        AuditLine, Entry,
-        chain::{Checker, Flaw, Link, Stamp},
+        Entry,
+        chain::{Checker, Flaw, Link, RESTORE},
     },
     failure::{Failure, Kind},
     principal::{Permission, Principal},
-    secret::Secret,
 };
-use vaxel_store::{AuditKeyRow, AuditPage, AuditQuery, AuditSeal};
+use vaxel_store::{AuditPage, AuditQuery};
 
 use crate::{
     control::Control,
     query::{List, Page},
 };
 
+mod begin;
 mod export;
 mod head;
 mod incidents;
 mod retention;
 
+pub use begin::open_audit_key;
 pub use export::AuditExport;
+pub use head::expect_another_audit;
 pub(crate) use head::keep as keep_head;
 pub(crate) use incidents::write as write_incidents;
 pub(crate) use retention::remove_old;
 
-/// What the key of the chain is sealed under, with the sealer of values.
-const KEY: &[u8] = b"audit key 1";
 /// Lines that one request verifies at most.
 const VERIFIED: u64 = 20_000;
 /// Lines in one read.
 const PAGE: u32 = 1_000;
 /// Parts of the audit that one search looks at before it answers with what it found.
 const PARTS: usize = 50;
-/// Line about lines that were there at an earlier start.
-const REWIND: &str = "audit.rewind";
 
 /// What is known of the chain since the start.
 #[derive(Debug, Default)]
@@ -85,104 +86,7 @@ pub struct AuditVerdict {
     pub notes: Vec<String>,
 }
 
-/// Opens the key of an export with what sealed it.
-///
-/// # Errors
-/// When it was sealed by another installation.
-pub fn open_audit_key(sealer: &Sealer, sealed: &str) -> Result<AuditKey, vaxel_auth::Error> {
-    let kept: Secret<Vec<u8>> = sealer.open_text(KEY, sealed)?;
-    AuditKey::read(&kept)
-}
-
 impl Control {
-    /// Another root key seals from now on: the keys of the chain are sealed anew. One that does not open is left as
-    /// it is.
-    pub(crate) async fn reseal_audit_keys(&self) -> Result<(), Failure> {
-        let sealer = self.inner.context.vault.sealer();
-        for row in self.store().audit_chain().await?.keys {
-            let Ok(Some(sealed)) = sealer.renewed_text(KEY, &row.sealed) else {
-                continue;
-            };
-            self.store()
-                .put_audit_key(AuditKeyRow { sealed, ..row })
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// Opens or makes the key of the chain, and begins the chain where there is none. Before anything is
-    /// written into the audit.
-    pub(crate) async fn begin_audit(&self) -> Result<(), Failure> {
-        let store = self.store();
-        let chain = store.audit_chain().await?;
-        let sealer = self.inner.context.vault.sealer();
-        let newest = chain.keys.last();
-        let known = newest.and_then(|row| Some((row, open_audit_key(sealer, &row.sealed).ok()?)));
-        let mut is_new = None;
-        let key = if let Some((row, stamp)) = known {
-            Key {
-                stamp: Arc::new(stamp),
-                since: row.since,
-            }
-        } else {
-            let (stamp, kept) = AuditKey::invent();
-            let since = chain.head.map_or(0, |head| head.number) + 1;
-            let sealed = sealer.seal_text(KEY, kept.expose());
-            let created_at = self.now();
-            store
-                .put_audit_key(AuditKeyRow {
-                    since,
-                    sealed,
-                    created_at,
-                })
-                .await?;
-            is_new = Some(since);
-            Key {
-                stamp: Arc::new(stamp),
-                since,
-            }
-        };
-        let stamp: Arc<dyn Stamp> = Arc::<AuditKey>::clone(&key.stamp);
-        if is_new.is_some() && chain.head.is_some() {
-            store.rehead_audit(Arc::clone(&stamp)).await?;
-        }
-        let since = key.since;
-        let chained = store.begin_audit_chain(AuditSeal { stamp, since }, PAGE);
-        let chained = chained.await?;
-        // There is one start.
-        let _ = self.inner.audit.key.set(key);
-        if is_new.is_some() || chained > 0 {
-            let why = if chain.head.is_some() {
-                "the key of the lines before is not here"
-            } else {
-                "the audit is chained from here on; lines before were as they are when this was written"
-            };
-            self.audit_itself("audit.begin", json!({ "lines": chained, "why": why }))
-                .await?;
-        }
-        self.compare_with_file().await
-    }
-
-    /// Lines that an earlier process knew of, and that are not there or others now, leave a line that stays.
-    async fn compare_with_file(&self) -> Result<(), Failure> {
-        let Some(kept) = head::read(&self.head_file()) else {
-            return Ok(());
-        };
-        let found = self.store().audit_link(kept.number).await?;
-        let head = self.store().audit_chain().await?.head.unwrap_or_default();
-        if found == kept && head.number >= kept.number {
-            return Ok(());
-        }
-        tracing::error!(
-            expected = kept.number,
-            found = head.number,
-            "lines of the audit that were there are missing or others: the database was put back to an \
-             earlier state"
-        );
-        let detail = json!({ "expected": kept, "found": head });
-        self.audit_itself(REWIND, detail).await
-    }
-
     /// Says what does not hold: in the log each time, and with the status from the first time on.
     pub(crate) fn flawed(&self, what: String) {
         tracing::error!("the audit does not hold: {what}; `vaxel audit verify` says more");
@@ -192,13 +96,6 @@ impl Control {
     /// What was found not to hold since the start.
     pub(crate) fn problem_of_the_audit(&self) -> Option<String> {
         self.inner.audit.problem.lock().clone()
-    }
-
-    async fn audit_itself(&self, action: &'static str, detail: Value) -> Result<(), Failure> {
-        let target = ("audit", String::new(), String::new());
-        let mut line = AuditLine::new(self.now(), &Principal::system(), action, target);
-        line.detail = detail;
-        Ok(self.store().audit(line).await?)
     }
 
     /// Lines, newest first. `audit:read`.
@@ -274,6 +171,7 @@ impl Control {
             self.store().audit_link(after).await?
         };
         let kept = head::read(&self.head_file());
+        let kept = kept.map(|kept| kept.map(|kept| kept.link));
         let mut verdict = AuditVerdict {
             lines: 0,
             sealed: 0,
@@ -287,8 +185,8 @@ impl Control {
         loop {
             let page = self.store().audit_page(checker.at().number, PAGE).await?;
             let checked = check(&mut checker, &page, kept.as_ref());
-            let rewinds = page.lines.iter().filter(|line| line.action == REWIND);
-            verdict.notes.extend(rewinds.map(rewound));
+            let restores = page.lines.iter().filter(|line| line.action == RESTORE);
+            verdict.notes.extend(restores.map(restored));
             (verdict.lines, verdict.sealed) = (checker.lines, checker.sealed);
             verdict.to = checker.at().number;
             verdict.newest = page.head.map_or(0, |(head, _)| head.number);
@@ -326,26 +224,29 @@ fn notes(since: u64, after: u64) -> Vec<String> {
     )]
 }
 
-fn rewound(line: &Entry) -> String {
+fn restored(line: &Entry) -> String {
     let detail: Value = line
         .detail
         .as_ref()
         .and_then(|detail| serde_json::from_str(detail.get()).ok())
         .unwrap_or_default();
     format!(
-        "line {}: when Vaxel started at {}, lines up to {} were known and those up to {} were there: the \
-         database had been put back to an earlier state",
+        "line {}: when Vaxel started at {}, a backup had been restored: lines up to {} were known before, and those \
+         up to {} were in it",
         line.number, line.at, detail["expected"]["number"], detail["found"]["number"],
     )
 }
 
-fn check(checker: &mut Checker<'_>, page: &AuditPage, kept: Option<&Link>) -> Result<(), Flaw> {
+/// Checks a page; the last one also against what the data directory knows.
+fn check(
+    checker: &mut Checker<'_>,
+    page: &AuditPage,
+    kept: Result<&Option<Link>, &io::Error>,
+) -> Result<(), Flaw> {
     checker.page(&page.lines, &page.gaps)?;
-    let known = page
-        .lines
-        .iter()
-        .find(|line| kept.is_some_and(|kept| kept.number == line.number));
-    if let (Some(line), Some(kept)) = (known, kept)
+    let known = kept.ok().and_then(Option::as_ref);
+    let same = |line: &&Entry| known.is_some_and(|kept| kept.number == line.number);
+    if let (Some(line), Some(kept)) = (page.lines.iter().find(same), known)
         && line.hash != Some(kept.hash)
     {
         let what = format!("it is another line than the one that {} knows", head::NAME);
@@ -356,7 +257,14 @@ fn check(checker: &mut Checker<'_>, page: &AuditPage, kept: Option<&Link>) -> Re
     }
     let (head, seal) = page.head.unwrap_or_default();
     checker.end(&head, seal.as_ref())?;
-    match kept {
+    if let Err(error) = kept {
+        let what = format!(
+            "whether it is the newest one cannot be known: {} is damaged ({error})",
+            head::NAME
+        );
+        return Err(Flaw::new(head.number, what));
+    }
+    match known {
         Some(kept) if kept.number > head.number => Err(Flaw::new(
             head.number + 1,
             format!(

@@ -57,7 +57,7 @@ mod metrics;
 mod demo;
 
 pub use access::{AccessEntry, AccessQuery, Explanation, Subject, Whoami};
-pub use audit::{AuditExport, AuditVerdict, open_audit_key};
+pub use audit::{AuditExport, AuditVerdict, expect_another_audit, open_audit_key};
 pub use backup::{Backup, BackupContents, BackupFile, BackupHead, DataFile, KeptService, VALUES};
 pub use bundle::{Plan, Step};
 pub use change::{Change, KeyDraft, KeyRef, KeyRotation, Outcome, ServiceRef, Terms, ToolsetRef};

@@ -8,10 +8,12 @@ use std::sync::{Arc, OnceLock};
 use vaxel_core::{
     audit::{
         Entry,
-        chain::{Checker, Flaw, Gap, Hash, Link, Stamp},
+        chain::{Gap, Hash, Link, Stamp},
     },
     time::Timestamp,
 };
+
+pub(crate) mod removal; // of old lines
 
 use crate::{
     audit,
@@ -48,8 +50,12 @@ pub struct AuditKeyRow {
 /// What is known of the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditChain {
-    /// Its newest link; `None` before it began.
+    /// Its newest link; `None` before it began, and when it was taken away.
     pub head: Option<Link>,
+    /// Number of the last line, or of the last one that is gone.
+    pub last: u64,
+    /// Whether there is anything that only a chain leaves.
+    pub has_begun: bool,
     /// Its keys, oldest first.
     pub keys: Vec<AuditKeyRow>,
 }
@@ -83,32 +89,20 @@ static PUT_KEY: Stmt = Stmt::new(
     "INSERT INTO audit_keys (since, sealed, created_at) VALUES ($1, $2, $3) \
      ON CONFLICT (since) DO UPDATE SET sealed = excluded.sealed",
 );
+static REMOVE_LATER_KEYS: Stmt = Stmt::new("DELETE FROM audit_keys WHERE since > $1");
 static LAST: Stmt = Stmt::new("SELECT max(seq) FROM audit");
+static LAST_GAP: Stmt = Stmt::new("SELECT max(last_line) FROM audit_gaps");
+static ANY_KEY: Stmt = Stmt::new("SELECT since FROM audit_keys LIMIT 1");
+static ANY_HASH: Stmt = Stmt::new("SELECT seq FROM audit WHERE hash IS NOT NULL LIMIT 1");
 static SINCE: Stmt = Stmt::new("SELECT seq FROM audit WHERE at >= $1 ORDER BY seq LIMIT 1");
 static STAMP: Stmt = Stmt::new("UPDATE audit SET hash = $2, seal = $3 WHERE seq = $1");
 static HASH: Stmt = Stmt::new("SELECT hash, seal FROM audit WHERE seq = $1");
-// Only what is older than everything that stays.
-static OLD: Stmt = Stmt::new(
-    "SELECT seq FROM audit WHERE seq < (SELECT max(seq) FROM audit) \
-     AND seq < COALESCE((SELECT seq FROM audit WHERE at >= $1 ORDER BY seq LIMIT 1), \
-     (SELECT max(seq) FROM audit)) ORDER BY seq LIMIT $2",
-);
-// An index holds these lines alone: see the step of the schema.
-static TRANSITIONS: Stmt = Stmt::new(
-    "SELECT seq FROM audit WHERE action = 'service.lifecycle' AND at < $1 \
-     AND seq < (SELECT max(seq) FROM audit) ORDER BY at LIMIT $2",
-);
-static REMOVE: Stmt = Stmt::new("DELETE FROM audit WHERE seq = $1");
 static PUT_GAP: Stmt = Stmt::new(
     "INSERT INTO audit_gaps (first_line, last_line, hash_before, hash_after, seal) \
      VALUES ($1, $2, $3, $4, $5)",
 );
-static REMOVE_GAP: Stmt = Stmt::new("DELETE FROM audit_gaps WHERE first_line = $1");
 static GAP_TO: Stmt = Stmt::new(
     "SELECT first_line, last_line, hash_before, hash_after, seal FROM audit_gaps WHERE last_line = $1",
-);
-static GAP_FROM: Stmt = Stmt::new(
-    "SELECT first_line, last_line, hash_before, hash_after, seal FROM audit_gaps WHERE first_line = $1",
 );
 static GAPS: Stmt = Stmt::new(
     "SELECT first_line, last_line, hash_before, hash_after, seal FROM audit_gaps \
@@ -128,19 +122,62 @@ pub(crate) fn next(
     {
         return follow(tx, &head, entry).map(Some);
     }
-    let Some((mut head, sealed)) = head(tx)? else {
+    let found = head(tx)?;
+    if found.is_none() && stamp(tx).is_err() {
         return Ok(None);
-    };
-    let stamp = stamp(tx)?;
-    if sealed.is_none() || sealed != stamp.seal(&head.digest(&*stamp)) {
-        // What is built upon it does not hold, for ever, so that it shows; and work goes on.
-        tracing::error!(
-            line = head.number,
-            "the end of the audit was changed past Vaxel; `vaxel audit verify` says more"
-        );
-        head.hash = stamp.digest(&[b"not sealed".as_slice(), &head.hash.0].concat());
     }
+    let stamp = stamp(tx)?;
+    let sealed = found.filter(|(head, seal)| {
+        let right = stamp.seal(&head.digest(&*stamp));
+        right.is_some() && *seal == right
+    });
+    let head = match sealed {
+        Some((head, _)) => head,
+        // What is built upon it does not hold, for ever, so that it shows; and work goes on.
+        None => unsound(tx, found.map(|(head, _)| head))?,
+    };
     follow(tx, &head, entry).map(Some)
+}
+
+/// Upon which the chain goes on when its newest link was changed, or taken away.
+fn unsound(tx: &mut Tx<'_>, found: Option<Link>) -> Result<Link, Error> {
+    let head = match found {
+        Some(head) => head,
+        None => last_link(tx)?,
+    };
+    tracing::error!(
+        line = head.number,
+        "the end of the audit was changed past Vaxel; `vaxel audit verify` says more"
+    );
+    let hash = stamp(tx)?.digest(&[b"not sealed".as_slice(), &head.hash.0].concat());
+    Ok(Link { hash, ..head })
+}
+
+/// Number of the last line, or of the last one that is gone.
+fn last(tx: &mut Tx<'_>) -> Result<u64, Error> {
+    let mut last = 0;
+    for stmt in [&LAST, &LAST_GAP] {
+        let found = tx.find(stmt, &[], |row| row.maybe_count(0))?.flatten();
+        last = last.max(found.unwrap_or(0));
+    }
+    Ok(last)
+}
+
+fn last_link(tx: &mut Tx<'_>) -> Result<Link, Error> {
+    let number = last(tx)?;
+    let hash = hash_before(tx, number + 1)?;
+    Ok(Link { number, hash })
+}
+
+/// Whether there is anything that only a chain leaves.
+fn has_begun(tx: &mut Tx<'_>) -> Result<bool, Error> {
+    for stmt in [&ANY_KEY, &LAST_GAP, &ANY_HASH] {
+        let found = tx.find(stmt, &[], |row| row.maybe_count(0))?;
+        if found.flatten().is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(kept_link(tx, BEGINNING)?.is_some())
 }
 
 /// The line behind `head`, which is the newest one then.
@@ -244,78 +281,6 @@ fn hash_before(tx: &mut Tx<'_>, number: u64) -> Result<Hash, Error> {
     Ok(gap.map(|gap| gap.after).unwrap_or_default())
 }
 
-/// Takes lines away, in the order of their numbers, and leaves gaps where they were. What does not hold stays as it
-/// is, with everything else: a gap that is sealed over it would hide it for ever.
-fn remove(tx: &mut Tx<'_>, mut numbers: Vec<u64>) -> Result<usize, Error> {
-    numbers.sort_unstable();
-    let is_chained = head(tx)?.is_some();
-    if !is_chained && sealing(tx).is_ok() && !numbers.is_empty() {
-        return Err(Flaw::new(0, "nothing says which line is the newest").into());
-    }
-    for run in numbers.chunk_by(|one, next| *next == one + 1) {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else {
-            continue;
-        };
-        if is_chained {
-            leave_gap(tx, (*first, *last))?;
-        }
-        for number in run {
-            tx.put(&REMOVE, &values![*number])?;
-        }
-    }
-    Ok(numbers.len())
-}
-
-/// Says that lines are gone, together with those of the gaps on both sides of them. All of that is looked at first.
-fn leave_gap(tx: &mut Tx<'_>, (first, last): (u64, u64)) -> Result<(), Error> {
-    let AuditSeal { stamp, since } = sealing(tx)?;
-    let earlier = tx.find(&GAP_TO, &values![first.saturating_sub(1)], read_gap)?;
-    let start = match &earlier {
-        Some(gap) => Link {
-            number: gap.first.saturating_sub(1),
-            hash: gap.before,
-        },
-        None => proven(tx, first.saturating_sub(1))?,
-    };
-    let mut checker = Checker::new(&*stamp, since, start);
-    if let Some(gap) = &earlier {
-        checker.gap(gap)?;
-        tx.put(&REMOVE_GAP, &values![gap.first])?;
-    }
-    for line in tx.query(&audit::BETWEEN, &values![first, last], audit::read)? {
-        checker.line(&line)?;
-    }
-    if let Some(later) = tx.find(&GAP_FROM, &values![last + 1], read_gap)? {
-        checker.gap(&later)?;
-        tx.put(&REMOVE_GAP, &values![later.first])?;
-    }
-    let end = checker.at();
-    let gap = Gap {
-        first: start.number + 1,
-        last: end.number,
-        before: start.hash,
-        after: end.hash,
-        seal: None,
-    };
-    put_gap(tx, &*stamp, &gap)
-}
-
-/// The link at a line that stays, whose hash is one of Vaxel's.
-fn proven(tx: &mut Tx<'_>, number: u64) -> Result<Link, Error> {
-    if number == 0 {
-        return Ok(Link::default());
-    }
-    let AuditSeal { stamp, since } = sealing(tx)?;
-    let Some((hash, seal)) = marks(tx, number)? else {
-        return Err(Flaw::new(number, "it is missing, or has no hash").into());
-    };
-    if number >= since && stamp.seal(&hash) != seal {
-        let what = "its seal is not one of Vaxel: the line was written past it";
-        return Err(Flaw::new(number, what).into());
-    }
-    Ok(Link { number, hash })
-}
-
 impl Store {
     /// The keys of the chain, and its newest link.
     pub async fn audit_chain(&self) -> Result<AuditChain, Error> {
@@ -328,37 +293,42 @@ impl Store {
                 })
             })?;
             let head = head(tx)?.map(|(link, _)| link);
-            Ok(AuditChain { head, keys })
+            let (last, has_begun) = match head {
+                Some(head) => (head.number, true),
+                None => (last(tx)?, has_begun(tx)?),
+            };
+            Ok(AuditChain {
+                head,
+                last,
+                has_begun,
+                keys,
+            })
         })
         .await
     }
 
     /// Keeps a key, in the place of what was kept of the same one.
     pub async fn put_audit_key(&self, key: AuditKeyRow) -> Result<(), Error> {
-        self.write("put_audit_key", move |tx| {
-            let values = values![key.since, key.sealed.as_str(), key.created_at];
-            tx.put(&PUT_KEY, &values)
-        })
-        .await
+        self.write("put_audit_key", move |tx| put_key(tx, &key))
+            .await
     }
 
-    /// The newest link is sealed with another key from now on, for which the one before is not here.
-    pub async fn rehead_audit(&self, stamp: Arc<dyn Stamp>) -> Result<(), Error> {
-        self.write("rehead_audit", move |tx| match head(tx)? {
-            Some((link, _)) => put_head(tx, &*stamp, &link),
-            None => Ok(()),
-        })
-        .await
-    }
-
-    /// From now on the audit is chained with this key; returns how many lines were there already, which are
-    /// chained as they are, in steps of `step`.
+    /// From now on the audit is chained with this key, which is stored when it is `new`; returns how many lines were
+    /// there before there was any chain, which are chained as they are, in steps of `step`. A chain whose newest link
+    /// was taken away goes on behind its last line.
     ///
     /// # Errors
     /// Those of the engine. A call that failed halfway is repeated.
-    pub async fn begin_audit_chain(&self, seal: AuditSeal, step: u32) -> Result<u64, Error> {
+    pub async fn begin_audit_chain(
+        &self,
+        seal: AuditSeal,
+        new: Option<AuditKeyRow>,
+        step: u32,
+    ) -> Result<u64, Error> {
         // A second key would seal what the first one began.
         let _ = self.inner().chain.0.set(seal);
+        self.write("open_audit_chain", move |tx| open(tx, new.as_ref()))
+            .await?;
         let mut chained = 0;
         loop {
             let (lines, is_done) = self
@@ -376,6 +346,18 @@ impl Store {
         self.read("audit_link", move |tx| {
             let hash = hash_before(tx, number.saturating_add(1))?;
             Ok(Link { number, hash })
+        })
+        .await
+    }
+
+    /// Whether the chain went through this link, as far as what is kept says: what is in the middle of a gap may be so.
+    pub async fn audit_has(&self, link: Link) -> Result<bool, Error> {
+        self.read("audit_has", move |tx| {
+            if hash_before(tx, link.number.saturating_add(1))? == link.hash {
+                return Ok(true);
+            }
+            let around = tx.query(&GAPS, &values![link.number, link.number], read_gap)?;
+            Ok(!around.is_empty())
         })
         .await
     }
@@ -408,38 +390,35 @@ impl Store {
         })
         .await
     }
+}
 
-    /// Deletes up to `step` of the oldest lines, those from before `before`; returns how many. Call it until
-    /// it returns 0. The newest line stays.
-    ///
-    /// # Errors
-    /// [`Error::Flawed`] when one of them, or what is around them, does not hold: nothing is deleted then.
-    pub async fn trim_audit(&self, before: Timestamp, step: u32) -> Result<usize, Error> {
-        self.trim(&OLD, "trim_audit", (before, step)).await
+fn put_key(tx: &mut Tx<'_>, key: &AuditKeyRow) -> Result<(), Error> {
+    let values = values![key.since, key.sealed.as_str(), key.created_at];
+    tx.put(&PUT_KEY, &values)
+}
+
+/// The key and the newest link, all or nothing: one without the other is no beginning.
+fn open(tx: &mut Tx<'_>, new: Option<&AuditKeyRow>) -> Result<(), Error> {
+    let stamp = stamp(tx)?;
+    let (found, has_begun) = (head(tx)?, has_begun(tx)?);
+    if let Some(key) = new {
+        put_key(tx, key)?;
+        // No key of Vaxel's seals from a line on that is yet to come.
+        tx.put(&REMOVE_LATER_KEYS, &values![key.since])?;
     }
-
-    /// Deletes up to `step` of the lines from before `before` about what services went through by
-    /// themselves; returns how many. What people did stays. Call it until it returns 0.
-    ///
-    /// # Errors
-    /// As [`Store::trim_audit`].
-    pub async fn trim_transitions(&self, before: Timestamp, step: u32) -> Result<usize, Error> {
-        self.trim(&TRANSITIONS, "trim_transitions", (before, step))
-            .await
-    }
-
-    async fn trim(
-        &self,
-        which: &'static Stmt,
-        name: &'static str,
-        (before, step): (Timestamp, u32),
-    ) -> Result<usize, Error> {
-        self.write(name, move |tx| {
-            let values = values![before, i64::from(step)];
-            let numbers = tx.query(which, &values, |row| row.count(0))?;
-            remove(tx, numbers)
-        })
-        .await
+    match found {
+        Some((head, _)) if new.is_some() => put_head(tx, &*stamp, &head),
+        Some(_) => Ok(()),
+        None if has_begun => {
+            let last = last_link(tx)?;
+            put_head(tx, &*stamp, &last)
+        }
+        None => {
+            let number = last(tx)?;
+            let hash = Hash::default();
+            keep_link(tx, &*stamp, (BEGINNING, &Link { number, hash }))?;
+            put_head(tx, &*stamp, &Link::default())
+        }
     }
 }
 
@@ -447,15 +426,7 @@ impl Store {
 fn chain_more(tx: &mut Tx<'_>, step: u32) -> Result<(u64, bool), Error> {
     let stamp = stamp(tx)?;
     let Some((mut at, _)) = head(tx)? else {
-        let last = tx.find(&LAST, &[], |row| row.maybe_count(0))?.flatten();
-        let number = last.unwrap_or(0);
-        let until = Link {
-            number,
-            hash: Hash::default(),
-        };
-        keep_link(tx, &*stamp, (BEGINNING, &until))?;
-        put_head(tx, &*stamp, &Link::default())?;
-        return Ok((0, number == 0));
+        return Ok((0, true));
     };
     // What came into the table in another way later on is not to be chained as if it had been there.
     let until = kept_link(tx, BEGINNING)?;
@@ -497,16 +468,15 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &PUT_HEAD,
     &KEYS,
     &PUT_KEY,
+    &REMOVE_LATER_KEYS,
     &LAST,
+    &LAST_GAP,
+    &ANY_KEY,
+    &ANY_HASH,
     &SINCE,
     &STAMP,
     &HASH,
-    &OLD,
-    &TRANSITIONS,
-    &REMOVE,
     &PUT_GAP,
-    &REMOVE_GAP,
     &GAP_TO,
-    &GAP_FROM,
     &GAPS,
 ];

@@ -7,7 +7,7 @@ use vaxel_auth::{
     root::RootKeys,
     stamp::{AuditKey, Unsealed},
 };
-use vaxel_control::{AuditQuery, AuditVerdict, Page, open_audit_key};
+use vaxel_control::{AuditQuery, AuditVerdict, Page, expect_another_audit, open_audit_key};
 use vaxel_core::{
     audit::{
         Entry,
@@ -49,7 +49,12 @@ impl Home {
     }
 
     async fn verify(&self) -> AuditVerdict {
-        self.control.verify_audit(&self.admin, 0).await.unwrap()
+        self.verify_behind(0).await
+    }
+
+    async fn verify_behind(&self, number: u64) -> AuditVerdict {
+        let verified = self.control.verify_audit(&self.admin, number).await;
+        verified.unwrap()
     }
 
     /// What the status says of it.
@@ -82,7 +87,8 @@ fn check(export: &str, key: Option<&Path>) -> Result<(u64, u64, bool), String> {
         let sealer = RootKeys::load_or_create(root.parent().unwrap())
             .unwrap()
             .sealer("service values");
-        open_audit_key(&sealer, &head.keys.last().unwrap().sealed).unwrap()
+        let key = head.keys.last().unwrap();
+        open_audit_key(&sealer, (key.since, &key.sealed)).unwrap()
     });
     let stamp: &dyn Stamp = match &opened {
         Some(key) => key,
@@ -154,23 +160,158 @@ async fn a_database_that_was_put_back_leaves_a_line_and_shows_until_then() {
     let detail: serde_json::Value =
         serde_json::from_str(rewound[0].detail.as_ref().unwrap().get()).unwrap();
     assert_eq!(detail["expected"]["number"], newest);
-    assert!(
-        verdict
-            .notes
-            .iter()
-            .any(|note| note.contains("earlier state")),
-        "{verdict:?}"
-    );
+    let flaw = verdict.flaw.unwrap();
+    assert_eq!(flaw.number, rewound[0].number);
+    assert!(flaw.what.contains("earlier state"), "{flaw}");
+    assert!(home.problem().await.unwrap().contains("earlier state"));
     home.end().await;
     let home = open(dir.path()).await;
     assert_eq!(home.of_action("audit.rewind").await.len(), 1, "said once");
-    assert_eq!(home.verify().await.flaw, None);
+    assert_eq!(home.verify().await.flaw, Some(flaw.clone()), "from then on");
+    assert_eq!(home.verify_behind(flaw.number).await.flaw, None);
     // While it runs, the file is ahead of what is there.
     let head = dir.path().join("data/audit.head");
     let ahead = json!({ "number": 9_999, "hash": "00".repeat(32) });
     fs::write(&head, ahead.to_string()).unwrap();
+    let ahead = home.verify_behind(flaw.number).await.flaw.unwrap();
+    assert!(ahead.what.contains("lines up to 9999"), "{ahead}");
+    home.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_put_back_while_vaxel_runs_leaves_a_line() {
+    let dir = folder();
+    let home = open(dir.path()).await;
+    home.demo("one").await;
+    let head = dir.path().join("data/audit.head");
+    let newest = home.verify().await.newest;
+    until("the file to know of it", async || {
+        let kept = fs::read_to_string(&head).ok()?;
+        kept.contains(&format!("\"number\":{newest},"))
+            .then_some(())
+    })
+    .await;
+    tamper(
+        dir.path(),
+        &format!("UPDATE audit SET hash = seal WHERE seq = {newest}"),
+    );
+    home.demo("two").await;
+    let line = until("a line about it", async || {
+        home.of_action("audit.rewind").await.pop()
+    })
+    .await;
+    assert!(line.number > newest);
+    home.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_is_no_surprise_to_the_start_behind_it() {
+    let dir = folder();
+    let home = open(dir.path()).await;
+    home.demo("one").await;
+    home.end().await;
+    let (db, copy) = (dir.path().join("data/vaxel.db"), dir.path().join("copy"));
+    fs::copy(&db, &copy).unwrap();
+    let home = open(dir.path()).await;
+    home.demo("two").await;
+    home.end().await;
+    fs::copy(&copy, &db).unwrap();
+    expect_another_audit(&dir.path().join("data")).unwrap();
+    let home = open(dir.path()).await;
+    let verdict = home.verify().await;
+    assert_eq!(verdict.flaw, None);
+    assert!(
+        verdict.notes[0].contains("backup had been restored"),
+        "{verdict:?}"
+    );
+    assert_eq!(home.of_action("audit.restore").await.len(), 1);
+    assert_eq!(home.problem().await, None);
+    home.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_belongs_to_the_chain_and_was_taken_away_or_spoiled_is_no_beginning() {
+    for (what, change, part) in [
+        (
+            "the key",
+            "DELETE FROM audit_keys",
+            "the key of the lines before",
+        ),
+        (
+            "its bytes",
+            "UPDATE audit_keys SET sealed = replace(sealed, substr(sealed, 9, 9), 'AAAAAAAAA')",
+            "the key of the lines before",
+        ),
+        (
+            "the first line that it sealed",
+            "UPDATE audit_keys SET since = 9999",
+            "the key of the lines before",
+        ),
+        (
+            "the newest link",
+            "DELETE FROM audit_head",
+            "which line is the newest",
+        ),
+        (
+            "all of that",
+            "DELETE FROM audit_head; DELETE FROM audit_keys; DELETE FROM audit_gaps",
+            "which line is the newest",
+        ),
+        (
+            "all that a chain leaves",
+            "DELETE FROM audit_head; DELETE FROM audit_keys; DELETE FROM audit_gaps;
+             UPDATE audit SET hash = NULL, seal = NULL, actor = 'eve'",
+            "the key of the lines before",
+        ),
+    ] {
+        let dir = folder();
+        let home = open(dir.path()).await;
+        home.demo("one").await;
+        home.end().await;
+        tamper(dir.path(), change);
+        let home = open(dir.path()).await;
+        let said = home.problem().await.expect(what);
+        assert!(said.contains(part), "{what}: {said}");
+        let line = home.of_action("audit.broken").await.pop().expect(what);
+        let flaw = home.verify().await.flaw.expect(what);
+        assert!(flaw.number <= line.number, "{what}: {flaw}");
+        home.demo("two").await;
+        home.end().await;
+        let home = open(dir.path()).await;
+        assert_eq!(home.verify().await.flaw, Some(flaw), "{what}: from then on");
+        assert_eq!(home.of_action("audit.broken").await.len(), 1, "{what}");
+        home.end().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_end_of_the_audit_is_not_taken_for_a_missing_one() {
+    let dir = folder();
+    let home = open(dir.path()).await;
+    home.demo("one").await;
+    let head = dir.path().join("data/audit.head");
+    until("the file to be there", async || head.exists().then_some(())).await;
+    fs::write(&head, "{\"number\":3").unwrap();
     let flaw = home.verify().await.flaw.unwrap();
-    assert!(flaw.what.contains("lines up to 9999"), "{flaw}");
+    assert!(flaw.what.contains("audit.head is damaged"), "{flaw}");
+    home.end().await;
+    // At its end it was written anew.
+    fs::write(&head, "").unwrap();
+    let home = open(dir.path()).await;
+    let line = home.of_action("audit.broken").await.pop().unwrap();
+    let flaw = home.verify().await.flaw.unwrap();
+    assert_eq!(flaw.number, line.number);
+    assert!(flaw.what.contains("is damaged"), "{flaw}");
+    home.end().await;
+    let text = fs::read_to_string(&head).unwrap();
+    assert!(text.contains("\"root\""), "{text}");
+    fs::remove_file(&head).unwrap();
+    let home = open(dir.path()).await;
+    assert_eq!(
+        home.of_action("audit.broken").await.len(),
+        1,
+        "none is none"
+    );
     home.end().await;
 }
 

@@ -16,6 +16,13 @@ const LINE: &[u8] = b"vaxel audit line 1\0";
 const GAP: &[u8] = b"vaxel audit gap 1\0";
 const HEAD: &[u8] = b"vaxel audit head 1\0";
 
+/// Action of the line that says that the database was put back to an earlier state.
+pub const REWIND: &str = "audit.rewind";
+/// The same of what belongs to the chain and was taken away or spoiled.
+pub const BROKEN: &str = "audit.broken";
+/// The same of a backup that was restored: what came after the backup is not there any more.
+pub const RESTORE: &str = "audit.restore";
+
 /// 32 bytes that stand for others.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Hash(pub [u8; 32]);
@@ -267,11 +274,26 @@ impl<'a> Checker<'a> {
         gaps.try_for_each(|gap| self.gap(gap))
     }
 
-    /// The next line, in the order of numbers.
+    /// The next line, in the order of numbers. Behind one that says what Vaxel found not to hold, it can go on.
+    ///
+    /// # Errors
+    /// The [`Flaw`] that it shows, or tells of.
+    pub fn line(&mut self, entry: &Entry) -> Result<(), Flaw> {
+        let held = self.holds(entry);
+        match told(entry) {
+            // What it says is why it does not fit, if it does not.
+            Some(what) if entry.number == self.at.number || held.is_err() => {
+                Err(Flaw::new(entry.number, what))
+            }
+            _ => held,
+        }
+    }
+
+    /// The same of the line as such, whatever it tells of.
     ///
     /// # Errors
     /// The [`Flaw`] that it shows.
-    pub fn line(&mut self, entry: &Entry) -> Result<(), Flaw> {
+    pub fn holds(&mut self, entry: &Entry) -> Result<(), Flaw> {
         let number = self.at.number.saturating_add(1);
         if entry.number != number {
             return Err(missing(number, entry.number));
@@ -362,6 +384,27 @@ impl<'a> Checker<'a> {
                 Err(Flaw::new(number, what))
             }
         }
+    }
+}
+
+/// What Vaxel found not to hold when it wrote this line.
+fn told(entry: &Entry) -> Option<String> {
+    let detail =
+        || -> Option<serde_json::Value> { serde_json::from_str(entry.detail.as_ref()?.get()).ok() };
+    match entry.action.as_str() {
+        REWIND => {
+            let detail = detail().unwrap_or_default();
+            let [known, found] = ["expected", "found"].map(|part| &detail[part]["number"]);
+            Some(format!(
+                "the database had been put back to an earlier state when it was written: lines up to {known} were \
+                 known, and those up to {found} were there"
+            ))
+        }
+        BROKEN => {
+            let why = detail().and_then(|detail| Some(detail["why"].as_str()?.to_owned()));
+            Some(why.unwrap_or_else(|| "something was done to the audit past Vaxel".to_owned()))
+        }
+        _ => None,
     }
 }
 

@@ -17,6 +17,7 @@ contract!(
     a_line_that_was_changed_shows_whatever_was_changed_of_it,
     a_line_that_is_missing_or_in_another_place_shows,
     what_is_written_past_the_chain_shows,
+    a_chain_whose_newest_link_or_key_was_taken_away_is_not_begun_anew,
     lines_that_were_there_before_the_chain_are_in_it_and_later_ones_are_not_taken_for_such,
     the_chain_goes_on_over_what_retention_took,
     nothing_is_taken_away_that_was_touched_past_vaxel_or_lies_beside_it,
@@ -74,7 +75,7 @@ fn key() -> AuditSeal {
 
 /// A chain of lines with these names.
 async fn chained(store: &Store, names: &[&str]) {
-    let begun = store.begin_audit_chain(key(), 100).await;
+    let begun = store.begin_audit_chain(key(), None, 100).await;
     begun.unwrap();
     for name in names {
         store.audit(numbered(name)).await.unwrap();
@@ -200,6 +201,39 @@ async fn what_is_written_past_the_chain_shows(store: &Store) {
     assert_eq!(verify(store).await.unwrap_err().number, 3);
 }
 
+async fn a_chain_whose_newest_link_or_key_was_taken_away_is_not_begun_anew(store: &Store) {
+    static FORGE: Stmt = Stmt::new("UPDATE audit SET actor = 'eve' WHERE seq = 2");
+    static HEADLESS: Stmt = Stmt::new("DELETE FROM audit_head");
+    static KEYLESS: Stmt = Stmt::new("DELETE FROM audit_keys");
+    let row = AuditKeyRow {
+        since: 1,
+        sealed: "sealed".to_owned(),
+        created_at: NOW,
+    };
+    let begin = async |new| store.begin_audit_chain(key(), new, 10).await.unwrap();
+    begin(Some(row)).await;
+    for name in ["a", "b", "c"] {
+        store.audit(numbered(name)).await.unwrap();
+    }
+    run(store, &FORGE).await;
+    run(store, &HEADLESS).await;
+    run(store, &KEYLESS).await;
+    let found = store.audit_chain().await.unwrap();
+    assert_eq!((found.head, found.last, found.has_begun), (None, 3, true));
+    assert_eq!(begin(None).await, 0, "nothing is chained as it stands");
+    store.audit(numbered("d")).await.unwrap();
+    assert_eq!(verify(store).await.unwrap_err().number, 2);
+    // Taken away while it runs: what is built from then on does not hold.
+    run(store, &HEADLESS).await;
+    store.audit(numbered("e")).await.unwrap();
+    let stamp = Toy(Some(7));
+    let at = store.audit_link(4).await.unwrap();
+    let mut checker = Checker::new(&stamp, 1, at);
+    let page = store.audit_page(4, 10).await.unwrap();
+    let flaw = checker.page(&page.lines, &page.gaps).unwrap_err();
+    assert_eq!(flaw.number, 5);
+}
+
 async fn lines_that_were_there_before_the_chain_are_in_it_and_later_ones_are_not_taken_for_such(
     store: &Store,
 ) {
@@ -212,12 +246,12 @@ async fn lines_that_were_there_before_the_chain_are_in_it_and_later_ones_are_not
         store.audit(numbered(name)).await.unwrap();
     }
     run(store, &HOLE).await;
-    assert_eq!(store.begin_audit_chain(key(), 2).await.unwrap(), 4);
+    assert_eq!(store.begin_audit_chain(key(), None, 2).await.unwrap(), 4);
     assert_eq!(verify(store).await, Ok(4));
     store.audit(numbered("g")).await.unwrap();
     assert_eq!(verify(store).await, Ok(5));
     run(store, &FORGE).await;
-    assert_eq!(store.begin_audit_chain(key(), 2).await.unwrap(), 0);
+    assert_eq!(store.begin_audit_chain(key(), None, 2).await.unwrap(), 0);
     assert_eq!(verify(store).await.unwrap_err().number, 8);
 }
 
@@ -332,7 +366,7 @@ async fn a_change_whose_line_cannot_be_written_does_not_happen(store: &Store) {
         stamp: Arc::new(Toy(None)),
         since: 1,
     };
-    let created = store.begin_audit_chain(keyless, 10).await;
+    let created = store.begin_audit_chain(keyless, None, 10).await;
     assert!(matches!(created, Err(Error::Unsealed)), "{created:?}");
     run(store, &BEGIN).await;
     let line = line(&files, "service.create");

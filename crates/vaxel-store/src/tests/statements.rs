@@ -37,6 +37,7 @@ static ALL: &[(&str, &[&Stmt], bool)] = &[
     ("catalog", catalog::STATEMENTS, false),
     ("audit", audit::STATEMENTS, false),
     ("chain", chain::STATEMENTS, false),
+    ("chain::removal", chain::removal::STATEMENTS, false),
     ("outbox", outbox::STATEMENTS, false),
     ("note", note::STATEMENTS, false),
     ("session", session::STATEMENTS, false),

@@ -63,6 +63,14 @@ pub(super) enum Command {
     Verify {
         /// An export
         file: Option<PathBuf>,
+        /// Go on behind this line, such as one that is known not to fit
+        #[arg(
+            long,
+            default_value_t = 0,
+            value_name = "NUMBER",
+            conflicts_with = "file"
+        )]
+        after: u64,
         #[command(flatten)]
         format: super::Format,
     },
@@ -116,9 +124,9 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<E
         Command::List(args) => list(&args, context).await?,
         Command::Show { number, .. } => show(number, context).await?,
         Command::Export { since, until } => export([since, until], context).await?,
-        Command::Verify { file, .. } => {
+        Command::Verify { file, after, .. } => {
             let (verdict, said) = match file {
-                None => verify(&context.client()?).await?,
+                None => verify(&context.client()?, after).await?,
                 Some(file) => verify_file(&file, &context.data_dir)?,
             };
             return Ok(tell(&verdict, &said, context));
@@ -230,8 +238,8 @@ async fn export([since, until]: [Option<String>; 2], context: &Context) -> anyho
 }
 
 /// Goes along the whole audit of a running Vaxel; the verdict, and what is said of it.
-async fn verify(client: &Client) -> anyhow::Result<(Value, String)> {
-    let (mut after, mut lines, mut sealed) = (0, 0, 0);
+async fn verify(client: &Client, mut after: u64) -> anyhow::Result<(Value, String)> {
+    let (mut lines, mut sealed) = (0, 0);
     let mut notes = Vec::new();
     loop {
         let path = format!("/api/v1/audit/verify?after={after}");
@@ -340,7 +348,7 @@ fn key_of(head: &Head, data_dir: &Path) -> Option<(AuditKey, u64)> {
         .sealer(vaxel_control::VALUES);
     let mut keys = head.keys.iter().rev();
     keys.find_map(|key| {
-        let opened = vaxel_control::open_audit_key(&sealer, &key.sealed).ok()?;
+        let opened = vaxel_control::open_audit_key(&sealer, (key.since, &key.sealed)).ok()?;
         Some((opened, key.since))
     })
 }

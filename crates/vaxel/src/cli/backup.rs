@@ -211,6 +211,10 @@ async fn whole(
         aside: aside.clone(),
     };
     let restored = vaxel_store::restore(&to, what, file.lines()?).await?;
+    vaxel_control::expect_another_audit(&to.dir).with_context(|| {
+        "the restored audit is another one than the one before, and that could not be noted: the next start will \
+         say that the database was put back"
+    })?;
     let rows: u64 = restored.iter().map(|table| table.rows).sum();
     output::note(format!("Restored {rows} rows, and checked them"));
     if to.url.is_some() && aside.is_some() {
