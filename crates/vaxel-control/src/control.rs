@@ -29,7 +29,7 @@ use crate::{
     change::{Change, Outcome, Terms},
     event::Event,
     feed::Feed,
-    key::{ring::Holders, uses::KeyUses},
+    key::{ring::Holders, rotation::Unsettled, uses::KeyUses},
     oauth::Oauth,
     password::Guesses,
     reconcile::Signals,
@@ -89,6 +89,8 @@ pub(crate) struct Inner {
     pub(crate) key_uses: Arc<KeyUses>,
     /// Whom keys stand for.
     pub(crate) holders: Holders,
+    /// Keys of which it is not known what is stored.
+    pub(crate) unsettled: Unsettled,
     /// What every user may do.
     pub(crate) people: People,
     /// Keys of tokens, and who may come with one.

@@ -5,6 +5,7 @@ pub(crate) mod ring; // what the data plane checks them with
 pub(crate) mod rotation; // another secret for a key
 pub(crate) mod uses; // when and from where they were used
 
+use file::KeyFile;
 pub(crate) use file::can_be_named;
 pub use file::place_of;
 use serde_json::{Value, json};
@@ -94,21 +95,23 @@ impl Control {
         });
         let after = audit.detail.clone();
         let audit = audit.changing(Value::Null, after);
-        let file = match stored.rotate_every {
-            Some(_) => Some(self.prepare_key_file(&stored.name, &text).await?),
-            None => None,
-        };
-        let created = self.store().create_key(&stored, audit).await;
-        created.map_err(|error| match error {
-            vaxel_store::Error::Taken => {
-                conflict(format!("There is a key called `{}` already", stored.name))
-            }
-            other => other.into(),
-        })?;
-        if let Some(file) = file {
-            file.publish().await?;
+        let mut files = Vec::new();
+        if stored.rotate_every.is_some() {
+            files.push(self.prepare_key_file(&stored.name, &text).await?);
         }
-        self.publish_key(stored.id).await?;
+        files.iter_mut().for_each(KeyFile::entrust);
+        if let Err(error) = self.store().create_key(&stored, audit).await {
+            let is_taken = matches!(error, vaxel_store::Error::Taken);
+            let failure = self.not_stored(&stored, files, error);
+            if is_taken {
+                return Err(conflict(format!(
+                    "There is a key called `{}` already",
+                    stored.name
+                )));
+            }
+            return Err(failure);
+        }
+        self.publish_new(&stored, files).await;
         self.announce(Event::Key {
             id: stored.id,
             action: "key.create",

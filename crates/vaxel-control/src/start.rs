@@ -24,7 +24,7 @@ use crate::{
     event,
     feed::{self, Feed},
     journal::{self, Journal},
-    key::{self, ring::Holders, uses::KeyUses},
+    key::{self, ring::Holders, rotation::Unsettled, uses::KeyUses},
     lease::{self, Leases},
     oauth::{Oauth, issuer},
     password::Guesses,
@@ -88,6 +88,7 @@ impl Control {
             signals: Arc::new(Signals::default()),
             key_uses: Arc::new(KeyUses::default()),
             holders: Holders::default(),
+            unsettled: Unsettled::default(),
             people: People::default(),
             signing: Signing::default(),
             oauth: Oauth::default(),
@@ -117,7 +118,8 @@ impl Control {
         sessions::restore(&context.store, &context.gateway).await?;
         control.first_user().await?;
         control.publish_access().await?;
-        control.settle_key_files().await?;
+        // What is not settled now is tried again later.
+        control.settle_key_files().await;
         control.fill_key_ring().await?;
         control.rotate_due_keys().await?;
         control.refresh_signing_keys().await?;

@@ -294,6 +294,11 @@ impl Error {
         }
     }
 
+    /// Whether what was to be written may be written all the same, or will be.
+    pub const fn is_uncertain(&self) -> bool {
+        matches!(self, Self::Late | Self::Unknown { .. } | Self::Closed)
+    }
+
     /// Whether it may be gone the next time, and nothing was written.
     pub(crate) const fn is_passing(&self) -> bool {
         matches!(self, Self::Contended | Self::Unreachable { .. })

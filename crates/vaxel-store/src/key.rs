@@ -149,9 +149,11 @@ static THAT_MAY: Stmt = Stmt::new(columns!(
 ));
 static DUE: Stmt = Stmt::new(columns!(
     "WHERE rotate_every IS NOT NULL AND revoked_at IS NULL \
-     AND COALESCE(rotated_at, created_at) + rotate_every <= $1 ORDER BY id LIMIT $2"
+     AND (expires_at IS NULL OR expires_at > $1) \
+     AND COALESCE(rotated_at, created_at) + rotate_every <= $1 AND id > $2 ORDER BY id LIMIT $3"
 ));
 static ROTATED: Stmt = Stmt::new(columns!("WHERE rotate_every IS NOT NULL ORDER BY id"));
+static ANY: Stmt = Stmt::new("SELECT id FROM keys LIMIT 1");
 static COUNT: Stmt = Stmt::new("SELECT COUNT(*) FROM keys");
 static ROTATE: Stmt = Stmt::new(
     "UPDATE keys SET prefix = $3, digest = $4, rotated_at = $5, expires_at = $6, earlier_prefix = $7, \
@@ -273,10 +275,31 @@ impl Store {
         .await
     }
 
-    /// Keys that should have another secret by now, at most so many.
-    pub async fn keys_due(&self, now: Timestamp, limit: u32) -> Result<Vec<KeyRow>, Error> {
+    /// The next keys that work and should have another secret by now, in the order of their ids. `after` is
+    /// [`KeyPage::last`] of the page before.
+    pub async fn keys_due(
+        &self,
+        now: Timestamp,
+        after: Option<String>,
+        limit: u32,
+    ) -> Result<KeyPage, Error> {
         self.read("keys_due", move |tx| {
-            tx.query(&DUE, &values![now, i64::from(limit)], read)
+            let after = after.unwrap_or_default();
+            let values = values![now, after, i64::from(limit)];
+            Ok(KeyPage::of(tx.query(&DUE, &values, labelled)?))
+        })
+        .await
+    }
+
+    /// Waits until everything that was to be written before is written, or is known not to be: what is read from then
+    /// on tells what came of a write whose answer was lost.
+    ///
+    /// # Errors
+    /// As those of any write: it is not known then.
+    pub async fn settle_writes(&self) -> Result<(), Error> {
+        // Asked something, so that a connection that broke is one again, and its server done with the one before.
+        self.write("settle_writes", |tx| {
+            tx.find(&ANY, &[], |row| row.text(0)).map(drop)
         })
         .await
     }
@@ -454,6 +477,7 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &THAT_MAY,
     &DUE,
     &ROTATED,
+    &ANY,
     &COUNT,
     &ROTATE,
     &REVOKE,

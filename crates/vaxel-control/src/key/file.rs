@@ -1,17 +1,19 @@
 //! Files with the texts of keys: `admin.key`, and one for each key that gets another secret by itself, so that the
 //! program that uses it finds it there. Mode 0600.
 //!
-//! A new text lies beside the old one before the store knows of it, and takes its place afterwards. So at a start
-//! the store says of a text that lies there whether it is the new one or never was.
+//! A new text lies beside the old one before the store knows of it, and takes its place afterwards. So the store says of
+//! a text that lies there whether it is the new one or never was: at a start, and when its answer was lost.
 
 use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
-use vaxel_auth::key::StoredKey;
+use vaxel_auth::{
+    key::StoredKey,
+    private::{draft_of, publish, write},
+};
 use vaxel_core::{
     failure::{Failure, Kind},
     secret::Secret,
@@ -24,30 +26,42 @@ use crate::control::Control;
 const ADMIN_KEY: &str = "admin.key";
 /// The folder of the files of other keys.
 const FOLDER: &str = "keys";
-/// What the name of a text ends with until the store knows of it.
-const DRAFT: &str = ".new";
-
-/// A text that lies beside the one that it is to replace. Unless it is published it goes away.
+/// A text that lies beside the one that it is to replace. It goes away with this value, unless the store was told of
+/// it.
 #[derive(Debug)]
 pub(crate) struct KeyFile {
     path: PathBuf,
     draft: PathBuf,
+    /// The store may know of it.
+    is_entrusted: bool,
 }
 
 impl KeyFile {
-    /// Puts it in its place.
-    pub(crate) async fn publish(self) -> Result<(), Failure> {
-        let path = self.path.clone();
-        let publishing = tokio::task::spawn_blocking(move || publish(&self.draft, &self.path));
+    /// The store is told of it now: from here on only what the store says decides, also when nobody hears that.
+    pub(crate) fn entrust(&mut self) {
+        self.is_entrusted = true;
+    }
+
+    /// The store said that it knows nothing of it.
+    pub(crate) fn discard(mut self) {
+        self.is_entrusted = false;
+    }
+
+    /// Puts it in its place. When that fails it stays where it is.
+    pub(crate) async fn publish(&self) -> Result<(), Failure> {
+        let (draft, path) = (self.draft.clone(), self.path.clone());
+        let publishing = tokio::task::spawn_blocking(move || publish(&draft, &path));
         let published = publishing.await.map_err(Failure::internal)?;
-        published.map_err(|error| unwritten(&path, error))
+        published.map_err(|error| unwritten(&self.path, error))
     }
 }
 
 impl Drop for KeyFile {
     fn drop(&mut self) {
-        // It is gone already when it was published; otherwise the next start removes it.
-        let _ = fs::remove_file(&self.draft);
+        if !self.is_entrusted {
+            // One that stays is removed when it is settled.
+            let _ = fs::remove_file(&self.draft);
+        }
     }
 }
 
@@ -108,28 +122,39 @@ impl Control {
         }
     }
 
-    /// Puts texts of an earlier run in their place, or throws them away.
-    pub(crate) async fn settle_key_files(&self) -> Result<(), Failure> {
+    /// Puts texts that the store knows of in their place, and throws the others away; whether that went well for all.
+    /// For who has the turn, or is alone.
+    pub(crate) async fn settle_key_files(&self) -> bool {
         let dir = self.data_dir();
         let drafts = fs::read_dir(dir.join(FOLDER))
             .into_iter()
             .flatten()
             .flatten();
         let drafts = drafts.map(|entry| entry.path());
-        let admin = draft_of(&dir.join(ADMIN_KEY));
-        for draft in drafts.chain([admin]).filter(|path| is_draft(path)) {
-            let Some(kept) = read(&draft) else { continue };
-            let row = self.store().key_with_prefix(kept.prefix.as_str()).await?;
-            let counts =
-                row.is_some_and(|row| row.digest == kept.digest && row.revoked_at.is_none());
-            let settled = if counts {
-                publish(&draft, &draft.with_extension(""))
-            } else {
-                fs::remove_file(&draft)
-            };
-            settled.map_err(|error| unwritten(&draft, error))?;
+        let admin = Some(draft_of(&dir.join(ADMIN_KEY))).filter(|path| path.exists());
+        let mut all = true;
+        for draft in drafts.chain(admin).filter(|path| is_draft(path)) {
+            if let Err(failure) = self.settle(&draft).await {
+                tracing::warn!(%failure, "the new text of a key is not in its place yet; it is tried again");
+                all = false;
+            }
         }
-        Ok(())
+        all
+    }
+
+    async fn settle(&self, draft: &Path) -> Result<(), Failure> {
+        let Some(kept) = read(draft) else {
+            return Ok(());
+        };
+        // A write whose answer was lost may be on its way still.
+        self.store().settle_writes().await?;
+        let row = self.store().key_with_prefix(kept.prefix.as_str()).await?;
+        let row = row.filter(|row| row.digest == kept.digest && row.revoked_at.is_none());
+        let settled = match &row {
+            Some(_) => publish(draft, &draft.with_extension("")),
+            None => fs::remove_file(draft),
+        };
+        settled.map_err(|error| unwritten(draft, error))
     }
 
     async fn prepare(&self, path: PathBuf, text: &Secret<String>) -> Result<KeyFile, Failure> {
@@ -137,9 +162,18 @@ impl Control {
         let file = KeyFile {
             draft: draft_of(&path),
             path,
+            is_entrusted: false,
         };
+        if file.draft.exists() {
+            self.settle(&file.draft).await?;
+        }
         let writing = tokio::task::spawn_blocking(move || {
-            write(&file.draft, &text)?;
+            if let Some(folder) = file.draft.parent() {
+                let mut make = fs::DirBuilder::new();
+                make.recursive(true).mode(0o700).create(folder)?;
+            }
+            let line = Secret::new(format!("{}\n", text.expose()));
+            write(&file.draft, line.expose().as_bytes())?;
             Ok(file)
         });
         let written: io::Result<KeyFile> = writing.await.map_err(Failure::internal)?;
@@ -151,12 +185,6 @@ impl Control {
     }
 }
 
-fn draft_of(path: &Path) -> PathBuf {
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(DRAFT);
-    draft.into()
-}
-
 fn is_draft(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "new")
 }
@@ -165,27 +193,6 @@ fn is_draft(path: &Path) -> bool {
 fn read(path: &Path) -> Option<StoredKey> {
     let text = Secret::new(fs::read_to_string(path).ok()?);
     StoredKey::of(text.expose().trim())
-}
-
-fn write(draft: &Path, text: &Secret<String>) -> io::Result<()> {
-    if let Some(folder) = draft.parent() {
-        let mut make = fs::DirBuilder::new();
-        make.recursive(true).mode(0o700).create(folder)?;
-    }
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(draft)?;
-    file.write_all(text.expose().as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()
-}
-
-fn publish(draft: &Path, path: &Path) -> io::Result<()> {
-    fs::rename(draft, path)?;
-    match path.parent() {
-        Some(folder) => fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
 }
 
 fn unwritten(path: &Path, error: io::Error) -> Failure {

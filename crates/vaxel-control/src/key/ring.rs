@@ -87,6 +87,12 @@ impl Control {
         Ok(())
     }
 
+    /// Gives the data plane a key that was stored just now. For who has the turn, so that nobody stores it meanwhile.
+    pub(super) async fn put_new_key(&self, row: &KeyRow) {
+        let _turn = self.inner.key_ring.lock().await;
+        self.put_key(row);
+    }
+
     /// The same for all keys of a user who is gone.
     pub(crate) async fn publish_keys_of(&self, user: UserName) -> Result<(), Failure> {
         let _turn = self.inner.key_ring.lock().await;

@@ -48,8 +48,17 @@ pub(crate) async fn open_with(dir: &Path, change: impl FnOnce(&mut Config)) -> H
 
 /// The same with a time of its own.
 pub(crate) async fn open_at(dir: &Path, clock: Clock, change: impl FnOnce(&mut Config)) -> Home {
-    let data = dir.join("data");
-    let store = Store::open(&vaxel_store::Config::new(&data)).unwrap();
+    open_over(vaxel_store::Config::new(dir.join("data")), clock, change).await
+}
+
+/// The same over such a store.
+pub(crate) async fn open_over(
+    store: vaxel_store::Config,
+    clock: Clock,
+    change: impl FnOnce(&mut Config),
+) -> Home {
+    let data = store.dir.clone();
+    let store = Store::open(&store).unwrap();
     let roots = RootKeys::load_or_create(&data).unwrap();
     let supervisor = Supervisor::without_cgroups(supervisor(&data), clock.clone());
     let web = WebRules::new("127.0.0.1:3010".parse().unwrap(), &[]).unwrap();

@@ -1,6 +1,13 @@
 //! Keys: who can make them, what they can do, and how they end.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{
+    fs,
+    io::Read as _,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use vaxel_auth::key::{ApiKey, Refused};
 use vaxel_control::{Change, KeyDraft, KeyRef, KeyRotation, KeyRow};
@@ -14,7 +21,7 @@ use vaxel_core::{
     time::{Clock, Timestamp},
 };
 
-use crate::home::{Home, folder, open, open_at};
+use crate::home::{Home, folder, open, open_at, open_over, until};
 
 fn draft(name: &str, permissions: Permissions) -> Change {
     Change::CreateKey(KeyDraft {
@@ -374,5 +381,121 @@ async fn keys_are_listed_in_pages_and_by_user() {
         .await
         .unwrap();
     assert_eq!(list.items, []);
+    home.control.stop().await;
+}
+
+/// Keeps the store from writing, as a process that will not let go of it does, until it is dropped.
+struct Held(Child);
+
+impl Held {
+    fn store(dir: &Path) -> Self {
+        let script = "import sqlite3, sys\n\
+                      store = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)\n\
+                      store.execute('BEGIN IMMEDIATE')\nprint('held', flush=True)\nsys.stdin.read()";
+        let mut holds = Command::new("python3")
+            .args(["-c", script])
+            .arg(dir.join("data/vaxel.db"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut told = [0; 4];
+        let out = holds.stdout.as_mut().unwrap();
+        out.read_exact(&mut told).unwrap();
+        Self(holds)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn rotated_by_itself() -> KeyDraft {
+    KeyDraft {
+        rotate_every: Some(Span(30 * DAY)),
+        ..ci()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_whose_answer_is_lost_loses_no_secret_and_is_told_as_unknown() {
+    let folder = folder();
+    let slow = vaxel_store::Config {
+        write_timeout: Duration::from_millis(500),
+        ..vaxel_store::Config::new(folder.path().join("data"))
+    };
+    let home = open_over(slow, Clock::system(), |_| {}).await;
+    let old = home.make(rotated_by_itself()).await.unwrap();
+    let file = folder.path().join("data/keys/ci.key");
+    let held = Held::store(folder.path());
+    let unknown = home.rotate(&home.admin, Some(Duration::ZERO)).await;
+    let unknown = unknown.unwrap_err();
+    assert_eq!(unknown.kind, Kind::StoreUnavailable);
+    assert!(unknown.detail.contains("not known"), "{unknown}");
+    assert_eq!(home.try_key(&old), Ok(()), "as was said");
+    drop(held);
+    let new = until("the new text to be in its place", async || {
+        let text = fs::read_to_string(&file).ok()?;
+        let text = text.trim().to_owned();
+        (text != *old.expose()).then(|| Secret::new(text))
+    })
+    .await;
+    until("the data plane to know it", async || {
+        home.try_key(&new).ok()
+    })
+    .await;
+    assert!(home.try_key(&old).is_err());
+    assert!(new.expose().starts_with(&home.key_named("ci").await.prefix));
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_somebody_has_ends_also_when_the_file_of_the_next_one_cannot_be_replaced() {
+    let folder = folder();
+    let home = open(folder.path()).await;
+    let old = home.make(rotated_by_itself()).await.unwrap();
+    let file = folder.path().join("data/keys/ci.key");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let new = home
+        .rotate(&home.admin, Some(Duration::ZERO))
+        .await
+        .unwrap();
+    assert!(home.try_key(&old).is_err());
+    assert_eq!(home.try_key(&new), Ok(()));
+    fs::remove_dir(&file).unwrap();
+    until("the file to be there", async || {
+        let text = fs::read_to_string(&file).ok()?;
+        (text.trim() == new.expose()).then_some(())
+    })
+    .await;
+    home.control.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_not_rotated_any_more_hold_up_none_that_is_due() {
+    let folder = folder();
+    let (home, clock) = timed(folder.path()).await;
+    for number in 0..105 {
+        let draft = KeyDraft {
+            name: format!("ended-{number}"),
+            expires_in: Some(Span(40 * DAY)),
+            ..rotated_by_itself()
+        };
+        home.make(draft).await.unwrap();
+    }
+    // Its id comes after theirs.
+    clock.advance(Duration::from_millis(1));
+    let old = home.make(rotated_by_itself()).await.unwrap();
+    home.control.stop().await;
+    drop(home);
+    clock.advance(50 * DAY);
+    let home = open_at(folder.path(), clock.clone(), |_| {}).await;
+    let key = home.key_named("ci").await;
+    assert!(!old.expose().starts_with(&key.prefix), "{key:?}");
     home.control.stop().await;
 }
