@@ -2,7 +2,7 @@
 
 use axum::{Json as Answer, extract::State, http::StatusCode};
 use serde::Serialize;
-use vaxel_control::AuthorizationState;
+use vaxel_control::{AuthorizationState, Change};
 
 use crate::{
     context::Context,
@@ -89,9 +89,7 @@ pub(crate) async fn forget(
     On(terms): On,
 ) -> Result<StatusCode, Refusal> {
     let service = service.parse()?;
-    let control = context.control.on(terms);
-    control
-        .forget_upstream_authorization(&caller, &service)
-        .await?;
+    let change = Change::ForgetAuthorization(service);
+    context.control.on(terms).submit(&caller, change).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -20,7 +20,7 @@ use vaxel_core::{
 use crate::{
     access::AccessEntry, grant::GrantChange, key::can_be_named, password::PasswordChange,
     policy::PolicyChange, query::Observed, revision::RevisionRef, role::RoleChange,
-    root_key::RootKeyReport, toolset::ObservedToolset, user::UserChange,
+    root_key::RootKeyReport, toolset::ObservedToolset, upstream_oauth::Leaving, user::UserChange,
 };
 
 /// One change. Each is authorized, validated, written and audited whole, or refused whole.
@@ -90,6 +90,10 @@ pub enum Change {
     RestartService(ServiceRef),
     /// What it offers is accepted as it is now. `mcp:manage`.
     AcceptDefinitions(ServiceRef),
+    /// What the service gave its caller, when the caller logged in there, is forgotten. `mcp:execute`.
+    ForgetAuthorization(ServiceRef),
+    /// The caller has logged in at a service, and comes back from there. `mcp:execute`.
+    FinishAuthorization(Leaving),
     /// Out of the archive, for good: with its revisions and sealed values. `mcp:manage`.
     PurgeService(ServiceRef),
     /// A service as it was in an earlier revision, as a new one. `mcp:write`, and whatever else an
@@ -202,6 +206,9 @@ impl Terms {
                 "Keys do not change"
             }
             Change::SetPassword(_) => "A password is replaced whatever it was",
+            Change::ForgetAuthorization(_) | Change::FinishAuthorization(_) => {
+                "A log-in is replaced or forgotten whatever it was"
+            }
             Change::EndSignIn(_) => "A sign-in does not change",
             Change::RotateSigningKeys => "Keys that sign follow each other whatever they were",
             Change::ReplaceRootKey(_) => "The root key is replaced whatever it was",

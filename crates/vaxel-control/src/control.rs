@@ -181,6 +181,13 @@ impl Control {
     ) -> Result<Outcome, Failure> {
         let change = match change {
             Change::ReplaceRootKey(new) => return self.replace_root_key(caller, new).await,
+            // These wait for others before they seal anything.
+            Change::ForgetAuthorization(service) => {
+                return self.forget_authorization(caller, &service).await;
+            }
+            Change::FinishAuthorization(back) => {
+                return self.finish_authorization(caller, back).await;
+            }
             other => other,
         };
         let _sealing = self.inner.sealing.read().await;
@@ -261,7 +268,9 @@ impl Control {
             Change::SetPassword(change) => self.set_password(caller, change).await,
             Change::EndSignIn(id) => self.end_sign_in(caller, id).await,
             Change::CreateKey(draft) => self.create_key(caller, draft).await,
-            Change::ReplaceRootKey(_) => Err(Failure::internal("it was made before")),
+            Change::ReplaceRootKey(_)
+            | Change::ForgetAuthorization(_)
+            | Change::FinishAuthorization(_) => Err(Failure::internal("it was made before")),
             Change::RotateSigningKeys => self.rotate_signing_keys(caller).await,
             Change::RotateKey(key, wanted) => self.rotate_key(caller, &key, wanted).await,
             Change::RevokeKey(key) => self.revoke_key(caller, &key).await,

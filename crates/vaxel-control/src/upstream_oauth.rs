@@ -4,19 +4,18 @@
 //! for the answer with their own deadline. Of one holder one request is worked on at a time: those that wait
 //! for it find its token. What a caller came with is never part of any of this.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use url::Url;
 use vaxel_auth::{digest, oauth::discovery::Challenge};
 use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, Service},
+    principal::Permission,
     service::{Grant, McpSource, ServiceResource, Source, UpstreamOauth},
 };
-use vaxel_gateway::{Bearer, Refused, TokenRequest};
+use vaxel_gateway::{Bearer, Refused};
 
 use crate::control::Control;
 
@@ -24,34 +23,51 @@ mod consent; // a user lets Vaxel in
 mod finding; // who gives the tokens of a server
 mod kept; // what was got
 mod token; // getting one
+mod turns; // who waits for whom
 
 pub use consent::{AuthorizationState, CALLBACK_PATH, CLIENT_PATH, CONNECT_PATH, Leaving};
 use finding::Found;
 use kept::Kept;
 pub(crate) use kept::context;
+use turns::Place;
+pub(crate) use turns::{WAITING, serve};
 
-/// Requests of the data plane that wait; further ones are refused as busy.
-pub(crate) const WAITING: usize = 1_024;
-/// Requests that are worked on at once; others wait.
-const AT_ONCE: usize = 64;
 /// What everyone shares where users have no tokens of their own.
 const EVERYONE: &str = "service";
-/// Holders whose turns are remembered before those that nobody waits for are forgotten.
-const TURNS: usize = 4_096;
-
+/// What tokens of users are kept as, before their names.
+const USER: &str = "user:";
 /// Everything of this that is in memory.
 #[derive(Default)]
 pub(crate) struct UpstreamTokens {
-    turns: Mutex<HashMap<(Id<Service>, String), Turn>>,
+    turns: turns::Turns,
     found: finding::Known,
     pending: consent::PendingConsents,
 }
 
-/// Longest wait for what is on its way when Vaxel ends.
-const FINISH: Duration = Duration::from_secs(3);
+/// A token that is asked for.
+struct Asked {
+    service: Id<Service>,
+    /// Who calls; `None` is Vaxel itself, or everyone.
+    user: Option<Arc<str>>,
+    refused: Option<Refused>,
+}
 
-/// Held while one request for a holder is worked on.
-type Turn = Arc<tokio::sync::Mutex<()>>;
+/// A request whose turn it is.
+enum Begun {
+    /// What is kept is the answer, or that there is nothing.
+    Known(Option<Bearer>),
+    /// There is something to do first.
+    Work(Box<Work>),
+}
+
+/// What there is to do, and with what.
+struct Work {
+    wanted: Wanted,
+    holder: String,
+    kept: Option<Kept>,
+    _turn: Place,
+    _place: OwnedSemaphorePermit,
+}
 
 /// What a service wants, read once per request.
 struct Wanted {
@@ -102,77 +118,72 @@ fn no_tokens(resource: &ServiceResource) -> Failure {
 }
 
 fn of_user(user: &str) -> String {
-    format!("user:{user}")
-}
-
-/// Answers the data plane's requests for tokens until `stop`.
-pub(crate) async fn serve(
-    control: Control,
-    mut queue: mpsc::Receiver<TokenRequest>,
-    stop: CancellationToken,
-) {
-    let mut working = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            Some(_) = working.join_next() => {}
-            request = queue.recv(), if working.len() < AT_ONCE => {
-                let Some(request) = request else { break };
-                let control = control.clone();
-                working.spawn(async move {
-                    let answer = Box::pin(control.bearer_for(&request)).await;
-                    // Who asked may not wait any more; what was got is kept.
-                    let _ = request.answer.send(answer);
-                });
-            }
-        }
-    }
-    // What was got in exchange for a token that is good once has to be kept.
-    let finishing = async { while working.join_next().await.is_some() {} };
-    if tokio::time::timeout(FINISH, finishing).await.is_err() {
-        tracing::warn!("requests for tokens of remote servers were broken off");
-    }
+    format!("{USER}{user}")
 }
 
 impl Control {
-    async fn bearer_for(&self, request: &TokenRequest) -> Result<Option<Bearer>, Failure> {
-        let resource = self.store().service(request.service).await?;
+    /// Waits until it is this request's turn, and answers it where that takes nothing. Nothing is lost when it is
+    /// dropped.
+    async fn begun(&self, asked: &Asked) -> Result<Begun, Failure> {
+        let resource = self.store().service(asked.service).await?;
         let gone = || Failure::new(Kind::UnknownService, "The service is not there any more");
         let wanted = Wanted::of(resource.ok_or_else(gone)?)?;
-        let holder = match (wanted.oauth.grant, &request.user) {
+        let holder = match (wanted.oauth.grant, &asked.user) {
             (Grant::ClientCredentials, _) => EVERYONE.to_owned(),
             (Grant::AuthorizationCode, Some(user)) => of_user(user),
             (Grant::AuthorizationCode, None) => match self.stand_in(&wanted).await? {
                 Some(holder) => holder,
-                None if request.refused.is_none() => return Ok(None),
+                None if asked.refused.is_none() => return Ok(Begun::Known(None)),
                 None => return Err(nobody(&wanted)),
             },
         };
-        let turn = self.turn(request.service, &holder);
-        let _turn = turn.lock().await;
+        let turn = self.turn_of(asked.service, &holder).await;
         let kept = self.kept(&wanted, &holder).await?;
-        let now = self.now();
-        match (&request.refused, kept) {
-            (None, None) => Ok(None),
-            (None, Some(kept)) if kept.is_fresh(now) => self.shown(&kept).map(Some),
-            (None, Some(kept)) => {
-                let renewed = self.renewed(&wanted, &holder, &kept).await?;
-                renewed.map(|kept| self.shown(&kept)).transpose()
+        let fresh = kept.as_ref().filter(|kept| kept.is_fresh(self.now()));
+        let bearer = fresh.map(|kept| self.shown(kept)).transpose()?;
+        match (&asked.refused, &bearer) {
+            (None, Some(_)) => return Ok(Begun::Known(bearer)),
+            (None, None) if kept.is_none() => return Ok(Begun::Known(None)),
+            // Somebody may have got another one meanwhile.
+            (Some(refused), Some(other)) if refused.token.as_ref() != Some(&other.value) => {
+                return Ok(Begun::Known(bearer));
             }
-            (Some(refused), kept) => {
-                // Somebody may have got another one meanwhile.
-                if let Some(kept) = kept.as_ref().filter(|kept| kept.is_fresh(now)) {
-                    let bearer = self.shown(kept)?;
-                    if refused.token.as_ref() != Some(&bearer.value) {
-                        return Ok(Some(bearer));
-                    }
-                }
-                let refusal = (refused, kept.as_ref());
-                let user = request.user.as_deref();
-                let kept = self.obtained(&wanted, (&holder, user), refusal).await?;
-                self.shown(&kept).map(Some)
-            }
+            _ => {}
         }
+        Ok(Begun::Work(Box::new(Work {
+            wanted,
+            holder,
+            kept,
+            _place: turn.at_work().await?,
+            _turn: turn,
+        })))
+    }
+
+    /// Gets a token. It is kept, whoever waits for it.
+    async fn worked(&self, asked: &Asked, work: Work) -> Result<Option<Bearer>, Failure> {
+        let (wanted, holder) = (&work.wanted, work.holder.as_str());
+        let got = match (&asked.refused, &work.kept) {
+            (Some(refused), kept) => {
+                let user = asked.user.as_deref();
+                let refusal = (refused, kept.as_ref());
+                Some(self.obtained(wanted, (holder, user), refusal).await?)
+            }
+            (None, None) => None,
+            (None, Some(kept)) => match self.renewed(wanted, holder, kept).await {
+                Ok(renewed) => renewed,
+                // It may have some time left; and when the server refuses it, it says who gives tokens now.
+                Err(failure) => {
+                    let name = &wanted.resource.name;
+                    tracing::info!(service.name = %name, holder, "a token was not renewed: {failure}");
+                    return self.shown(kept).map(Some);
+                }
+            },
+        };
+        let bearer = got.map(|kept| self.shown(&kept)).transpose()?;
+        Ok(bearer.map(|bearer| Bearer {
+            is_new: true,
+            ..bearer
+        }))
     }
 
     /// Another token than the one that was refused.
@@ -190,10 +201,11 @@ impl Control {
             return self.own_token(wanted, holder, (&found, &scopes)).await;
         }
         // A token that ended, or was taken back, is followed by the next one; a narrow one is not made wider so.
-        if let Some(kept) = kept.filter(|kept| !refused.is_narrow && kept.is_of(&found))
-            && let Some(renewed) = self.renewed(wanted, holder, kept).await?
-        {
-            return Ok(renewed);
+        if let Some(kept) = kept.filter(|kept| !refused.is_narrow && kept.is_of(&found)) {
+            let kept = kept.clone().given_at(&found);
+            if let Some(renewed) = self.renewed(wanted, holder, &kept).await? {
+                return Ok(renewed);
+            }
         }
         if kept.is_some() && !refused.is_narrow {
             // It is good for nothing any more: whoever asks how they stand is told so.
@@ -209,26 +221,23 @@ impl Control {
         }
     }
 
-    /// Whose token Vaxel's own requests come with, where users have their own: its owner's, else that of
-    /// whoever let it in last.
+    /// Whose token Vaxel's own requests come with, where users have their own: its owner's, else that of the user
+    /// who comes first by name. Only of those who may call it themselves.
     async fn stand_in(&self, wanted: &Wanted) -> Result<Option<String>, Failure> {
-        let rows = self.store().upstream_tokens(wanted.resource.id).await?;
-        let owner = of_user(&wanted.resource.owner);
-        let mut holders: Vec<String> = rows.into_iter().map(|row| row.holder).collect();
-        holders.retain(|holder| holder.starts_with("user:"));
-        if holders.contains(&owner) {
-            return Ok(Some(owner));
-        }
-        Ok(holders.into_iter().next())
+        let service = &wanted.resource;
+        let rows = self.store().upstream_tokens(service.id).await?;
+        let holders = rows.iter().filter_map(|row| row.holder.strip_prefix(USER));
+        let able = holders.filter(|user| self.may_lend(user, service));
+        let first = able.min_by_key(|user| (**user != *service.owner, *user));
+        Ok(first.map(of_user))
     }
 
-    fn turn(&self, service: Id<Service>, holder: &str) -> Turn {
-        let mut turns = self.inner.upstream_tokens.turns.lock();
-        if turns.len() >= TURNS {
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+    fn may_lend(&self, user: &str, service: &ServiceResource) -> bool {
+        if let Some(everyone) = self.everyone() {
+            return *everyone.name == *user;
         }
-        let turn = turns.entry((service, holder.to_owned())).or_default();
-        Arc::clone(turn)
+        let user = self.as_user(user);
+        user.is_some_and(|user| self.may(&user, Permission::McpExecute, service).is_ok())
     }
 
     fn shown(&self, kept: &Kept) -> Result<Bearer, Failure> {
@@ -243,6 +252,7 @@ impl Control {
         Ok(Bearer {
             value,
             until: kept.until.map(left),
+            is_new: false,
         })
     }
 }

@@ -1,9 +1,12 @@
-"""A server of MCP that wants tokens, and the authorization server that gives them, on one port.
+"""A server of MCP that wants tokens, and the authorization server that gives them, on one port:
+guarded.py PORT. With guarded.py PORT ISSUER the tokens are those of another one, signed with RS256.
 
 Knows the client `robot` with the secret `s3cret/+`, registers others, lets every user in at once as the name in
 the query `as` of its page (or `someone`), and checks what clients may get wrong: PKCE, `resource`, redirect
 addresses, codes and refresh tokens that come twice. `/seen` says what it was asked; `/end` makes every token
-that it gave invalid, `/end?all` the refresh tokens, too.
+that it gave invalid, `/end?all` the refresh tokens, too; `/clients/end` forgets who registered; `/secret?is=X` is
+robot's from then on; `/moved` has tokens given at another address; `/silent` has it say nothing of itself, as servers
+of MCP 2025-03-26; `/deaf` has it refuse every token; `/slow` keeps whoever asks for a token waiting until `/quick`.
 """
 
 import base64
@@ -11,14 +14,49 @@ import hashlib
 import json
 import secrets
 import sys
+import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote_plus, urlencode, urlsplit
+from urllib.request import urlopen
 
 PORT = int(sys.argv[1])
 BASE = f"http://127.0.0.1:{PORT}"
+ISSUER = sys.argv[2] if len(sys.argv) > 2 else None
+OVER = set()
 CLIENTS = {"robot": {"secret": "s3cret/+", "redirects": []}}
 CODES, ACCESS, REFRESH, SEEN = {}, {}, {}, []
 ISSUED = {"expires_in": 3600}
+MOOD = {"token": "/token", "silent": False, "deaf": False}
+QUICK = threading.Event()
+QUICK.set()
+
+
+def decoded(text):
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def number(text):
+    return int.from_bytes(decoded(text), "big")
+
+
+def who_says(token):
+    """Whom a token of the other authorization server stands for (RFC 9068, RFC 8017 §8.2.2)."""
+    parts = token.split(".")
+    if len(parts) != 3 or token in OVER:
+        return None
+    head, claims = (json.loads(decoded(part)) for part in parts[:2])
+    with urlopen(f"{ISSUER}/.well-known/openid-configuration") as found:
+        with urlopen(json.load(found)["jwks_uri"]) as keys:
+            key = next(key for key in json.load(keys)["keys"] if key["kid"] == head["kid"])
+    modulus = number(key["n"])
+    size = (modulus.bit_length() + 7) // 8
+    shown = pow(number(parts[2]), number(key["e"]), modulus).to_bytes(size, "big")
+    digest = hashlib.sha256(".".join(parts[:2]).encode()).digest()
+    proof = bytes.fromhex("3031300d060960864801650304020105000420") + digest
+    wanted = b"\0\1" + b"\xff" * (size - len(proof) - 3) + b"\0" + proof
+    is_good = head["alg"] == "RS256" and shown == wanted and claims["exp"] > time.time()
+    return claims["sub"] if is_good and (claims["iss"], claims["aud"]) == (ISSUER, f"{BASE}/mcp") else None
 
 
 class Guarded(BaseHTTPRequestHandler):
@@ -47,18 +85,37 @@ class Guarded(BaseHTTPRequestHandler):
             return self.answer(200, {})
         if url.path == "/end":
             ACCESS.clear()
+            OVER.update(one["shown"].removeprefix("Bearer ") for one in SEEN if one["at"] == "mcp")
             if "all" in asked:
                 REFRESH.clear()
             return self.answer(200, {})
+        if url.path == "/clients/end":
+            for name in [name for name in CLIENTS if name != "robot"]:
+                del CLIENTS[name]
+            return self.answer(200, {})
+        if url.path == "/secret":
+            CLIENTS["robot"]["secret"] = asked["is"]
+            return self.answer(200, {})
+        if url.path == "/moved":
+            MOOD["token"] = "/tokens/here"
+            return self.answer(200, {})
+        if url.path in ("/silent", "/deaf"):
+            MOOD[url.path[1:]] = True
+            return self.answer(200, {})
+        if url.path in ("/slow", "/quick"):
+            QUICK.clear() if url.path == "/slow" else QUICK.set()
+            return self.answer(200, {})
+        if url.path.startswith("/.well-known/") and MOOD["silent"]:
+            return self.answer(404)
         if url.path == "/.well-known/oauth-protected-resource/mcp":
             SEEN.append({"at": "resource"})
-            return self.answer(200, {"resource": f"{BASE}/mcp", "authorization_servers": [f"{BASE}/as"],
-                                     "scopes_supported": ["all"]})
+            return self.answer(200, {"resource": f"{BASE}/mcp", "authorization_servers": [ISSUER or f"{BASE}/as"],
+                                     "scopes_supported": ["mcp:execute" if ISSUER else "all"]})
         if url.path == "/.well-known/oauth-authorization-server/as":
             SEEN.append({"at": "metadata"})
             return self.answer(200, {
                 "issuer": f"{BASE}/as", "authorization_endpoint": f"{BASE}/authorize",
-                "token_endpoint": f"{BASE}/token", "registration_endpoint": f"{BASE}/register",
+                "token_endpoint": f"{BASE}{MOOD['token']}", "registration_endpoint": f"{BASE}/register",
                 "code_challenge_methods_supported": ["S256"],
                 "authorization_response_iss_parameter_supported": True,
                 "token_endpoint_auth_methods_supported": ["client_secret_basic", "none"]})
@@ -87,19 +144,24 @@ class Guarded(BaseHTTPRequestHandler):
             CLIENTS[name] = {"secret": None, "redirects": asked["redirect_uris"]}
             SEEN.append({"at": "register"})
             return self.answer(201, dict(asked, client_id=name))
-        if path == "/token":
+        if path == MOOD["token"]:
+            SEEN.append({"at": "waiting"})
+            QUICK.wait(60)
             return self.token({key: values[0] for key, values in parse_qs(body.decode()).items()})
+        if path == "/token":
+            SEEN.append({"at": "refused"})
         if path == "/mcp":
             return self.mcp(json.loads(body))
         self.answer(404)
 
     def token(self, asked):
-        name, secret = asked.get("client_id"), None
+        name, secret = asked.get("client_id"), asked.get("client_secret")
         if self.headers.get("authorization", "").startswith("Basic "):
             both = base64.b64decode(self.headers["authorization"][6:]).decode()
             name, secret = map(unquote_plus, both.split(":", 1))
         client = CLIENTS.get(name)
         if client is None or client["secret"] != secret:
+            SEEN.append({"at": "refused", "client": name})
             return self.answer(401, {"error": "invalid_client"})
         if asked.get("resource") != f"{BASE}/mcp":
             return self.answer(400, {"error": "invalid_target"})
@@ -130,11 +192,13 @@ class Guarded(BaseHTTPRequestHandler):
 
     def mcp(self, message):
         shown = self.headers.get("authorization", "")
-        user = ACCESS.get(shown.removeprefix("Bearer "))
+        token = shown.removeprefix("Bearer ")
+        user = who_says(token) if ISSUER else ACCESS.get(token)
         SEEN.append({"at": "mcp", "method": message.get("method"), "user": user, "shown": shown})
-        if user is None:
+        if user is None or MOOD["deaf"]:
             metadata = f"{BASE}/.well-known/oauth-protected-resource/mcp"
-            challenge = f'Bearer scope="tools", resource_metadata="{metadata}"'
+            scope = "mcp:execute" if ISSUER else "tools"
+            challenge = "Bearer" if MOOD["silent"] else f'Bearer scope="{scope}", resource_metadata="{metadata}"'
             return self.answer(401, {}, www_authenticate=challenge)
         method = message.get("method")
         if "id" not in message:
@@ -153,4 +217,6 @@ class Guarded(BaseHTTPRequestHandler):
         self.answer(200, {"jsonrpc": "2.0", "id": message["id"], "result": result})
 
 
+# Many come at once.
+ThreadingHTTPServer.request_queue_size = 128
 ThreadingHTTPServer(("127.0.0.1", PORT), Guarded).serve_forever()

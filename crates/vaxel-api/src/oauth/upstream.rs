@@ -8,15 +8,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use vaxel_control::{CALLBACK_PATH, CLIENT_PATH, CONNECT_PATH, Leaving};
-use vaxel_core::failure::Failure;
+use vaxel_control::{CALLBACK_PATH, CLIENT_PATH, CONNECT_PATH, Change, Leaving};
+use vaxel_core::{principal::Principal, secret::Secret};
 
 use super::{
     browser::{Sorry, Visitor, leave},
     form::Form,
     pages, query,
 };
-use crate::{context::Context, extract::Public, problem::Refusal};
+use crate::{context::Context, extract::Public, problem::Refusal, sign_ins::Sender};
 
 /// The paths of this way.
 pub(super) fn router() -> Router<Context> {
@@ -29,7 +29,7 @@ pub(super) fn router() -> Router<Context> {
 /// Who sits at the browser.
 enum Person {
     /// This user, with the browser unless it needs none.
-    Known(String, Option<Visitor>),
+    Known(Box<Principal>, Option<Visitor>),
     /// Nobody who signed in.
     Stranger(Visitor),
 }
@@ -39,11 +39,15 @@ impl FromRequestParts<Context> for Person {
 
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
         if let Some(everyone) = context.control.everyone() {
-            return Ok(Self::Known(everyone.name.to_string(), None));
+            return Ok(Self::Known(Box::new(everyone), None));
         }
         let visitor = Visitor::from_request_parts(parts, context).await?;
-        Ok(match visitor.browser_on_its_way(context).await? {
-            Some(browser) => Self::Known(browser.user.name.to_string(), Some(visitor)),
+        let Sender { origin, .. } = Sender::from_request_parts(parts, context).await?;
+        let browser = visitor.browser_on_its_way(context).await?;
+        let user =
+            browser.and_then(|one| context.control.at_browser(one.user.name.as_str(), &origin));
+        Ok(match user {
+            Some(user) => Self::Known(Box::new(user), Some(visitor)),
             None => Self::Stranger(visitor),
         })
     }
@@ -64,7 +68,7 @@ async fn connect(
     };
     let asked = Form::read(query(&uri).as_bytes()).unwrap_or_default();
     let ticket = asked.get("ticket").unwrap_or_default();
-    let to = context.control.begin_upstream_consent(ticket, &user)?;
+    let to = context.control.begin_upstream_consent(ticket, &user.name)?;
     Ok(visitor.map_or_else(|| leave(&to), |visitor| visitor.go(&context, &to)))
 }
 
@@ -78,19 +82,23 @@ async fn callback(
     let user = match person {
         Person::Known(user, _) => user,
         // Who is not signed in began nothing; the answer is not looked at.
-        Person::Stranger(_) => String::new(),
+        Person::Stranger(_) => return Err(Leaving::over().into()),
     };
     let said = Form::read(query(&uri).as_bytes()).unwrap_or_default();
     let text = |name: &str| said.get(name).map(str::to_owned);
     let back = Leaving {
         state: text("state"),
-        code: text("code"),
+        code: text("code").map(Secret::new),
         iss: text("iss"),
         error: text("error"),
     };
-    let service = context.control.finish_upstream_consent(back, &user).await;
-    let service = service.map_err(|failure: Failure| Sorry::from(failure))?;
-    Ok(pages::connected(&service).into_response())
+    let change = Change::FinishAuthorization(back);
+    let service = context
+        .control
+        .submit(&user, change)
+        .await?
+        .into_service()?;
+    Ok(pages::connected(service.resource.name.as_str()).into_response())
 }
 
 /// What Vaxel is as a client.

@@ -68,6 +68,21 @@ impl Identity {
         Self { id, secret, proof }
     }
 
+    /// The same with the secret that it has now; the way of showing it stays, as far as there is one.
+    #[must_use]
+    pub fn with_secret(self, secret: Option<String>) -> Self {
+        let proof = match (&self.secret, &secret) {
+            (Some(_), Some(_)) | (None, None) => self.proof,
+            (None, Some(_)) => ClientProof::SecretBasic.as_str().to_owned(),
+            (Some(_), None) => ClientProof::None.as_str().to_owned(),
+        };
+        Self {
+            id: self.id,
+            secret,
+            proof,
+        }
+    }
+
     /// What an authorization server answered to a registration (RFC 7591 §3.2.1).
     ///
     /// # Errors

@@ -28,8 +28,12 @@ use vaxel_core::{
 };
 use vaxel_egress::Body;
 
-use super::{Found, Kept, Wanted, finding::Post, of_user, scopes, token::not_given};
-use crate::{change::ServiceRef, control::Control};
+use super::{Found, Kept, USER, Wanted, finding::Post, of_user, scopes, token::not_given};
+use crate::{
+    change::{Outcome, ServiceRef},
+    control::Control,
+    sign_in::Origin,
+};
 
 /// Where the browser comes back to.
 pub const CALLBACK_PATH: &str = "/oauth/callback";
@@ -79,16 +83,25 @@ pub struct AuthorizationState {
 }
 
 /// What came back with a browser.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Leaving {
     /// `state`
     pub state: Option<String>,
     /// `code`
-    pub code: Option<String>,
+    pub code: Option<Secret<String>>,
     /// `iss` (RFC 9207)
     pub iss: Option<String>,
     /// `error`
     pub error: Option<String>,
+}
+
+impl Leaving {
+    /// What is said where nobody is waited for.
+    pub fn over() -> Failure {
+        let detail = "This log-in has ended, or somebody else began it. Repeat the call, or type \
+                      `vaxel service authorize NAME`: that brings a new link";
+        Failure::new(Kind::NotFound, detail)
+    }
 }
 
 /// What Vaxel is called at an authorization server where it registered itself.
@@ -138,35 +151,66 @@ impl Control {
         Ok(state)
     }
 
-    /// Forgets the token of a user; whether there was one.
-    ///
-    /// # Errors
-    /// As [`Control::upstream_authorization`].
-    pub async fn forget_upstream_authorization(
+    /// Forgets the token of a user ([`Change::ForgetAuthorization`](crate::Change::ForgetAuthorization)). With the
+    /// last one goes what Vaxel is called there, so that it can begin anew.
+    pub(crate) async fn forget_authorization(
         &self,
         caller: &Principal,
         service: &ServiceRef,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Outcome, Failure> {
         let resource = self
             .find_for(caller, Permission::McpExecute, service)
             .await?;
-        self.terms
-            .has_no_version("A log-in is forgotten whatever it was")?;
         let wanted = Wanted::of(resource)?;
+        let service = wanted.resource.id;
         let holder = of_user(&user_of(caller)?);
-        let turn = self.turn(wanted.resource.id, &holder);
-        let _turn = turn.lock().await;
+        let _turn = self.turn_of(service, &holder).await;
         let audit = self.audit(caller, "service.forget_authorization", &wanted.resource);
-        let place = (wanted.resource.id, holder);
+        let place = (service, holder);
         let forgotten = self
             .store()
             .forget_upstream_token(place, Some(audit))
             .await?;
         if forgotten {
             // Its links hold the token, too.
-            self.inner.signals.restart(wanted.resource.id);
+            self.inner.signals.restart(service);
         }
-        Ok(forgotten)
+        let rows = self.store().upstream_tokens(service).await?;
+        let is_used = rows.iter().any(|row| row.holder.starts_with(USER));
+        if !is_used && wanted.oauth.client_id.is_none() {
+            for row in rows
+                .into_iter()
+                .filter(|row| row.holder == client_of(&row.issuer))
+            {
+                let place = (service, row.holder);
+                self.store().forget_upstream_token(place, None).await?;
+            }
+            let pending = &self.inner.upstream_tokens.pending;
+            pending.lock().retain(|_, one| one.service != service);
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Forgets what Vaxel is called at an authorization server that knows no such client any more, and every link
+    /// that leads there under this name.
+    pub(super) async fn forget_registration(
+        &self,
+        wanted: &Wanted,
+        (issuer, client): (&str, &str),
+    ) -> Result<(), Failure> {
+        let service = wanted.resource.id;
+        let pending = &self.inner.upstream_tokens.pending;
+        pending
+            .lock()
+            .retain(|_, one| one.service != service || one.draft.identity.id != client);
+        let holder = client_of(issuer);
+        let known: Option<Registered> = self.unsealed(wanted, &holder).await?;
+        if known.is_some_and(|known| known.identity.id == client) {
+            self.store()
+                .forget_upstream_token((service, holder), None)
+                .await?;
+        }
+        Ok(())
     }
 
     /// Where a user goes who opened a link.
@@ -177,29 +221,38 @@ impl Control {
         let pending = self.inner.upstream_tokens.pending.lock();
         let found = pending.get(ticket);
         let found = found.filter(|one| one.user == user && self.now() < one.until);
-        found.map(|one| one.location.clone()).ok_or_else(over)
+        found
+            .map(|one| one.location.clone())
+            .ok_or_else(Leaving::over)
     }
 
-    /// Takes what a browser brought back: the name of the service that can be called now.
-    ///
-    /// # Errors
-    /// `NotFound` when nobody is waited for, or it is another user; `UpstreamUnavailable` when there is no token.
-    pub async fn finish_upstream_consent(
+    /// A user at a browser, who comes from there; `None` when it may not sign in any more.
+    pub fn at_browser(&self, user: &str, origin: &Origin) -> Option<Principal> {
+        let user = self.as_user(user)?;
+        Some(Principal {
+            came: Some(origin.came()),
+            ..user
+        })
+    }
+
+    /// Takes what the browser of a user brought back, and what that is good for
+    /// ([`Change::FinishAuthorization`](crate::Change::FinishAuthorization)): the service can be called now.
+    pub(crate) async fn finish_authorization(
         &self,
+        caller: &Principal,
         back: Leaving,
-        user: &str,
-    ) -> Result<String, Failure> {
-        let pending = self.taken(back.state.as_deref(), user)?;
+    ) -> Result<Outcome, Failure> {
+        let user = user_of(caller)?;
+        let pending = self.taken(back.state.as_deref(), &user)?;
+        let service = ServiceRef::Id(pending.service);
         let resource = self
-            .store()
-            .service(pending.service)
-            .await?
-            .ok_or_else(over)?;
+            .find_for(caller, Permission::McpExecute, &service)
+            .await?;
         let wanted = Wanted::of(resource)?;
         let issuer = &pending.found.server.issuer;
         let refused = |what: String| wanted.failed(Kind::UpstreamUnavailable, what);
         if wanted.mark() != pending.draft.mark {
-            return Err(over());
+            return Err(Leaving::over());
         }
         // Before anything else that was said: it may come from somebody else (RFC 9207 §2.4).
         if !is_from(&pending.found.server, back.iss.as_deref()) {
@@ -214,24 +267,23 @@ impl Control {
         };
         let redirect = self.redirect();
         let parameters = [
-            ("code", code.as_str()),
+            ("code", code.expose().as_str()),
             ("redirect_uri", &redirect),
             ("code_verifier", pending.verifier.expose()),
             ("resource", &pending.draft.resource),
         ];
         let holder = of_user(&pending.user);
-        let turn = self.turn(pending.service, &holder);
-        let _turn = turn.lock().await;
+        let _turn = self.turn_of(pending.service, &holder).await;
         let asked = ("authorization_code", &parameters[..]);
-        let given = self.given(&wanted, asked, &pending.draft).await?;
-        let given = given.map_err(|not| refused(not_given(&pending.draft, &not)))?;
-        let kept = self.with(&pending.draft, given);
-        let is_first = self.stand_in(&wanted).await?.is_none();
-        let actor = Principal {
-            name: pending.user.as_str().into(),
-            ..Principal::system()
+        let kept = match self.given(&wanted, asked, &pending.draft).await? {
+            Ok(given) => self.with(&pending.draft, given),
+            Err(not) => {
+                self.is_forgotten(&wanted, &pending.draft, &not).await?;
+                return Err(refused(not_given(&pending.draft, &not)));
+            }
         };
-        let mut audit = self.audit(&actor, "service.authorize", &wanted.resource);
+        let is_first = self.stand_in(&wanted).await?.is_none();
+        let mut audit = self.audit(caller, "service.authorize", &wanted.resource);
         audit.detail = json!({ "issuer": kept.issuer, "scopes": kept.scopes });
         self.keep((&wanted, &holder), (&kept.issuer, &kept), Some(audit))
             .await?;
@@ -239,7 +291,8 @@ impl Control {
             // Nothing could be asked there until now.
             self.inner.signals.restart(pending.service);
         }
-        Ok(wanted.resource.name.to_string())
+        let observed = self.observe(wanted.resource).await;
+        Ok(Outcome::Service(Box::new(observed)))
     }
 
     /// Where a user lets Vaxel in. Who asks twice gets the same link.
@@ -465,7 +518,7 @@ impl Control {
             .map(|(ticket, _)| ticket.clone());
         ticket
             .and_then(|ticket| pending.remove(&ticket))
-            .ok_or_else(over)
+            .ok_or_else(Leaving::over)
     }
 }
 
@@ -480,10 +533,4 @@ fn user_of(caller: &Principal) -> Result<String, Failure> {
         Proof::System => None,
     };
     user.ok_or_else(|| Failure::new(Kind::NotPermitted, "Only users log in to services"))
-}
-
-fn over() -> Failure {
-    let detail = "This log-in has ended, or somebody else began it. Repeat the call, or type \
-                  `vaxel service authorize NAME`: that brings a new link";
-    Failure::new(Kind::NotFound, detail)
 }

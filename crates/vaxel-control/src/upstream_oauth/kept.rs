@@ -35,6 +35,14 @@ impl Kept {
         self.until.is_none_or(|until| now < until)
     }
 
+    /// The same, to be followed by the next one where tokens are given now.
+    pub(super) fn given_at(self, found: &Found) -> Self {
+        Self {
+            token_endpoint: found.server.token_endpoint.clone(),
+            ..self
+        }
+    }
+
     /// Whether it comes from there.
     pub(super) fn is_of(&self, found: &Found) -> bool {
         self.issuer == found.server.issuer

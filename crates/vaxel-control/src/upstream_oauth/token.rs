@@ -68,6 +68,10 @@ impl Control {
         holder: &str,
         kept: &Kept,
     ) -> Result<Option<Kept>, Failure> {
+        let kept = &Kept {
+            identity: self.identity_now(wanted, kept).await?,
+            ..kept.clone()
+        };
         if holder == super::EVERYONE {
             let next = self.ask_for_own(wanted, kept.clone()).await?;
             self.keep((wanted, holder), (&next.issuer, &next), None)
@@ -93,7 +97,9 @@ impl Control {
                     .await?;
                 Ok(Some(next))
             }
-            Err(not) if not.code == "invalid_grant" || not.code == "invalid_client" => {
+            Err(not)
+                if not.code == "invalid_grant" || self.is_forgotten(wanted, kept, &not).await? =>
+            {
                 tracing::info!(service.name = %wanted.resource.name, holder, "a log-in has ended: {not}");
                 let place = (wanted.resource.id, holder.to_owned());
                 self.store().forget_upstream_token(place, None).await?;
@@ -158,12 +164,41 @@ impl Control {
             Some(known) if known == *issuer => {}
             Some(_) | None => self.keep((wanted, &holder), (issuer, issuer), None).await?,
         }
+        let secret = self.client_secret(wanted).await?;
+        Ok(Some(Identity::new(id, secret, &found.server)))
+    }
+
+    async fn client_secret(&self, wanted: &Wanted) -> Result<Option<String>, Failure> {
         let vault = &self.inner.context.vault;
         let resource = &wanted.resource;
         let mut opened = vault.open(resource.id, &resource.spec).await?;
         let secret = opened.remove(CLIENT_SECRET);
-        let secret = secret.map(|secret| secret.expose().clone());
-        Ok(Some(Identity::new(id, secret, &found.server)))
+        Ok(secret.map(|secret| secret.expose().clone()))
+    }
+
+    /// The client that a token was given to, with the secret that it has now.
+    async fn identity_now(&self, wanted: &Wanted, kept: &Kept) -> Result<Identity, Failure> {
+        if wanted.oauth.client_id.as_ref() != Some(&kept.identity.id) {
+            return Ok(kept.identity.clone());
+        }
+        let secret = self.client_secret(wanted).await?;
+        Ok(kept.identity.clone().with_secret(secret))
+    }
+
+    /// Whether an authorization server does not know the client any more as which Vaxel registered itself there:
+    /// then Vaxel forgets that, too. A client that somebody configured is for them to mend.
+    pub(super) async fn is_forgotten(
+        &self,
+        wanted: &Wanted,
+        kept: &Kept,
+        not: &NotGiven,
+    ) -> Result<bool, Failure> {
+        if not.code != "invalid_client" || wanted.oauth.client_id.is_some() {
+            return Ok(false);
+        }
+        self.forget_registration(wanted, (&kept.issuer, &kept.identity.id))
+            .await?;
+        Ok(true)
     }
 }
 

@@ -64,6 +64,8 @@ pub struct Bearer {
     pub value: HeaderValue,
     /// From then on another one should be shown.
     pub until: Option<Instant>,
+    /// It was got for this very request: a server that refuses it would refuse the next one, too.
+    pub is_new: bool,
 }
 
 /// The way to one server, for one holder of tokens or without any.
@@ -148,7 +150,8 @@ impl Wallet {
                 .send(with(request, bearer.as_deref()), deadline)
                 .await?;
             let refused = refusal(&reply, bearer.as_deref());
-            let Some(refused) = refused else {
+            let is_new = bearer.as_ref().is_some_and(|bearer| bearer.is_new);
+            let Some(refused) = refused.filter(|refused| refused.is_narrow || !is_new) else {
                 return Ok(reply);
             };
             // The refusal was read: the connection is good for the next request. What it says is not needed.
@@ -196,9 +199,15 @@ impl Wallet {
             let detail = "Vaxel is stopping, so no token is fetched for this service any more";
             Failure::new(Kind::UpstreamUnavailable, detail)
         })??;
-        let bearer = bearer.map(Arc::new);
-        self.held.store(bearer.clone());
-        Ok(bearer)
+        if self.user.is_some() || !self.source.per_user {
+            let held = bearer.clone().map(|bearer| Bearer {
+                is_new: false,
+                ..bearer
+            });
+            self.held.store(held.map(Arc::new));
+        }
+        // Whose token Vaxel's own requests come with is asked each time: who lent it may be gone.
+        Ok(bearer.map(Arc::new))
     }
 }
 

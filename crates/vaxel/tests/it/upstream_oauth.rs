@@ -22,10 +22,15 @@ struct Guarded {
 
 impl Guarded {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(args: &[&str]) -> Self {
         let port = free_port();
         let child = Command::new("python3")
             .arg(repository("tests/peers/servers/guarded.py"))
             .arg(port.to_string())
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -49,6 +54,11 @@ impl Guarded {
     fn seen(&self) -> Vec<Value> {
         let seen: Value = serde_json::from_str(&self.ask("/seen").body).unwrap();
         seen.as_array().unwrap().clone()
+    }
+
+    /// How often this happened.
+    fn count(&self, at: &str) -> usize {
+        self.seen().iter().filter(|one| one["at"] == at).count()
     }
 
     /// How often it gave tokens by this grant.
@@ -167,6 +177,41 @@ fn visit(
     get(port_of(vaxel), path_of(back), cookie)
 }
 
+/// What adds the server with these flags after `--oauth`.
+fn adding<'a>(url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let begin = ["service", "add", "tracker", "--url", url, "--oauth"];
+    [&begin, more].concat()
+}
+
+fn add(vaxel: &TestVaxel, guarded: &Guarded, more: &[&str]) {
+    vaxel.ok(&adding(&guarded.url(), more));
+}
+
+/// How a user stands with it.
+fn standing(vaxel: &TestVaxel, key: &str) -> Value {
+    let door = Door {
+        key: key.to_owned(),
+        ..Door::of(vaxel)
+    };
+    let path = "/api/v1/services/tracker/authorization";
+    let (status, told) = door.ask("GET", path, None).unwrap();
+    assert_eq!(status, 200, "{told}");
+    told
+}
+
+/// Where a user who has not done so logs in.
+fn link_for(vaxel: &TestVaxel, key: &str) -> String {
+    let told = standing(vaxel, key);
+    assert_eq!(told["state"], "needed", "{told}");
+    told["link"].as_str().unwrap().to_owned()
+}
+
+/// A user who logs in there, as somebody.
+fn let_in(vaxel: &TestVaxel, guarded: &Guarded, (key, cookie): (&str, &str), as_user: &str) {
+    let done = visit(vaxel, guarded, &link_for(vaxel, key), (cookie, as_user));
+    assert!(done.body.contains("You are logged in"), "{}", done.body);
+}
+
 fn is_ready(vaxel: &TestVaxel) -> bool {
     let told = Door::of(vaxel).ask("GET", "/api/v1/services/tracker/health?wait=10s", None);
     told.is_ok_and(|(_, told)| told["ready"] == true)
@@ -176,15 +221,7 @@ fn is_ready(vaxel: &TestVaxel) -> bool {
 fn vaxel_gets_tokens_of_its_own_once_for_all_callers_and_others_when_they_end() {
     let guarded = Guarded::start();
     let mut vaxel = TestVaxel::start();
-    vaxel.ok(&[
-        "service",
-        "add",
-        "tracker",
-        "--url",
-        &guarded.url(),
-        "--oauth",
-        ROBOT,
-    ]);
+    add(&vaxel, &guarded, &[ROBOT]);
     let key = vaxel.key();
     assert_eq!(said(&who(&vaxel, &key)), "you are robot");
     let ends = || guarded.grants("client_credentials");
@@ -237,15 +274,7 @@ fn a_token_is_followed_by_the_next_one_before_it_ends() {
     let guarded = Guarded::start();
     guarded.ask("/short?for=1");
     let vaxel = TestVaxel::start();
-    vaxel.ok(&[
-        "service",
-        "add",
-        "tracker",
-        "--url",
-        &guarded.url(),
-        "--oauth",
-        ROBOT,
-    ]);
+    add(&vaxel, &guarded, &[ROBOT]);
     let refused = |seen: &[Value]| {
         seen.iter()
             .filter(|one| one["at"] == "mcp" && one["user"].is_null())
@@ -268,17 +297,7 @@ fn a_client_that_its_authorization_server_does_not_know_is_told_so() {
     let guarded = Guarded::start();
     let vaxel = TestVaxel::start();
     let wrong = ROBOT.replace("s3cret/+", "other");
-    let added = vaxel.cli(&[
-        "service",
-        "add",
-        "tracker",
-        "--url",
-        &guarded.url(),
-        "--oauth",
-        &wrong,
-        "--timeout",
-        "5s",
-    ]);
+    let added = vaxel.cli(&adding(&guarded.url(), &[&wrong, "--timeout", "5s"]));
     assert!(
         text(&added).contains("it says `invalid_client`"),
         "{}",
@@ -292,28 +311,13 @@ fn every_user_logs_in_and_is_called_in_their_own_name() {
     let vaxel = TestVaxel::start();
     let (anna, annas) = person(&vaxel, "anna");
     let (bob, bobs) = person(&vaxel, "bob");
-    vaxel.ok(&[
-        "service",
-        "add",
-        "tracker",
-        "--url",
-        &guarded.url(),
-        "--oauth",
-        "--no-wait",
-    ]);
-    let link_for = |key: &str| {
-        let door = Door {
-            key: key.to_owned(),
-            ..Door::of(&vaxel)
-        };
-        let (status, told) = door
-            .ask("GET", "/api/v1/services/tracker/authorization", None)
-            .unwrap();
-        assert_eq!((status, &told["state"]), (200, &json!("needed")), "{told}");
-        told["link"].as_str().unwrap().to_owned()
-    };
-    let link = link_for(&anna);
-    assert_eq!(link_for(&anna), link, "who asks again gets the same link");
+    add(&vaxel, &guarded, &["--no-wait"]);
+    let link = link_for(&vaxel, &anna);
+    assert_eq!(
+        link_for(&vaxel, &anna),
+        link,
+        "who asks again gets the same link"
+    );
 
     // A link is of use to its own user only.
     let stolen = visit(&vaxel, &guarded, &link, (&bobs, "bob"));
@@ -349,15 +353,8 @@ fn every_user_logs_in_and_is_called_in_their_own_name() {
     guarded.ask("/end?all");
     let (status, refused) = who(&vaxel, &anna);
     assert_eq!(status, 424, "{refused}");
-    link_for(&anna);
-    assert_eq!(
-        guarded
-            .seen()
-            .iter()
-            .filter(|one| one["at"] == "register")
-            .count(),
-        1
-    );
+    link_for(&vaxel, &anna);
+    assert_eq!(guarded.count("register"), 1);
 }
 
 #[test]
@@ -366,25 +363,10 @@ fn an_answer_is_taken_once_from_who_was_asked_in_the_browser_that_began() {
     let vaxel = TestVaxel::start();
     let (anna, annas) = person(&vaxel, "anna");
     let (_, bobs) = person(&vaxel, "bob");
-    vaxel.ok(&[
-        "service",
-        "add",
-        "tracker",
-        "--url",
-        &guarded.url(),
-        "--oauth",
-        "--no-wait",
-    ]);
+    add(&vaxel, &guarded, &["--no-wait"]);
     let port = port_of(&vaxel);
     let back = || {
-        let door = Door {
-            key: anna.clone(),
-            ..Door::of(&vaxel)
-        };
-        let (_, told) = door
-            .ask("GET", "/api/v1/services/tracker/authorization", None)
-            .unwrap();
-        let begun = get(port, path_of(told["link"].as_str().unwrap()), &annas);
+        let begun = get(port, path_of(&link_for(&vaxel, &anna)), &annas);
         let page = guarded.ask(path_of(begun.header("location").unwrap()));
         path_of(page.header("location").unwrap()).to_owned()
     };
@@ -421,15 +403,7 @@ fn an_answer_is_taken_once_from_who_was_asked_in_the_browser_that_began() {
 fn a_log_in_is_forgotten_when_its_user_says_so() {
     let guarded = Guarded::start();
     let vaxel = TestVaxel::start_with(&["--no-auth"]);
-    vaxel.ok(&[
-        "service",
-        "add",
-        "tracker",
-        "--url",
-        &guarded.url(),
-        "--oauth",
-        "--no-wait",
-    ]);
+    add(&vaxel, &guarded, &["--no-wait"]);
     let link = vaxel.ok(&["service", "authorize", "tracker", "--no-wait"]);
     let done = visit(&vaxel, &guarded, link.trim(), ("", "someone"));
     assert!(done.body.contains("You are logged in"), "{}", done.body);
@@ -487,28 +461,8 @@ fn a_client_is_asked_to_visit_the_page_in_its_era_and_its_call_goes_on() {
     let vaxel = TestVaxel::start();
     let (anna, annas) = person(&vaxel, "anna");
     let (bob, bobs) = person(&vaxel, "bob");
-    vaxel.ok(&[
-        "service",
-        "add",
-        "tracker",
-        "--url",
-        &guarded.url(),
-        "--oauth",
-        "--no-wait",
-    ]);
-    let door = Door {
-        key: anna,
-        ..Door::of(&vaxel)
-    };
-    let (_, told) = door
-        .ask("GET", "/api/v1/services/tracker/authorization", None)
-        .unwrap();
-    visit(
-        &vaxel,
-        &guarded,
-        told["link"].as_str().unwrap(),
-        (&annas, "Anna"),
-    );
+    add(&vaxel, &guarded, &["--no-wait"]);
+    let_in(&vaxel, &guarded, (&anna, &annas), "Anna");
     wait_for("the service to be ready", || is_ready(&vaxel));
 
     let old = call_as(&vaxel, &bob, "2025-11-25", &Value::Null);
@@ -537,4 +491,223 @@ fn a_client_is_asked_to_visit_the_page_in_its_era_and_its_call_goes_on() {
     // Who cannot be sent anywhere reads it.
     let (status, told) = who(&vaxel, &vaxel.key());
     assert_eq!(status, 424, "{told}");
+}
+
+#[test]
+fn a_changed_secret_or_token_endpoint_is_used_when_a_token_ends() {
+    for (what, server_says_where) in [
+        ("/secret?is=new", true),
+        ("/moved", true),
+        ("/secret?is=new", false),
+    ] {
+        let guarded = Guarded::start();
+        guarded.ask("/short?for=1");
+        if !server_says_where {
+            guarded.ask("/silent");
+        }
+        let vaxel = TestVaxel::start();
+        let post = ROBOT.replace("s3cret/+", "s3cret");
+        guarded.ask("/secret?is=s3cret");
+        add(&vaxel, &guarded, &[&post]);
+        let before = guarded.grants("client_credentials");
+        assert!(before > 0);
+        guarded.ask(what);
+        // Before the token ends another one is asked for, in vain; the one that is there may be good for longer.
+        wait_for("another token to be refused", || {
+            assert_eq!(said(&who(&vaxel, &vaxel.key())), "you are robot");
+            guarded.count("refused") > 0
+        });
+        if what.starts_with("/secret") {
+            let set = "source.mcp.auth.oauth.client_secret=new";
+            vaxel.ok(&["service", "edit", "tracker", "--set", set]);
+        }
+        guarded.ask("/end");
+        wait_for("calls to go on", || {
+            let answer = who(&vaxel, &vaxel.key());
+            answer.0 == 200 && guarded.grants("client_credentials") > before
+        });
+    }
+}
+
+#[test]
+fn a_registration_that_its_authorization_server_has_forgotten_is_made_anew() {
+    let guarded = Guarded::start();
+    let vaxel = TestVaxel::start();
+    let (anna, annas) = person(&vaxel, "anna");
+    add(&vaxel, &guarded, &["--no-wait"]);
+    let_in(&vaxel, &guarded, (&anna, &annas), "Anna");
+    wait_for("the service to be ready", || is_ready(&vaxel));
+    assert_eq!(said(&who(&vaxel, &anna)), "you are Anna");
+
+    guarded.ask("/clients/end");
+    guarded.ask("/end");
+    let (status, refused) = who(&vaxel, &anna);
+    assert_eq!(status, 424, "{refused}");
+    let_in(&vaxel, &guarded, (&anna, &annas), "Anna");
+    assert_eq!(said(&who(&vaxel, &anna)), "you are Anna");
+    assert_eq!(guarded.count("register"), 2);
+
+    let forget = || {
+        vaxel.ok(&[
+            "--key",
+            &anna,
+            "service",
+            "authorize",
+            "tracker",
+            "--forget",
+        ])
+    };
+    // Also where nobody who could tell comes back from there: whoever forgets the last log-in begins anew.
+    forget();
+    let page = get(port_of(&vaxel), path_of(&link_for(&vaxel, &anna)), &annas);
+    guarded.ask("/clients/end");
+    let there = guarded.ask(path_of(page.header("location").unwrap()));
+    assert_eq!(there.status, 400, "{}", there.body);
+    forget();
+    let_in(&vaxel, &guarded, (&anna, &annas), "Anna");
+}
+
+#[test]
+fn a_server_that_refuses_every_token_has_one_got_per_call() {
+    let guarded = Guarded::start();
+    let vaxel = TestVaxel::start();
+    add(&vaxel, &guarded, &[ROBOT]);
+    assert_eq!(said(&who(&vaxel, &vaxel.key())), "you are robot");
+    guarded.ask("/deaf");
+    for _ in 0..2 {
+        let before = guarded.grants("client_credentials");
+        let (status, refused) = who(&vaxel, &vaxel.key());
+        assert!(status >= 500, "{refused}");
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(detail.contains("refuses the credentials"), "{refused}");
+        assert_eq!(guarded.grants("client_credentials"), before + 1);
+    }
+}
+
+#[test]
+fn a_log_in_is_kept_when_its_browser_is_closed_before_the_answer() {
+    let guarded = Guarded::start();
+    let vaxel = TestVaxel::start();
+    let (anna, annas) = person(&vaxel, "anna");
+    add(&vaxel, &guarded, &["--no-wait"]);
+    let port = port_of(&vaxel);
+    let begun = get(port, path_of(&link_for(&vaxel, &anna)), &annas);
+    let page = guarded.ask(&format!(
+        "{}&as=Anna",
+        path_of(begun.header("location").unwrap())
+    ));
+    let back = path_of(page.header("location").unwrap()).to_owned();
+    guarded.ask("/slow");
+    let mut browser = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let request =
+        format!("GET {back} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncookie: {annas}\r\n\r\n");
+    std::io::Write::write_all(&mut browser, request.as_bytes()).unwrap();
+    wait_for("Vaxel to ask for the token", || {
+        guarded.count("waiting") > 0
+    });
+    drop(browser);
+    // The server has seen the browser go when it has answered somebody who came after.
+    get(port, "/health/live", "");
+    guarded.ask("/quick");
+    wait_for("the log-in to be kept", || {
+        standing(&vaxel, &anna)["state"] == "granted"
+    });
+    let lines = vaxel.json(&["audit", "list", "--action", "service.authorize"]);
+    let text = lines.to_string();
+    assert!(text.contains("\"anna\""), "{text}");
+}
+
+/// Calls the tool of `service` so often at once: the statuses.
+fn all_at_once(
+    vaxel: &TestVaxel,
+    service: &str,
+    times: usize,
+    meanwhile: impl FnOnce(),
+) -> Vec<u16> {
+    let begun = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let call = || {
+            begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let path = format!("/api/v1/tools/{service}__who/call");
+            let asked = json!({ "arguments": {} });
+            Door::of(vaxel).ask("POST", &path, Some(&asked)).unwrap().0
+        };
+        let calls: Vec<_> = (0..times).map(|_| scope.spawn(call)).collect();
+        wait_for("all calls to begin", || {
+            begun.load(std::sync::atomic::Ordering::SeqCst) == times
+        });
+        meanwhile();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn an_authorization_server_that_hangs_holds_up_no_other_service() {
+    let (slow, other) = (Guarded::start(), Guarded::start());
+    let vaxel = TestVaxel::start();
+    add(&vaxel, &slow, &[ROBOT]);
+    let url = other.url();
+    vaxel.ok(&["service", "add", "other", "--url", &url, "--oauth", ROBOT]);
+    let asked = slow.count("waiting");
+    slow.ask("/end");
+    slow.ask("/slow");
+    let statuses = all_at_once(&vaxel, "tracker", 100, || {
+        wait_for("a token to be asked for", || slow.count("waiting") > asked);
+        other.ask("/end");
+        assert_eq!(all_at_once(&vaxel, "other", 3, || ()), [200; 3]);
+        slow.ask("/quick");
+    });
+    assert_eq!(statuses, [200; 100]);
+    assert_eq!(
+        slow.count("waiting"),
+        asked + 1,
+        "one token is for all of them"
+    );
+}
+
+#[test]
+fn nothing_is_asked_for_calls_that_are_over() {
+    let guarded = Guarded::start();
+    let vaxel = TestVaxel::start();
+    add(&vaxel, &guarded, &[ROBOT]);
+    vaxel.ok(&["service", "edit", "tracker", "--set", "limits.timeout=1s"]);
+    wait_for("the service to be ready", || {
+        who(&vaxel, &vaxel.key()).0 == 200
+    });
+    let asked = guarded.count("waiting");
+    guarded.ask("/end");
+    guarded.ask("/secret?is=other");
+    guarded.ask("/slow");
+    let statuses = all_at_once(&vaxel, "tracker", 6, || ());
+    assert!(statuses.iter().all(|status| *status == 504), "{statuses:?}");
+    guarded.ask("/quick");
+    // This one waits for its turn behind them.
+    assert!(who(&vaxel, &vaxel.key()).0 >= 500);
+    assert_eq!(guarded.count("waiting"), asked + 2);
+}
+
+#[test]
+fn what_vaxel_asks_itself_comes_from_its_owner_or_else_from_the_first_enabled_user() {
+    let guarded = Guarded::start();
+    let vaxel = TestVaxel::start();
+    let (bob, bobs) = person(&vaxel, "bob");
+    let (anna, annas) = person(&vaxel, "anna");
+    add(&vaxel, &guarded, &["--no-wait"]);
+    let_in(&vaxel, &guarded, (&bob, &bobs), "Bob");
+    wait_for("the service to be ready", || is_ready(&vaxel));
+    let_in(&vaxel, &guarded, (&anna, &annas), "Anna");
+    let lists = |user: &str| {
+        let seen = guarded.seen();
+        let of = |one: &&Value| one["method"] == "tools/list" && one["user"] == user;
+        seen.iter().filter(of).count()
+    };
+    assert!(lists("Bob") > 0 && lists("Anna") == 0);
+    vaxel.ok(&["service", "restart", "tracker"]);
+    wait_for("Anna's log-in to be used", || lists("Anna") > 0);
+    let (before, annas) = (lists("Bob"), lists("Anna"));
+    vaxel.ok(&["user", "edit", "anna", "--state", "disabled"]);
+    vaxel.ok(&["service", "restart", "tracker"]);
+    wait_for("Bob's log-in to be used", || lists("Bob") > before);
+    assert_eq!(lists("Anna"), annas);
+    assert_eq!(said(&who(&vaxel, &bob)), "you are Bob");
 }
