@@ -84,11 +84,18 @@ fn same_but(old: &Members<'_>, new: &Members<'_>, names: &[&str]) {
 }
 
 fn forwarded(request: &Request, change: MetaChange<'_>) {
+    forwarded_as(request, change, None);
+    forwarded_as(request, change, Some("\"me\""));
+}
+
+/// `identity` is what a server is told of the caller.
+fn forwarded_as(request: &Request, change: MetaChange<'_>, identity: Option<&str>) {
     let forward = Forward {
         id: Some(77),
         key: Some("\"other\""),
         progress_token: Some(5),
         meta: change,
+        identity,
     };
     let out = request.forward(&forward);
     let (old, new) = (members(text(request.body())), members(text(&out)));
@@ -104,9 +111,13 @@ fn forwarded(request: &Request, change: MetaChange<'_>) {
         meta::CLIENT_CAPABILITIES,
         meta::CLIENT_INFO,
         meta::LOG_LEVEL,
+        meta::IDENTITY,
         "progressToken",
     ];
     same_but(&old, &about, &ours);
+    // A client may write `null`, which says nothing.
+    let told = only(&about, meta::IDENTITY).map(RawValue::get);
+    assert_eq!(told.filter(|told| *told != "null"), identity);
     let version = only(&about, meta::PROTOCOL_VERSION).map(RawValue::get);
     match change {
         MetaChange::Keep => {}

@@ -16,6 +16,7 @@ pub mod jwks; // keys that sign that
 pub mod foreign; // who else may sign
 pub mod bearer; // the same on the way of every request
 pub mod visitor; // those of another issuer there
+pub mod identity; // what a service is told of its callers
 pub mod oauth; // how clients get them for their users
 pub mod token; // until when credentials of others hold
 pub mod private; // files that nobody else may read

@@ -38,6 +38,7 @@ fn needs_new_instances(wanted: &ServiceResource, running: &ServiceResource) -> b
     new.source != old.source
         || new.replicas != old.replicas
         || new.era != old.era
+        || new.identity != old.identity
         || bounds(&new.limits) != bounds(&old.limits)
         || wanted.name != running.name
 }
@@ -47,7 +48,7 @@ mod tests {
     use vaxel_core::{
         id::Id,
         quantity::Size,
-        service::{Builtin, EraChoice, ServiceSpec, Source, Validate},
+        service::{Builtin, EraChoice, Identity, IdentityToken, ServiceSpec, Source, Validate},
         time::Timestamp,
     };
 
@@ -110,6 +111,11 @@ mod tests {
         );
         assert_eq!(
             check(&changed(|one| one.spec.era = EraChoice::Modern)),
+            Action::Replace
+        );
+        let told = Identity::Jwt(IdentityToken::default());
+        assert_eq!(
+            check(&changed(|one| one.spec.identity = told.clone())),
             Action::Replace
         );
         assert_eq!(

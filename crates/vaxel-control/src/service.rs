@@ -510,6 +510,7 @@ fn differences(old: &ServiceResource, new: &ServiceResource) -> Vec<&'static str
         ("era", left.era != right.era),
         ("tools", left.tools != right.tools),
         ("validate", left.validate != right.validate),
+        ("identity", left.identity != right.identity),
         ("limits", left.limits != right.limits),
         ("depends_on", left.depends_on != right.depends_on),
         ("lease", left.lease != right.lease),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use vaxel_auth::{
     bearer::{self, Bearer, Verifier},
+    identity::Issuer,
     jwks::{self, KeySet, OwnKey, Placed, Rotation, Stage, Step},
     jwt::{self, Refused, Signer},
     visitor::Visitors,
@@ -46,6 +47,8 @@ struct Current {
     keys: Vec<OwnKey>,
     places: Vec<Placed>,
     signer: Option<Signer>,
+    /// The key with which the data plane tells services who calls.
+    issuer: Option<String>,
     verifier: Arc<Verifier>,
     visitors: Option<Arc<Visitors>>,
 }
@@ -150,6 +153,13 @@ impl Control {
         {
             let mut now = self.inner.signing.now.lock();
             now.signer = current.map(|(key, _)| key.signer());
+            if let Some((key, _)) = current.filter(|(key, _)| now.issuer.as_ref() != Some(&key.kid))
+            {
+                let url = &self.inner.context.config.server.url;
+                let issuer = Issuer::new(key.signer(), url);
+                self.inner.context.gateway.publish_issuer(issuer);
+                now.issuer = Some(key.kid.clone());
+            }
             (now.keys, now.places) = known.into_iter().unzip();
         }
         self.publish_verifier().await

@@ -14,7 +14,7 @@ use crate::{
     principal::Permissions,
     quota::{Quota, RoleQuotas, Used},
     role::{BuiltIn, Reach, RoleResource},
-    user::UserResource,
+    user::{UserKind, UserResource},
 };
 
 /// What a user may do.
@@ -22,6 +22,7 @@ use crate::{
 pub struct Rights {
     /// Whose they are; `None`: Vaxel's own.
     user: Option<UserName>,
+    kind: Option<UserKind>,
     roles: Vec<(RoleName, Reach)>,
     reach: Reach,
     granted: HashMap<Id<Service>, Permissions>,
@@ -56,6 +57,7 @@ impl Rights {
         static UNLIMITED: LazyLock<Arc<Rights>> = LazyLock::new(|| {
             Arc::new(Rights {
                 user: None,
+                kind: None,
                 roles: Vec::new(),
                 reach: Reach::ALL,
                 granted: HashMap::new(),
@@ -70,6 +72,11 @@ impl Rights {
     /// The user's name; `None`: these are Vaxel's own.
     pub const fn user(&self) -> Option<&UserName> {
         self.user.as_ref()
+    }
+
+    /// A person or a program; `None`: these are Vaxel's own.
+    pub const fn kind(&self) -> Option<UserKind> {
+        self.kind
     }
 
     /// The roles that the user has, as far as there are such roles.
@@ -128,6 +135,7 @@ impl PartialEq for Rights {
     fn eq(&self, other: &Self) -> bool {
         let Self {
             user,
+            kind,
             roles,
             reach,
             granted,
@@ -136,6 +144,7 @@ impl PartialEq for Rights {
             used: _,
         } = self;
         (user, roles, reach, granted) == (&other.user, &other.roles, &other.reach, &other.granted)
+            && *kind == other.kind
             && (policies, quota) == (&other.policies, &other.quota)
     }
 }
@@ -211,6 +220,7 @@ impl Sources {
         let reach = reach.fold(Reach::default(), Reach::union);
         Rights {
             user: Some(user.name.clone()),
+            kind: Some(user.kind),
             roles,
             reach,
             granted,

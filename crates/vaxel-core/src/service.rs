@@ -24,6 +24,7 @@ use crate::{
 pub mod category;
 mod derivation;
 mod http;
+mod identity; // what a service is told of its callers
 mod read;
 mod read_http;
 mod schema;
@@ -34,6 +35,7 @@ mod upstream_auth; // what remote servers want to be shown
 pub(crate) use derivation::pointer;
 pub use derivation::{Derivation, Link, leaves};
 pub use http::{HttpInstance, HttpSource, HttpTool, Scheme, ToolDeclaration};
+pub use identity::{Identity, IdentityToken};
 pub use schema::draft_schema;
 pub use settings::{Setting, settings};
 pub use upstream_auth::{Grant, McpAuth, Registration, UpstreamOauth};
@@ -124,6 +126,9 @@ pub struct ServiceSpec {
     /// What of its tool calls is checked against the schemas of its tools.
     #[serde(default)]
     pub validate: Validate,
+    /// Whether it is told who calls, and how.
+    #[serde(default, skip_serializing_if = "Identity::is_none")]
+    pub identity: Identity,
     /// Bounds of calls and processes.
     #[serde(default)]
     pub limits: Limits,
@@ -391,6 +396,7 @@ impl ServiceSpec {
             era: EraChoice::Auto,
             tools: ToolFilter::default(),
             validate: Validate::None,
+            identity: Identity::None,
             limits: Limits::default(),
             depends_on: Vec::new(),
             lease: None,
@@ -402,6 +408,16 @@ impl ServiceSpec {
     /// Whether it runs a program on this host, which needs `host:execute`.
     pub const fn runs_on_host(&self) -> bool {
         matches!(self.source, Source::Process(_))
+    }
+
+    /// For whom a token that says who calls is good: the URL of a remote MCP server as it is written here, and
+    /// the name of every other service. Nobody can choose it, so that no service is sent what another one
+    /// would take.
+    pub fn audience<'a>(&'a self, name: &'a ServiceName) -> &'a str {
+        match &self.source {
+            Source::Mcp(mcp) => &mcp.url,
+            Source::Process(_) | Source::Http(_) | Source::Builtin(_) => name.as_str(),
+        }
     }
 
     /// How many instances it has.

@@ -98,6 +98,7 @@ pub(crate) async fn call(
     let param_headers = mirrored.map_or_else(Vec::new, |one| one.mirror(request.arguments()));
     let nobody = shared.nobody.load();
     let deadline = Instant::now_plus(check.timeout);
+    let told = link.told(&principal)?;
     let out = Outbound {
         request: &request,
         key_json: None,
@@ -106,6 +107,7 @@ pub(crate) async fn call(
         meta: &nobody,
         on_behalf: link.on_behalf(principal.proof, Answers::default(), None),
         user: Some(&shard.about.owner),
+        told: told.as_ref(),
         client: None,
         wants_logs: false,
         param_headers: &param_headers,

@@ -29,13 +29,14 @@ use vaxel_mcp::{
 use crate::{
     gateway::Shared,
     upstream::{
-        BuiltinServer, Link, NowPlus, PerUser, TokenSource, Wire,
+        BuiltinServer, Introduced, Link, NowPlus, PerUser, TokenSource, Wire,
         channel::Channel,
         connections::{Connections, Dial},
         ear::Ear,
         http_link::{HttpLink, Recheck},
         http_probe::{Address, open_legacy, probe_modern, read_discover},
         http_tools::{HttpTools, ToolsAddress},
+        introduction::Introduction,
         sse_dial::SseAddress,
         stdio_link,
         wallet::Door,
@@ -57,6 +58,8 @@ pub struct ConnectTarget {
     pub era: EraChoice,
     /// How.
     pub transport: Transport,
+    /// How it wants to be told who calls; absent: not at all.
+    pub introduced: Option<Introduced>,
 }
 
 /// How an upstream is reached.
@@ -103,8 +106,12 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
         era,
         transport,
         service,
+        introduced,
     } = target;
     let ear = Ear::new(shared.interests.of(service));
+    let introduction =
+        introduced.map(|wanted| Introduction::new(&wanted, &shared.issuer, &shared.clock));
+    let introduction = introduction.transpose()?;
     match transport {
         Transport::Stdio {
             stdin,
@@ -114,7 +121,8 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
             let (channel, queue) = Channel::new(name.as_str(), ear.clone(), garbage);
             let line_max = shared.config.line_max;
             let tasks = stdio_link::open(&channel, queue, (stdin, stdout), line_max);
-            stdio(&shared, (channel, tasks), era, &ear).await
+            let link = stdio(&shared, (channel, tasks), era, &ear).await?;
+            Ok(link.introducing(introduction))
         }
         Transport::Http {
             url,
@@ -130,7 +138,7 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
                 response_max: shared.config.response_max,
             };
             let link = websocket(&shared, Dial::WebSocket(address), era, &ear).await?;
-            Ok(link.scoped(session))
+            Ok(link.scoped(session).introducing(introduction))
         }
         Transport::Http {
             url,
@@ -140,7 +148,7 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
         } => {
             let headers = header_map(headers)?;
             let address = Address {
-                target: Door::new(shared.egress.origin(&url)?, tokens),
+                target: Door::new(shared.egress.origin(&url)?, tokens, introduction.clone()),
                 name: name.as_str().into(),
                 headers: headers.clone(),
                 response_max: shared.config.response_max,
@@ -153,7 +161,7 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
                 response_max: shared.config.response_max,
             };
             let link = http(&shared, (address, sse), era, &ear).await?;
-            Ok(link.scoped(session))
+            Ok(link.scoped(session).introducing(introduction))
         }
         Transport::Tools {
             base,
@@ -170,7 +178,8 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
                 tools,
                 response_max: shared.config.response_max,
             };
-            without_mcp(&shared, address, &ear).await
+            let link = without_mcp(&shared, address, &ear).await?;
+            Ok(link.introducing(introduction))
         }
         Transport::Builtin(server) => {
             let params = Bytes::from(hello::modern_params(&[]));

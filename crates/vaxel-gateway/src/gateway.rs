@@ -20,7 +20,7 @@ use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
 };
-use vaxel_auth::{ring::KeyRing, seal::Sealer};
+use vaxel_auth::{identity::Issuer, ring::KeyRing, seal::Sealer};
 use vaxel_core::{
     balance::Balance,
     call::CallRecord,
@@ -210,6 +210,8 @@ pub(crate) struct Shared {
     /// Until somebody takes it.
     used_keys: Mutex<Option<mpsc::Receiver<KeyUse>>>,
     pub(crate) tokens: ArcSwap<Tokens>,
+    /// Signs what services are told of their callers.
+    pub(crate) issuer: Arc<ArcSwapOption<Issuer>>,
     pub(crate) unguarded: Principal,
     pub(crate) sessions: Sessions,
     pub(crate) interactions: Interactions,
@@ -267,6 +269,7 @@ impl Gateway {
             key_uses,
             used_keys: Mutex::new(Some(used_keys)),
             tokens: ArcSwap::default(),
+            issuer: Arc::default(),
             unguarded: Principal::unguarded(),
             sessions,
             interactions,
@@ -445,6 +448,11 @@ impl Gateway {
     /// Replaces who may come with a token of this server.
     pub fn publish_tokens(&self, tokens: Tokens) {
         self.shared.tokens.store(Arc::new(tokens));
+    }
+
+    /// Replaces what signs the tokens by which services are told who calls.
+    pub fn publish_issuer(&self, issuer: Issuer) {
+        self.shared.issuer.store(Some(Arc::new(issuer)));
     }
 
     /// Changes what may change while requests are served.

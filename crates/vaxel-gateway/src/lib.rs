@@ -61,6 +61,6 @@ pub use pipeline::{Fallback, FallbackBody, Hidden, Identity, Peer, RequestId};
 pub use snapshot::About;
 pub use tool_call::{ToolCall, ToolReply};
 pub use upstream::{
-    Bearer, BuiltinError, BuiltinRequest, BuiltinServer, Evidence, Link, Refused, TokenRequest,
-    TokenSource,
+    Bearer, BuiltinError, BuiltinRequest, BuiltinServer, Evidence, Introduced, Link, Refused,
+    TokenRequest, TokenSource,
 };

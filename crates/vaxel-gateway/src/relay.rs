@@ -241,6 +241,7 @@ impl Call {
             }
             (None, Client::Legacy(_)) => Vec::new(),
         };
+        let told = self.reached.link.told(&self.principal)?;
         let out = Outbound {
             request,
             key_json: route.own_json.as_deref(),
@@ -249,6 +250,7 @@ impl Call {
             meta: &meta,
             on_behalf: self.on_behalf(),
             user: upstream::user_of(&self.principal),
+            told: told.as_ref(),
             client: match &self.exchange.client {
                 Client::Legacy(session) => Some(session),
                 Client::Modern => None,
@@ -489,6 +491,10 @@ pub(crate) async fn call_tool(
     let deadline = hurry.unwrap_or(reached.deadline);
     let mirrored = route.mirrored.as_ref();
     let param_headers = mirrored.map_or_else(Vec::new, |one| one.mirror(request.arguments()));
+    let told = match reached.link.told(principal) {
+        Ok(told) => told,
+        Err(failure) => return Err((Some(recording), failure)),
+    };
     let mut out = Outbound {
         request,
         key_json: None,
@@ -497,6 +503,7 @@ pub(crate) async fn call_tool(
         meta: &nobody,
         on_behalf: (reached.link).on_behalf(principal.proof, Answers::default(), None),
         user: upstream::user_of(principal),
+        told: told.as_ref(),
         client: None,
         wants_logs: false,
         param_headers: &param_headers,

@@ -39,6 +39,7 @@ pub(crate) mod http_probe;
 mod http_sessions;
 mod heard; // what calls say about their server
 pub(crate) mod http_tools;
+pub(crate) mod introduction; // who calls, for servers that ask
 mod left; // calls whose callers left
 mod legacy_call;
 mod per_user; // links of users with tokens of their own
@@ -56,6 +57,7 @@ use self::{
     connections::Connections,
     ear::{Acknowledged, Ear, Listened},
     heard::Heard,
+    introduction::{Introduction, Told},
     pulse::{Pulse, was_unsent},
     told_level::ToldLevel,
     usage::{Gate, OpenTasks},
@@ -64,6 +66,7 @@ use crate::{gateway::Shared, interest::Subject, session};
 
 pub use builtin::{BuiltinError, BuiltinRequest, BuiltinServer};
 pub use heard::Evidence;
+pub use introduction::Introduced;
 pub(crate) use per_user::PerUser;
 pub use wallet::{Bearer, Refused, TokenRequest, TokenSource};
 
@@ -86,6 +89,7 @@ struct Inner {
     _listening: Option<DropGuard>,
     items_max: usize,
     session: SessionScope,
+    introduction: Option<Introduction>,
 }
 
 /// Longest wait for a server to take a level.
@@ -143,6 +147,8 @@ pub(crate) struct Outbound<'a> {
     pub(crate) on_behalf: OnBehalf,
     /// The user who calls; requests of Vaxel's own have none.
     pub(crate) user: Option<&'a str>,
+    /// What a server that asks is told of the caller.
+    pub(crate) told: Option<&'a Told>,
     /// The session of a legacy client.
     pub(crate) client: Option<&'a Arc<session::Session>>,
     /// The caller wants log messages of the call.
@@ -255,6 +261,7 @@ impl<'a> Outbound<'a> {
             meta,
             on_behalf,
             user: None,
+            told: None,
             client: None,
             wants_logs: false,
             param_headers: &[],
@@ -284,6 +291,7 @@ impl Link {
             changed: Arc::clone(&ear.changed),
             items_max: shared.config.catalog_items_max,
             session: SessionScope::default(),
+            introduction: None,
         }))
     }
 
@@ -291,6 +299,14 @@ impl Link {
     pub(crate) fn scoped(mut self, session: SessionScope) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             inner.session = session;
+        }
+        self
+    }
+
+    /// The same link to a server that is told who calls; to be asked before it is cloned.
+    pub(crate) fn introducing(mut self, introduction: Option<Introduction>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.introduction = introduction;
         }
         self
     }
@@ -433,6 +449,12 @@ impl Link {
             self.0.pulse.note(begun, Instant::now(), &answer);
         }
         answer
+    }
+
+    /// What the server is told of a caller, where it asks; it holds for every instance of its service.
+    pub(crate) fn told(&self, caller: &Principal) -> Result<Option<Told>, Failure> {
+        let introduction = self.0.introduction.as_ref();
+        introduction.map(|one| one.of(caller)).transpose()
     }
 
     /// What the calls of this instance came to: evidence for whoever wants to know how it is.

@@ -20,6 +20,9 @@ pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 /// Full name of a tool whose exposed name had to be altered.
 pub const FULL_NAME: &str = "dev.vaxel/fullName";
 
+/// Who calls, as a token that the gateway signed for the server. What a client writes there goes no further.
+pub const IDENTITY: &str = "dev.vaxel/identity";
+
 /// What a gateway reads in a request's `_meta`.
 #[derive(Debug, Default, Deserialize)]
 pub struct RequestMeta<'a> {
@@ -41,6 +44,9 @@ pub struct RequestMeta<'a> {
     /// W3C trace context.
     #[serde(borrow, default)]
     pub traceparent: Option<Cow<'a, str>>,
+    /// See [`IDENTITY`]. A client has no business with it.
+    #[serde(borrow, default, rename = "dev.vaxel/identity")]
+    pub identity: Option<&'a RawValue>,
 }
 
 /// Rewrites an object: members in `set` are put in place of those of the same name (or added),

@@ -32,6 +32,8 @@ pub struct Request {
     progress_token: Option<Range<usize>>,
     arguments: Option<Range<usize>>,
     is_retry: bool,
+    /// `_meta` says who calls, which is not for the client to say.
+    claims_identity: bool,
 }
 
 /// What the retry of a request brings (MCP 2026-07-28, Patterns, "Multi Round-Trip Requests").
@@ -99,6 +101,8 @@ pub struct Forward<'a> {
     pub progress_token: Option<u64>,
     /// What happens to `_meta`.
     pub meta: MetaChange<'a>,
+    /// Who calls, as a JSON string, for a server that asks. What the client says of that goes in any case.
+    pub identity: Option<&'a str>,
 }
 
 /// What happens to a request's `_meta` on the way to an upstream.
@@ -143,6 +147,7 @@ impl Request {
             progress_token: None,
             arguments: None,
             is_retry: false,
+            claims_identity: false,
             body: Bytes::new(),
         };
         let mut claims = Claims::default();
@@ -167,6 +172,7 @@ impl Request {
                 }
                 let meta: RequestMeta<'_> = serde_json::from_str(meta.get()).map_err(|_| SHAPE)?;
                 request.progress_token = meta.progress_token.and_then(place);
+                request.claims_identity = meta.identity.is_some();
                 claims.log_level = meta.log_level.as_deref().and_then(Level::of);
                 claims.trace_id = meta.traceparent.as_deref().and_then(trace_id);
                 claims.has_capabilities = meta
@@ -307,7 +313,7 @@ impl Request {
     pub fn forward(&self, forward: &Forward<'_>) -> Bytes {
         let id = forward.id.map(|id| id.to_string());
         let token = forward.progress_token.map(|token| token.to_string());
-        let meta = self.changed_meta(forward.meta, token.as_deref());
+        let meta = self.changed_meta(forward, token.as_deref());
         let mut splice = Splice::new(&self.body);
         if let Some(id) = &id {
             splice.replace(self.id.clone(), id.as_bytes());
@@ -332,20 +338,26 @@ impl Request {
     }
 
     /// The new `_meta` and where it goes; `None` when it stays.
-    fn changed_meta(&self, change: MetaChange<'_>, token: Option<&str>) -> Option<NewMeta> {
+    fn changed_meta(&self, forward: &Forward<'_>, token: Option<&str>) -> Option<NewMeta> {
+        let identity = forward.identity;
         let old = self
             .meta()
             .and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
         let token = token.filter(|_| self.progress_token.is_some());
-        let mut set: Vec<(&str, &[u8])> = Vec::with_capacity(5);
+        let mut set: Vec<(&str, &[u8])> = Vec::with_capacity(6);
         if let Some(token) = token {
             set.push(("progressToken", token.as_bytes()));
         }
-        let text = match change {
-            MetaChange::Keep => return None,
+        if let Some(identity) = identity {
+            set.push((meta::IDENTITY, identity.as_bytes()));
+        }
+        let claims = |key: &str| self.claims_identity && key == meta::IDENTITY;
+        let text = match forward.meta {
+            MetaChange::Keep if identity.is_none() && !self.claims_identity => return None,
+            MetaChange::Keep => meta::rewrite(old, claims, &set),
             MetaChange::Strip => {
-                old?;
-                meta::rewrite(old, meta::is_modern_key, &set)
+                identity.or(old.map(RawValue::get))?;
+                meta::rewrite(old, |key| meta::is_modern_key(key) || claims(key), &set)
             }
             MetaChange::Add(facts) => {
                 set.push((meta::PROTOCOL_VERSION, MODERN_VERSION));
@@ -354,7 +366,7 @@ impl Request {
                 if let Some(level) = facts.log_level {
                     set.push((meta::LOG_LEVEL, level.as_json().as_bytes()));
                 }
-                meta::rewrite(old, |_| false, &set)
+                meta::rewrite(old, claims, &set)
             }
         };
         Some(self.place_meta(text))

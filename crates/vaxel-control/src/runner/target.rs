@@ -14,7 +14,7 @@ use vaxel_core::{
         Builtin, CLIENT_SECRET, EraChoice, Grant, HttpSource, HttpTool, ServiceResource, Source,
     },
 };
-use vaxel_gateway::{ConnectTarget, TokenSource, Transport};
+use vaxel_gateway::{ConnectTarget, Introduced, TokenSource, Transport};
 use vaxel_supervisor::{Limits, Order, Process, Stream};
 
 use super::Context;
@@ -153,5 +153,9 @@ fn target(resource: &ServiceResource, transport: Transport) -> ConnectTarget {
         name: resource.name.clone(),
         era: resource.spec.era,
         transport,
+        introduced: resource.spec.identity.token().map(|token| Introduced {
+            audience: resource.spec.audience(&resource.name).to_owned(),
+            header: token.header().to_owned(),
+        }),
     }
 }

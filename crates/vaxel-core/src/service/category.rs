@@ -57,6 +57,7 @@ pub const CATEGORIES: &[(&str, Category)] = &[
     ("era", Category::Network),
     ("extends", Category::Integration),
     ("health", Category::Monitoring),
+    ("identity", Category::Security),
     ("idle_timeout", Category::Runtime),
     ("lease", Category::Monitoring),
     ("limits", Category::Runtime),

@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{
     Builtin, EraChoice, Limits, McpSource, ProcessSource, ServiceDraft, ServiceSpec, SessionScope,
-    Source, ToolFilter, ToolLimits, Validate, default_environment, derivation, read_http,
+    Source, ToolFilter, ToolLimits, Validate, default_environment, derivation, identity, read_http,
     upstream_auth,
 };
 use crate::{balance::Balance, fields::Fields, health, name::ServiceName, quantity::Span};
@@ -85,6 +85,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
     let era = fields.parsed::<EraChoice>("era").unwrap_or_default();
     let tools = fields.nested("tools", tool_filter).unwrap_or_default();
     let validate = fields.parsed::<Validate>("validate").unwrap_or_default();
+    let identity = identity::read(fields, source.as_ref());
     let limits = fields.nested("limits", limits).unwrap_or_default();
     let depends_on = depends_on(fields);
     let lease: Option<Span> = fields.parsed("lease");
@@ -118,6 +119,7 @@ fn spec(fields: &mut Fields<'_>) -> Option<ServiceSpec> {
         era,
         tools,
         validate,
+        identity,
         limits,
         depends_on,
         lease,

@@ -392,3 +392,72 @@ fn the_schema_stands_alone_and_says_category_and_default_of_each_value() {
     assert!(spec["properties"]["extends"].is_null());
     assert!(schema["anyOf"][1]["properties"]["extends"].is_object());
 }
+
+#[test]
+fn a_service_says_how_it_wants_to_be_told_who_calls() {
+    let remote = json!({"mcp": {"url": "https://h/mcp", "headers": {"X-Team": "a"}}});
+    let draft = |source: &Value, identity: &Value| json!({"name": "bank", "spec": {"source": source, "identity": identity}});
+    let read = |source: &Value, identity: &Value| {
+        ServiceDraft::from_json(&draft(source, identity)).unwrap()
+    };
+    assert!(read(&remote, &json!("none")).spec.identity.is_none());
+    let told = read(&remote, &json!({"jwt": {"header": "Authorization"}}));
+    assert_eq!(
+        told.spec.identity.token().unwrap().header(),
+        "Authorization"
+    );
+    assert_eq!(told.spec.audience(&told.name), "https://h/mcp");
+    let stored = serde_json::to_value(&told.spec).unwrap();
+    assert_eq!(
+        serde_json::from_value::<ServiceSpec>(stored).unwrap(),
+        told.spec
+    );
+    let program = json!({"process": {"command": "x"}});
+    let told = read(&program, &json!({"jwt": {}}));
+    assert_eq!(
+        told.spec.identity.token().unwrap().header(),
+        "X-Vaxel-Identity"
+    );
+    assert_eq!(told.spec.audience(&told.name), "bank");
+    let oauth = json!({"mcp": {"url": "https://h/mcp", "auth": {"oauth": {}}}});
+    for (source, identity, problem) in [
+        (
+            &remote,
+            json!({}),
+            "spec.identity.jwt: is missing: write `none` or an object with `jwt`",
+        ),
+        (
+            &remote,
+            json!({"jwt": {"header": "x y"}}),
+            "spec.identity.jwt.header: is not a header name",
+        ),
+        (
+            &remote,
+            json!({"jwt": {"header": "Host"}}),
+            "spec.identity.jwt.header: is written by Vaxel itself",
+        ),
+        (
+            &remote,
+            json!({"jwt": {"header": "Mcp-Param-x"}}),
+            "spec.identity.jwt.header: says something else to a service",
+        ),
+        (
+            &remote,
+            json!({"jwt": {"header": "x-team"}}),
+            "spec.identity.jwt.header: stands in the service's `headers` already; leave one of the two out",
+        ),
+        (
+            &oauth,
+            json!({"jwt": {"header": "authorization"}}),
+            "spec.identity.jwt.header: holds the service's token of OAuth; name another one",
+        ),
+        (
+            &json!({"builtin": "demo"}),
+            json!({"jwt": {}}),
+            "spec.identity: a server that is part of the binary asks for none",
+        ),
+    ] {
+        assert_eq!(problems(&draft(source, &identity)), [problem]);
+    }
+    assert_eq!(problems(&draft(&remote, &json!("jwt"))).len(), 1);
+}

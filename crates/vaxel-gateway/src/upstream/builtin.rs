@@ -45,6 +45,7 @@ pub(super) async fn exchange(
         key: out.key_json,
         progress_token: None,
         meta: out.meta_change(Era::Modern),
+        identity: None,
     });
     let params = params_of(&told);
     let method = out.request.method_name().to_owned();

@@ -38,6 +38,7 @@ use vaxel_mcp::{
 use super::{
     Answer, Asked, Event, Events, OnBehalf, Outbound,
     ear::{Acknowledged, Ear, Listened},
+    introduction::Told,
     left::{self, Left},
     own_request, read_initialize, read_own,
     told_level::ToldLevel,
@@ -187,6 +188,7 @@ impl Channel {
             key: out.key_json,
             progress_token: token.as_ref().map(|_| id),
             meta: out.meta_change(era),
+            identity: out.told.map(Told::json),
         });
         let streams = token.is_some() || out.wants_logs;
         let may_ask = era == Era::Legacy && out.request.method().may_ask();
@@ -288,6 +290,7 @@ impl Channel {
                 key: None,
                 progress_token: None,
                 meta: MetaChange::Keep,
+                identity: None,
             });
             let (done, answer) = oneshot::channel();
             let waiter = Waiter {

@@ -41,6 +41,7 @@ use super::{
     http_events::{HttpEvents, Source},
     http_probe::{Address, probe_modern},
     http_sessions::{Session, Sessions},
+    introduction::Told,
     left,
     legacy_call::{LeftCall, LegacyCall},
     wallet::Door,
@@ -152,6 +153,8 @@ impl HttpLink {
             key: out.key_json,
             progress_token: id.filter(|_| token.is_some()),
             meta: out.meta_change(self.0.era),
+            // It is told in a header.
+            identity: None,
         });
         match id {
             None => self.modern(out, body).await,
@@ -172,6 +175,7 @@ impl HttpLink {
         for (name, value) in out.param_headers {
             map.append(name.clone(), value.clone());
         }
+        map.extend(out.told.map(Told::header));
         let reply = send(&self.0.target, map, body, out.deadline).await?;
         self.read(reply, None, out.deadline).await
     }
@@ -214,12 +218,19 @@ impl HttpLink {
             self.listen_in(slot, session);
         }
         let reply = match held.filter(|_| listens) {
-            None => self.post_legacy(body, session.as_ref(), deadline).await?,
+            None => {
+                self.post_call(out.told, body, session.as_ref(), deadline)
+                    .await?
+            }
             Some((slot, session)) => {
                 slot.stream.opened(deadline).await;
                 call.hear(&slot.calls, out);
                 let (link, session) = (self.clone(), session.clone());
-                let posting = async move { link.post_legacy(body, Some(&session), deadline).await };
+                let told = out.told.cloned();
+                let posting = async move {
+                    let told = told.as_ref();
+                    link.post_call(told, body, Some(&session), deadline).await
+                };
                 let mut posting = Box::pin(posting);
                 tokio::select! {
                     biased;
@@ -315,13 +326,25 @@ impl HttpLink {
         self.0.farewells.spawn_on(farewell, &runtime);
     }
 
+    /// Posts a message of Vaxel's own.
     async fn post_legacy(
         &self,
         body: impl Into<Body>,
         session: Option<&HeaderValue>,
         deadline: Instant,
     ) -> Result<Reply, Failure> {
-        let map = self.0.legacy_headers(session);
+        self.post_call(None, body, session, deadline).await
+    }
+
+    async fn post_call(
+        &self,
+        told: Option<&Told>,
+        body: impl Into<Body>,
+        session: Option<&HeaderValue>,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
+        let mut map = self.0.legacy_headers(session);
+        map.extend(told.map(Told::header));
         send(&self.0.target, map, body, deadline).await
     }
 

@@ -23,7 +23,7 @@ use vaxel_mcp::{
     revision::Revision,
 };
 
-use super::{Answer, NowPlus, Outbound, http_link::request, pulse::was_unsent};
+use super::{Answer, NowPlus, Outbound, http_link::request, introduction::Told, pulse::was_unsent};
 
 /// Carries the id of the call, under which Vaxel recorded it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -162,7 +162,7 @@ impl HttpTools {
         self.read(reply, out).await
     }
 
-    /// The headers of a call: who asks is told by the trace that it belongs to, and by its id.
+    /// The headers of a call: the trace that it belongs to, its id, and who asks, where the service wants to know.
     fn headers(&self, out: &Outbound<'_>) -> HeaderMap {
         let mut headers = self.base.clone();
         if let Some(call) = out.call
@@ -170,6 +170,7 @@ impl HttpTools {
         {
             headers.insert(REQUEST_ID, id);
         }
+        headers.extend(out.told.map(Told::header));
         let meta = out.request.meta().unwrap_or("{}");
         let meta: Trace<'_> = serde_json::from_str(meta).unwrap_or_default();
         for (name, value) in [

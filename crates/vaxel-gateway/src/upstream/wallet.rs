@@ -14,8 +14,11 @@ use tokio::{
 use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, Service},
+    principal::Principal,
 };
 use vaxel_egress::{Body, Reply, Target};
+
+use super::introduction::Introduction;
 
 /// How often one request is sent again with a better token: once for a token, once for a wider one.
 const AGAIN: usize = 2;
@@ -73,6 +76,9 @@ pub struct Bearer {
 pub(crate) struct Door {
     target: Target,
     wallet: Option<Arc<Wallet>>,
+    /// How callers are introduced there. Who calls is told by whoever makes a request; those of Vaxel's own
+    /// are told here.
+    introduction: Option<Introduction>,
 }
 
 struct Wallet {
@@ -89,9 +95,17 @@ impl Deref for Door {
 }
 
 impl Door {
-    pub(crate) fn new(target: Target, source: Option<TokenSource>) -> Self {
+    pub(crate) fn new(
+        target: Target,
+        source: Option<TokenSource>,
+        introduction: Option<Introduction>,
+    ) -> Self {
         let wallet = source.map(|source| Wallet::new(source, None));
-        Self { target, wallet }
+        Self {
+            target,
+            wallet,
+            introduction,
+        }
     }
 
     /// The same for a user; `None` where users have no tokens of their own.
@@ -100,6 +114,7 @@ impl Door {
         source.per_user.then(|| Self {
             target: self.target.clone(),
             wallet: Some(Wallet::new(source.clone(), Some(Arc::clone(user)))),
+            introduction: self.introduction.clone(),
         })
     }
 
@@ -117,9 +132,15 @@ impl Door {
     /// Sends a request, as [`Target::send`], with a token where one is wanted.
     pub(crate) async fn send(
         &self,
-        request: Request<Body>,
+        mut request: Request<Body>,
         deadline: Instant,
     ) -> Result<Reply, Failure> {
+        if let Some(introduction) = &self.introduction
+            && !request.headers().contains_key(introduction.header())
+        {
+            let (name, value) = introduction.of(&Principal::system())?.header();
+            request.headers_mut().insert(name, value);
+        }
         match &self.wallet {
             None => Ok(self.target.send(request, deadline).await?),
             // On the heap: others should not be larger for it.

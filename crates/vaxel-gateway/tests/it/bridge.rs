@@ -154,6 +154,7 @@ impl Scene {
     async fn connect(&mut self, index: usize) {
         let name = service(index);
         let target = ConnectTarget {
+            introduced: None,
             service: self.services[index],
             name: name.parse().unwrap(),
             era: EraChoice::default(),

@@ -26,7 +26,7 @@ use vaxel_core::{
     time::Clock,
 };
 use vaxel_gateway::{
-    About, Config, ConnectTarget, Deps, Fallback, FallbackBody, Gateway, Holder, Link,
+    About, Config, ConnectTarget, Deps, Fallback, FallbackBody, Gateway, Holder, Introduced, Link,
     ServiceEntry, Standing, Transport, Tunables, Unavailable,
 };
 
@@ -97,6 +97,8 @@ pub(crate) struct Terms {
     pub(crate) limits: Limits,
     pub(crate) tools: ToolFilter,
     pub(crate) validate: Validate,
+    /// How it wants to be told who calls.
+    pub(crate) introduced: Option<Introduced>,
 }
 
 /// A service that is published.
@@ -207,6 +209,7 @@ impl Rig {
         upstream: &Upstream,
     ) -> Link {
         let target = ConnectTarget {
+            introduced: None,
             service,
             name: name.parse().unwrap(),
             era: EraChoice::Auto,
@@ -241,6 +244,7 @@ impl Rig {
     ) -> Result<Served, Failure> {
         let id = Id::new(Clock::system().now());
         let target = ConnectTarget {
+            introduced: terms.introduced,
             service: id,
             name: name.parse().unwrap(),
             era: terms.era,
@@ -358,7 +362,7 @@ impl Drop for Rig {
     }
 }
 
-const fn over_http(url: url::Url) -> Transport {
+pub(crate) const fn over_http(url: url::Url) -> Transport {
     Transport::Http {
         url,
         headers: Vec::new(),

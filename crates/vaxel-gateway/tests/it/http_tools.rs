@@ -326,6 +326,7 @@ async fn many(rig: &Rig, weights: &[u16], balance: Balance) -> Many {
         })
         .await;
         let target = ConnectTarget {
+            introduced: None,
             service: id,
             name: "shop".parse().unwrap(),
             era: EraChoice::default(),

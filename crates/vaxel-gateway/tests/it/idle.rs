@@ -146,6 +146,7 @@ struct Keeper {
 impl Keeper {
     async fn connect(&self) -> Link {
         let target = ConnectTarget {
+            introduced: None,
             service: self.id,
             name: "up".parse().unwrap(),
             era: EraChoice::Modern,

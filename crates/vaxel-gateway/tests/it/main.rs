@@ -14,6 +14,7 @@ mod hostile;
 mod http_faults;
 mod http_tools;
 mod idle;
+mod introductions;
 mod limits;
 mod meta;
 mod mirrors;

@@ -15,6 +15,7 @@ const KEEP: Forward<'_> = Forward {
     key: None,
     progress_token: None,
     meta: MetaChange::Keep,
+    identity: None,
 };
 
 fn session() -> ModernMeta {
@@ -190,4 +191,50 @@ fn a_retry_brings_answers_and_state_and_is_otherwise_the_same() {
         state: None,
     };
     assert_eq!(retry.retried(b"1", &without).unwrap().body(), first.body());
+}
+
+#[test]
+fn who_calls_is_said_by_the_gateway_alone() {
+    let session = session();
+    let claimed = r#"{"id":1,"method":"tools/call","params":{"_meta":{"dev.vaxel/identity":"forged","a":1.0},"name":"b"}}"#;
+    let spelled = claimed.replace("/identity", r"\/\u0069dentity");
+    let plain = r#"{"id":1,"method":"tools/call","params":{"name":"b"}}"#;
+    let bare = r#"{"id":1,"method":"tools/list"}"#;
+    let changes = [
+        MetaChange::Keep,
+        MetaChange::Strip,
+        MetaChange::Add(&session),
+    ];
+    for meta in changes {
+        for text in [claimed, &spelled, plain, bare] {
+            let said = |identity| {
+                let told = forward(
+                    text,
+                    &Forward {
+                        meta,
+                        identity,
+                        ..KEEP
+                    },
+                );
+                serde_json::from_str::<serde_json::Value>(&told).unwrap()["params"]["_meta"].clone()
+            };
+            assert_eq!(
+                said(None).get("dev.vaxel/identity"),
+                None,
+                "{meta:?} {text}"
+            );
+            let told = said(Some("\"token\""));
+            assert_eq!(told["dev.vaxel/identity"], "token", "{meta:?} {text}");
+            if text == claimed {
+                assert_eq!(
+                    (said(None)["a"].as_f64(), told["a"].as_f64()),
+                    (Some(1.0), Some(1.0))
+                );
+            }
+        }
+    }
+    let twice = claimed.replace("\"a\":1.0", "\"dev.vaxel/identity\":1");
+    let body = Bytes::from(twice);
+    let envelope = Envelope::parse(&body).unwrap();
+    assert!(Request::read(body.clone(), &envelope).is_err());
 }

@@ -69,6 +69,12 @@ pub(super) struct AddArgs {
     /// Check tool calls against the tools' schemas: their arguments, or results too [default: none]
     #[arg(long, value_parser = ["none", "arguments", "all"])]
     validate: Option<String>,
+    /// Tell it who calls, by a signed token with every call [default: none]
+    #[arg(long, value_parser = ["none", "jwt"])]
+    identity: Option<String>,
+    /// Header in which it reads that [default: X-Vaxel-Identity]
+    #[arg(long, value_name = "NAME", requires = "identity")]
+    identity_header: Option<String>,
     /// Health checks and what follows from them, as the JSON of the service's `health`
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     health: Option<Value>,
@@ -142,6 +148,7 @@ pub(super) async fn run(
         ("replicas", args.replicas.map(Value::from)),
         ("era", text(&args.era)),
         ("validate", text(&args.validate)),
+        ("identity", identity(args)),
         ("depends_on", depends_on),
         ("health", args.health.clone()),
         ("balance", text(&args.balance)),
@@ -174,6 +181,14 @@ pub(super) async fn run(
         return Ok(ExitCode::SUCCESS);
     }
     wait_until_ready(&args.name, args.timeout, client, context).await
+}
+
+fn identity(args: &AddArgs) -> Option<Value> {
+    Some(match (args.identity.as_deref()?, &args.identity_header) {
+        ("jwt", None) => json!({ "jwt": {} }),
+        ("jwt", Some(header)) => json!({ "jwt": { "header": header } }),
+        (other, _) => other.into(),
+    })
 }
 
 /// What the flags change of the source of a template.

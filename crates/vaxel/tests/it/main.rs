@@ -18,6 +18,7 @@ mod history;
 mod keys;
 mod health;
 mod http_services;
+mod introductions;
 mod limits;
 mod login;
 mod oauth;
