@@ -118,7 +118,7 @@ fn a_server_requires_a_role_per_tool() {
         key: seen["token"].as_str().unwrap().to_owned(),
         ..Door::of(&vaxel)
     };
-    let (status, _) = door.ask("GET", "/api/v1/whoami", None).unwrap();
+    let (status, _) = door.ask("GET", "/api/v1/auth/whoami", None).unwrap();
     assert_eq!(status, 401);
     // A role that was taken away is gone at once.
     vaxel.ok(&["user", "edit", "anna", "--role", "client"]);
