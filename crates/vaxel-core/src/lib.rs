@@ -12,6 +12,7 @@ pub mod secret;
 pub mod failure; // what can go wrong, and the one table that decides how it is shown
 pub mod problem; // failures on HTTP
 pub mod sse; // events as text, for MCP and the management API
+pub mod unambiguous; // JSON that everybody reads in the same way
 pub mod fields; // reading objects with every problem at once
 
 pub mod principal; // who is asking

@@ -12,7 +12,7 @@ use std::cell::Cell;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use vaxel_core::failure::Issue;
+use vaxel_core::{failure::Issue, unambiguous};
 
 use self::shape::Shape;
 
@@ -133,7 +133,7 @@ impl Schema {
 
     /// Reads a value and measures what checking it can cost. `Err` says in what it is too much.
     pub fn read(&self, text: &str) -> Result<Instance, Issue> {
-        let value: Value = serde_json::from_str(text)
+        let value = unambiguous::read(text)
             .map_err(|error| Issue::new("", format!("cannot be read: {}", why(&error))))?;
         let (depth, nodes) = measure(&value);
         let levels = depth.saturating_mul(self.shape.chain + 1);

@@ -13,7 +13,10 @@ use cel::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{json, value::RawValue};
 
-use crate::access::{Asked, Target};
+use crate::{
+    access::{Asked, Target},
+    unambiguous,
+};
 
 /// Longest condition, bytes.
 pub const CONDITION_MAX: usize = 1_000;
@@ -180,7 +183,8 @@ fn arguments(raw: Option<&RawValue>) -> Result<Value, String> {
             "the arguments have more than {ARGUMENTS_MAX} bytes"
         ));
     }
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    // The server may take the other one of two values under one name.
+    let value = unambiguous::read_in_any_case(text).map_err(|error| error.to_string())?;
     cel::to_value(value).map_err(|error| error.to_string())
 }
 

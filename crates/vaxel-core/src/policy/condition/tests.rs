@@ -61,6 +61,14 @@ fn what_cannot_be_decided_is_neither_yes_nor_no() {
     ] {
         assert!(holds(text, arguments).is_err(), "{text}");
     }
+    for twice in [
+        r#"{"path": "/srv/a", "path": "/etc"}"#,
+        r#"{"path": "/etc", "\u0070ath": "/srv/a"}"#,
+        r#"{"path": "/srv/a", "PATH": "/etc"}"#,
+    ] {
+        let why = holds("arguments.path.startsWith('/srv/')", twice).unwrap_err();
+        assert!(why.contains("stands twice"), "{why}");
+    }
     let long = format!(r#"{{"path": "{}"}}"#, "x".repeat(ARGUMENTS_MAX));
     assert!(holds("size(arguments) > 0", &long).is_err());
     assert!(holds("size(arguments) > 0", r#"{"path": "x"}"#).unwrap());
