@@ -107,6 +107,18 @@ pub(crate) fn may_list(principal: &Principal) -> Result<(), Failure> {
     access::require_anywhere(principal, Permission::McpRead)
 }
 
+/// Whether `principal` may call anything.
+pub(crate) fn may_call(principal: &Principal) -> Result<(), Failure> {
+    access::require_anywhere(principal, Permission::McpExecute)
+}
+
+/// Whether `principal` may neither see nor call anything.
+pub(crate) fn can_nothing(principal: &Principal) -> bool {
+    let used = Permissions::of(&[Permission::McpRead, Permission::McpExecute]);
+    let none = |held: Permissions| held.intersection(used).is_empty();
+    none(principal.permissions) && none(access::anywhere(principal))
+}
+
 /// Whether `principal` may know of a service: it may read or call something there.
 pub(crate) fn may_know(principal: &Principal, shard: &Shard) -> bool {
     let sight = Sight::of(principal);

@@ -10,6 +10,7 @@ use vaxel_core::failure::{Failure, Kind};
 use vaxel_mcp::{error::METHOD_NOT_FOUND, level::Level, method::Method, response, revision::Era};
 
 use crate::{
+    authorize,
     edge::{self, Client, Exchange},
     lists,
     meta::{self, MetaTool},
@@ -42,6 +43,13 @@ pub(crate) async fn dispatch(context: Context, mut exchange: Exchange) -> Respon
         }
     }
     let answered = match exchange.request.method() {
+        // Whether there is such a thing is not for who may see and call nothing.
+        method
+            if is_for_service(method, &context.scope, era)
+                && authorize::can_nothing(&context.principal) =>
+        {
+            authorize::may_call(&context.principal).map(|()| unknown_method(&exchange))
+        }
         method if is_for_service(method, &context.scope, era) => {
             return match &exchange.client {
                 Client::Modern => relay::call(context, exchange).await,

@@ -119,6 +119,12 @@ impl Method {
             .map_or(Self::Other, |(method, _)| *method)
     }
 
+    /// Every method that has a name here, and [`Method::Other`].
+    pub fn all() -> impl Iterator<Item = Self> {
+        let named = NAMES.iter().map(|(method, _)| *method);
+        named.chain([Self::Other])
+    }
+
     /// The name on the wire; `other` for [`Method::Other`], whose name only the message knows.
     pub fn as_str(self) -> &'static str {
         NAMES

@@ -22,15 +22,15 @@ const NOW: Timestamp = Timestamp::from_millis(1_000);
 
 /// What decides in one test.
 #[derive(Default)]
-struct Rules {
-    roles: &'static [&'static str],
-    grants: Vec<GrantResource>,
-    policies: Vec<serde_json::Value>,
-    limits: Option<Limits>,
+pub(crate) struct Rules {
+    pub(crate) roles: &'static [&'static str],
+    pub(crate) grants: Vec<GrantResource>,
+    pub(crate) policies: Vec<serde_json::Value>,
+    pub(crate) limits: Option<Limits>,
 }
 
 impl Rules {
-    fn principal(&self, name: &str) -> Principal {
+    pub(crate) fn principal(&self, name: &str) -> Principal {
         let draft = json!({"name": name, "roles": self.roles});
         let draft = UserDraft::from_json(&draft).unwrap();
         let user = UserResource {
@@ -56,7 +56,7 @@ impl Rules {
 }
 
 /// A rig with three services that belong to anna, and both kinds of clients of someone else.
-async fn someone(
+pub(crate) async fn someone(
     rules: impl FnOnce(&Rig) -> Rules,
     name: &str,
 ) -> ((Rig, [Upstream; 3]), [Client; 2]) {

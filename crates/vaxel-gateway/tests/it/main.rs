@@ -6,10 +6,12 @@ mod harness;
 
 mod access;
 mod addresses;
+mod attacks;
 mod bridge;
 mod cache_hints;
 mod doors;
 mod eras;
+mod everyone;
 mod hostile;
 mod http_faults;
 mod http_tools;

@@ -33,14 +33,21 @@ impl Oldest {
     }
 
     async fn open(rig: &Rig, path: &str) -> Self {
-        let client = Client::silent(rig.address, &rig.keys[0]);
+        Self::open_as(rig, &rig.keys[0], path).await.unwrap()
+    }
+
+    /// Opens a stream with this key, on which nothing was said yet; `Err` is the status of the refusal.
+    pub(crate) async fn open_as(rig: &Rig, key: &str, path: &str) -> Result<Self, u16> {
+        let client = Client::silent(rig.address, key);
         let mut stream = client.clone().at(path).send(Method::GET, "").await;
-        assert_eq!(stream.status, 200);
+        if stream.status != 200 {
+            return Err(stream.status.as_u16());
+        }
         let endpoint = stream.data().await.unwrap();
-        Self {
+        Ok(Self {
             client: client.at(&endpoint),
             stream,
-        }
+        })
     }
 
     pub(crate) async fn tell(&self, message: &Value) {

@@ -68,6 +68,7 @@ fn offers(whose: &str, seen: &Seen) -> Option<Value> {
         "tools/call" if declares_tasks(seen) => Some(json!({"resultType": "task", "taskId": "one",
             "status": "working", "ttlMs": null, "createdAt": "2026-07-28T00:00:00Z",
             "lastUpdatedAt": "2026-07-28T00:00:00Z"})),
+        "tasks/get" | "tasks/update" | "vendor/thing" => Some(json!({"resultType": "complete"})),
         "tasks/cancel" | "resources/subscribe" | "resources/unsubscribe" => {
             Some(json!({"resultType": "complete"}))
         }
@@ -125,7 +126,7 @@ pub(crate) async fn world(rig: &Rig) -> [Upstream; 3] {
 }
 
 /// Serves these sets and no others.
-fn serve(rig: &Rig, sets: &[(&str, Value)]) {
+pub(crate) fn serve(rig: &Rig, sets: &[(&str, Value)]) {
     let read = |(name, services): &(&str, Value)| {
         let draft = json!({"name": name, "services": services});
         let draft = ToolsetDraft::from_json(&draft).unwrap();

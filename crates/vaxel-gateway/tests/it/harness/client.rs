@@ -276,6 +276,12 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// Whether it is a stream of events, and no single answer.
+    pub(crate) fn is_events(&self) -> bool {
+        let kind = self.headers.get(http::header::CONTENT_TYPE);
+        kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+    }
+
     /// The next message; `None` at the end.
     pub(crate) async fn event(&mut self) -> Option<Value> {
         let data = self.data().await?;
