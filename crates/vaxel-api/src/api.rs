@@ -1,12 +1,25 @@
 //! The fallback of the gateway: runs each request on the control runtime.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as Poller, Poll},
+    time::Duration,
+};
 
 use axum::{Router, body::Body};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    task::JoinHandle,
+    time::{Sleep, sleep},
+};
 use tower::ServiceExt;
 use vaxel_control::Control;
 use vaxel_gateway::{Fallback, FallbackBody, RequestId};
@@ -31,6 +44,7 @@ pub struct Deps {
 pub struct Api {
     router: Router,
     runtime: Handle,
+    body_timeout: Duration,
 }
 
 impl Api {
@@ -47,6 +61,7 @@ impl Api {
             registry,
         };
         Self {
+            body_timeout: context.config.body_timeout,
             router: routes::router(context),
             runtime,
         }
@@ -69,15 +84,59 @@ impl Api {
 impl Fallback for Api {
     fn call(
         &self,
-        request: http::Request<hyper::body::Incoming>,
+        request: http::Request<Incoming>,
     ) -> BoxFuture<'static, http::Response<FallbackBody>> {
         let id = request
             .extensions()
             .get::<RequestId>()
             .map(|id| id.0.to_string());
-        let answer = self.router.clone().oneshot(request.map(Body::new));
+        let within = self.body_timeout;
+        let request = request.map(|body| {
+            if body.is_end_stream() {
+                return Body::empty();
+            }
+            Body::new(Timed {
+                body,
+                end: Box::pin(sleep(within)),
+            })
+        });
+        let answer = self.router.clone().oneshot(request);
         let task = Abandoned(self.runtime.spawn(answer));
         Box::pin(finish(task, id.unwrap_or_default()))
+    }
+}
+
+/// A body that has to arrive in time.
+struct Timed {
+    body: Incoming,
+    end: Pin<Box<Sleep>>,
+}
+
+/// It did not.
+#[derive(Debug, thiserror::Error)]
+#[error("the body did not arrive in time (limits.body_timeout)")]
+struct Late;
+
+impl http_body::Body for Timed {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Poller<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        self.end.as_mut().poll(cx).map(|()| Some(Err(Late.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What handlers share: handles, and the few settings that answers depend on.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use vaxel_control::Control;
@@ -14,6 +14,10 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Largest request body, bytes.
     pub body_max: usize,
+    /// Longest wait for the rest of a request body.
+    pub body_timeout: Duration,
+    /// Whether browsers are told to come back with TLS and nothing else (RFC 6797).
+    pub only_tls: bool,
     /// Who may read `/metrics`.
     pub metrics: MetricsAccess,
 }

@@ -8,6 +8,7 @@ mod api;
 mod context;
 mod extract; // what handlers take
 mod problem; // how failures look
+mod guards; // what browsers are told
 
 mod services; // one file per resource
 mod dependencies;

@@ -73,7 +73,12 @@ impl FromRequestParts<Context> for Base {
         });
         let host =
             host.ok_or_else(|| Failure::new(Kind::Malformed, "The request names no host"))?;
-        Ok(Self(format!("http://{}", host.to_ascii_lowercase())))
+        // The listener speaks one or the other.
+        let scheme = match context.config.base.split_once("://") {
+            Some(("https", _)) => "https",
+            _ => "http",
+        };
+        Ok(Self(format!("{scheme}://{}", host.to_ascii_lowercase())))
     }
 }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -17,6 +17,8 @@ use vaxel_core::{
     quota::{self, Level, Limit},
 };
 use vaxel_gateway::{Hidden, RequestId};
+
+use crate::{context::Context, guards};
 
 /// A failure on its way to the caller.
 #[derive(Debug)]
@@ -94,8 +96,12 @@ pub(crate) struct IssueView {
     message: String,
 }
 
-/// The outermost layer: gives every answer its request id, and failures their document.
-pub(crate) async fn render(request: Request, next: Next) -> Response {
+/// The outermost layer: gives every answer its request id and what browsers are told, and failures their document.
+pub(crate) async fn render(
+    State(context): State<Context>,
+    request: Request,
+    next: Next,
+) -> Response {
     let id = request
         .extensions()
         .get::<RequestId>()
@@ -114,9 +120,7 @@ pub(crate) async fn render(request: Request, next: Next) -> Response {
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert("x-request-id", value);
     }
-    if path.starts_with("/api/") && !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
+    guards::complete(headers, &path, context.config.only_tls);
     response
 }
 
@@ -125,6 +129,7 @@ pub(crate) fn broken(id: &str) -> Response {
     let failure = Failure::internal("its handler broke off");
     let mut response = status(failure.kind).into_response();
     document(&failure, id, &mut response);
+    guards::complete(response.headers_mut(), "", false);
     response
 }
 

@@ -155,8 +155,8 @@ fn endpoints<T: Table>(table: T) -> T {
         .routes(routes!(status::metrics))
 }
 
-/// The whole router. Layers, outermost first: every answer gets its request id and failures their
-/// document; bodies are bounded.
+/// The whole router. Layers, outermost first: every answer gets its request id and what
+/// browsers are told, and failures their document; bodies are bounded.
 pub(crate) fn router(context: Context) -> Router {
     endpoints(Router::new())
         .merge(compat::router())
@@ -172,7 +172,10 @@ pub(crate) fn router(context: Context) -> Router {
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(context.config.body_max))
-        .layer(middleware::from_fn(problem::render))
+        .layer(middleware::from_fn_with_state(
+            context.clone(),
+            problem::render,
+        ))
         .with_state(context)
 }
 

@@ -12,7 +12,10 @@ use vaxel_core::{
     failure::{Failure, Kind},
     time::Timestamp,
 };
-use vaxel_gateway::Peer;
+use vaxel_gateway::{
+    Peer,
+    tls::{CertificateFacts, CertificateStatus},
+};
 
 use crate::{
     context::{Context, MetricsAccess},
@@ -41,6 +44,9 @@ pub(crate) struct StatusView {
     data_dir: String,
     /// `keys`, or `none` with `--no-auth`.
     auth: &'static str,
+    /// What connections are encrypted with; absent: they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsView>,
     /// How many services are in which state.
     services: ServiceTotalsView,
     /// Calls since the start.
@@ -56,6 +62,42 @@ pub(crate) struct StatusView {
     /// Where the audit does not hold, when that was found since the start: `vaxel audit verify` says more.
     #[serde(skip_serializing_if = "Option::is_none")]
     audit_problem: Option<String>,
+}
+
+/// The certificate that clients are shown.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct TlsView {
+    /// Hosts and addresses that it is good for.
+    names: Vec<String>,
+    /// Good from then on.
+    #[schema(value_type = String, format = DateTime)]
+    from: Timestamp,
+    /// Good until then.
+    #[schema(value_type = String, format = DateTime)]
+    until: Timestamp,
+    /// SHA-256 of the certificate, in hexadecimal.
+    fingerprint: String,
+    /// Why the files that should take its place are not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+impl From<CertificateStatus> for TlsView {
+    fn from(CertificateStatus { facts, problem }: CertificateStatus) -> Self {
+        let CertificateFacts {
+            names,
+            from,
+            until,
+            fingerprint,
+        } = facts;
+        Self {
+            names,
+            from,
+            until,
+            fingerprint,
+            problem,
+        }
+    }
 }
 
 /// How many services are in which state.
@@ -116,6 +158,7 @@ impl From<ServerStatus> for StatusView {
         let ServerStatus {
             server,
             pid,
+            certificate,
             services,
             calls,
             store,
@@ -146,6 +189,7 @@ impl From<ServerStatus> for StatusView {
             url,
             mcp_url,
             data_dir: data_dir.display().to_string(),
+            tls: certificate.map(TlsView::from),
             auth: if auth { "keys" } else { "none" },
             services: ServiceTotalsView {
                 total,

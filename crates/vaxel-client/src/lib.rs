@@ -4,9 +4,11 @@
 //! and streams; what the resources mean, its callers know.
 mod local;
 mod problem;
+mod trust; // certificates of servers
 
 pub use local::{ADMIN_KEY, Local, RunFile, is_alive};
 pub use problem::{Error, FieldProblem, Problem};
+pub use trust::fingerprint;
 
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 use url::Url;
 use vaxel_core::sse;
-use vaxel_egress::{Body, Egress, Reply, ReplyBody, Target};
+use vaxel_egress::{Body, Egress, Reply, ReplyBody, Roots, Target};
 
 /// Largest answer, bytes.
 const ANSWER_MAX: usize = 64 << 20;
@@ -41,7 +43,15 @@ pub struct Client {
 impl Client {
     /// A client of the Vaxel at `base`, showing `key` when there is one.
     pub fn new(base: &Url, key: Option<&str>) -> Result<Self, Error> {
-        let egress = Egress::new(vaxel_egress::Config::default())?;
+        Self::trusting(base, key, Roots::System)
+    }
+
+    /// The same of one whose certificate nobody else may know.
+    pub fn trusting(base: &Url, key: Option<&str>, roots: Roots) -> Result<Self, Error> {
+        let egress = Egress::new(vaxel_egress::Config {
+            roots,
+            ..vaxel_egress::Config::default()
+        })?;
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         if let Some(key) = key {

@@ -4,6 +4,9 @@ use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
+use vaxel_egress::{Pins, Roots};
+
+use crate::trust::fingerprint;
 
 /// What a running Vaxel writes into its data directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -16,6 +19,9 @@ pub struct RunFile {
     pub started_at: String,
     /// Its version.
     pub version: String,
+    /// The fingerprint of its certificate, where it speaks TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
 }
 
 /// A Vaxel on this machine.
@@ -46,6 +52,18 @@ pub fn is_alive(pid: u32) -> bool {
 }
 
 impl Local {
+    /// How it is known: by what it writes about itself, at every connection anew, since certificates are replaced.
+    pub fn roots(data_dir: &Path) -> Roots {
+        let file = data_dir.join(RunFile::NAME);
+        Roots::Pinned(Pins::new(move |shown| {
+            let run: Option<RunFile> = fs::read_to_string(&file)
+                .ok()
+                .and_then(|text| serde_json::from_str(&text).ok());
+            let known = run.and_then(|run| fingerprint(&run.certificate?));
+            known.is_some_and(|known| known == *shown)
+        }))
+    }
+
     /// The Vaxel that uses `data_dir`, when its file says that one runs and its process is alive.
     pub fn find(data_dir: &Path) -> Option<Self> {
         let text = fs::read_to_string(data_dir.join(RunFile::NAME)).ok()?;

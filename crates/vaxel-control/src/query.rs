@@ -12,6 +12,7 @@ use vaxel_core::{
     status::{Health, ServiceStatus},
     time::Timestamp,
 };
+use vaxel_gateway::tls::CertificateStatus;
 
 use crate::{change::ServiceRef, config::ServerFacts, status::Totals};
 
@@ -259,6 +260,8 @@ pub struct ServerStatus {
     pub server: ServerFacts,
     /// Its process id.
     pub pid: u32,
+    /// What connections are encrypted with; `None`: they are not.
+    pub certificate: Option<CertificateStatus>,
     /// How many services are in which state.
     pub services: Totals,
     /// Calls since the start, of services that are there now.

@@ -37,6 +37,7 @@ impl Control {
             server: inner.context.config.server.clone(),
             pid: std::process::id(),
             services: inner.context.board.totals(),
+            certificate: inner.context.gateway.certificate(),
             calls,
             store: StoreFacts {
                 engine: store.engine.to_owned(),

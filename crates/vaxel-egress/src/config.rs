@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use crate::policy::Policy;
+use crate::{pin::Pins, policy::Policy};
 
 /// Settings of an [`crate::Egress`].
 #[derive(Debug, Clone)]
@@ -50,4 +50,23 @@ pub enum Roots {
     Only(Vec<CertificateDer<'static>>),
     /// The trust store of the machine and these certificates.
     SystemAnd(Vec<CertificateDer<'static>>),
+    /// Nobody: certificates are known by their fingerprints.
+    Pinned(Pins),
+}
+
+impl Roots {
+    /// The trust store of the machine and the certificates in a text (PEM).
+    ///
+    /// # Errors
+    /// A sentence, when the text holds none.
+    pub fn also(pem: &[u8]) -> Result<Self, String> {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        match certificates {
+            Ok(certificates) if certificates.is_empty() => {
+                Err("it holds no certificate (PEM)".to_owned())
+            }
+            Ok(certificates) => Ok(Self::SystemAnd(certificates)),
+            Err(error) => Err(format!("it is damaged ({error})")),
+        }
+    }
 }

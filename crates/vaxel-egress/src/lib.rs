@@ -14,6 +14,7 @@ mod reply;
 mod stream;
 mod target; // read this first: the life of a request
 mod tls;
+mod pin;
 mod look; // at what is there, without asking it for anything
 
 mod body;
@@ -24,6 +25,7 @@ mod policy;
 pub use body::{Body, BodyError, StreamBody};
 pub use config::{Config, Roots};
 pub use failure::{Cause, Error, Stage};
+pub use pin::Pins;
 pub use policy::{Policy, Reach};
 pub use reply::{Reply, ReplyBody};
 pub use target::{Egress, Origin, Target};

@@ -7,7 +7,12 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::Certific
 use tokio::{net::TcpStream, sync::OnceCell};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::{config::Roots, failure::Error, target::Origin};
+use crate::{
+    config::Roots,
+    failure::Error,
+    pin::{Pinned, Pins},
+    target::Origin,
+};
 
 /// Makes TLS sessions.
 #[derive(Debug)]
@@ -15,6 +20,7 @@ pub(crate) struct Tls {
     /// Configured certificates, checked when the egress was made.
     extra: RootCertStore,
     system: bool,
+    pins: Option<Pins>,
     connector: OnceCell<Connector>,
 }
 
@@ -29,14 +35,16 @@ impl std::fmt::Debug for Connector {
 
 impl Tls {
     pub(crate) fn new(roots: Roots) -> Result<Self, Error> {
-        let (system, certificates) = match roots {
-            Roots::System => (true, Vec::new()),
-            Roots::Only(certificates) => (false, certificates),
-            Roots::SystemAnd(certificates) => (true, certificates),
+        let (system, certificates, pins) = match roots {
+            Roots::System => (true, Vec::new(), None),
+            Roots::Only(certificates) => (false, certificates, None),
+            Roots::SystemAnd(certificates) => (true, certificates, None),
+            Roots::Pinned(pins) => (false, Vec::new(), Some(pins)),
         };
         Ok(Self {
             extra: store(certificates)?,
             system,
+            pins,
             connector: OnceCell::new(),
         })
     }
@@ -61,6 +69,24 @@ impl Tls {
     }
 
     async fn connector(&self) -> Result<Connector, Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::Roots {
+                reason: error.to_string().into(),
+            })?;
+        let mut config = match self.pins.clone() {
+            Some(pins) => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Pinned { pins, provider })),
+            None => builder.with_root_certificates(self.roots().await?),
+        }
+        .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Connector(TlsConnector::from(Arc::new(config))))
+    }
+
+    async fn roots(&self) -> Result<RootCertStore, Error> {
         let mut roots = self.extra.clone();
         if self.system {
             let system = tokio::task::spawn_blocking(system_roots)
@@ -77,16 +103,7 @@ impl Tls {
                     .into(),
             });
         }
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::Roots {
-                reason: error.to_string().into(),
-            })?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Connector(TlsConnector::from(Arc::new(config))))
+        Ok(roots)
     }
 }
 

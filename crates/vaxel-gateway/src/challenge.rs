@@ -87,7 +87,10 @@ fn put(response: &mut Response, shared: &Shared, head: &Parts, why: Why) {
     let base = match (&shared.config.public_url, host) {
         (Some(url), _) => url.clone(),
         // It has passed the rules: letters, digits, dots and a port.
-        (None, Some(host)) => format!("http://{}", host.to_ascii_lowercase()),
+        (None, Some(host)) => {
+            let scheme = if shared.tls.is_on() { "https" } else { "http" };
+            format!("{scheme}://{}", host.to_ascii_lowercase())
+        }
         (None, None) => return,
     };
     let path = head.uri.path().trim_end_matches('/');

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vaxel_auth::web::WebRules;
 
-use crate::breaker::BreakerRules;
+use crate::{breaker::BreakerRules, places::Network};
 
 /// Fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -27,6 +27,10 @@ pub struct Config {
     pub body_timeout: Duration,
     /// Client connections at once; further ones wait to be accepted.
     pub connections_max: usize,
+    /// Client connections of one address at once (of IPv6: of one /64); further ones are closed. 0: any number.
+    pub connections_per_address: usize,
+    /// Whose connections are not counted, besides those of this machine: proxies.
+    pub connections_exempt: Vec<Network>,
     /// Largest answer of an upstream, bytes.
     pub response_max: usize,
     /// Largest line of a stdio server, bytes.
@@ -75,6 +79,8 @@ impl Default for Config {
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             connections_max: 10_000,
+            connections_per_address: 512,
+            connections_exempt: Vec::new(),
             response_max: 16 << 20,
             line_max: 16 << 20,
             sessions_max: 100_000,

@@ -59,6 +59,7 @@ use crate::{
     session::Sessions,
     snapshot::{About, Offer, Parts, Snapshot},
     tasks::Tasks,
+    tls::{Certificate, CertificateStatus, Tls},
     upstream::{self, Link},
 };
 
@@ -235,6 +236,7 @@ pub(crate) struct Shared {
     /// Ends streams that have no end of their own.
     pub(crate) stop: CancellationToken,
     pub(crate) cut: Cut,
+    pub(crate) tls: Tls,
     pub(crate) runtime: tokio::runtime::Handle,
     fallback: ArcSwapOption<Box<dyn Fallback>>,
 }
@@ -289,6 +291,7 @@ impl Gateway {
             streams: AtomicUsize::new(0),
             stop: CancellationToken::new(),
             cut: Cut::default(),
+            tls: Tls::default(),
             runtime: deps.runtime,
             fallback: ArcSwapOption::empty(),
             config,
@@ -315,6 +318,22 @@ impl Gateway {
             .runtime
             .spawn(listener::run(shared, listener, stop));
         serving.await.map_err(std::io::Error::other)?
+    }
+
+    /// Encrypts all connections from now on, and shows this certificate to their clients. Connections that are
+    /// open stay as they are.
+    pub fn secure(&self, certificate: Certificate) {
+        self.shared.tls.show(certificate);
+    }
+
+    /// Says why the certificate was not replaced by another one, or that it need not be.
+    pub fn note_certificate(&self, problem: Option<String>) {
+        self.shared.tls.note(problem);
+    }
+
+    /// The certificate that is shown to clients; `None` where nothing is encrypted.
+    pub fn certificate(&self) -> Option<CertificateStatus> {
+        self.shared.tls.status()
     }
 
     /// Adds a service or replaces it; the next request sees it.

@@ -16,8 +16,15 @@ pub(crate) fn check(headers: &HeaderMap, uri: &Uri, rules: &WebRules) -> Result<
             .get(name)
             .map(|value| value.to_str().unwrap_or("\0"))
     };
-    let host = text(header::HOST).or_else(|| uri.authority().map(Authority::as_str));
-    if !rules.allows_host(host) {
+    // Of two, whoever reads on may take either (RFC 9112 §3.2: one and no other).
+    if headers.get_all(header::HOST).iter().nth(1).is_some() {
+        let detail = "The request has more than one Host header, or one that is not its address's";
+        return Err(Failure::new(Kind::Malformed, detail));
+    }
+    let named = uri.authority().map(Authority::as_str);
+    let host = text(header::HOST).or(named);
+    // Also the address itself may name a host, and then that counts (RFC 9112 §3.2.2): both must be good.
+    if !rules.allows_host(host) || !named.is_none_or(|named| rules.allows_host(Some(named))) {
         return Err(Failure::new(
             Kind::ForbiddenOrigin,
             "The Host header names a host that this server does not answer for; \

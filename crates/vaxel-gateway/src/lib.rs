@@ -7,6 +7,9 @@ pub mod gateway; // the handle: what the control plane may ask of the data plane
 pub mod config;
 
 mod listener; // read from here: the way of a request, in order
+mod places; // how many connections there may be
+pub mod tls;
+mod http2;
 mod pipeline;
 mod guard;
 mod authenticate;
@@ -58,6 +61,7 @@ pub use idle::Bell;
 pub use incidents::Incident;
 pub use limits::Toll;
 pub use pipeline::{Fallback, FallbackBody, Hidden, Identity, Peer, RequestId};
+pub use places::{Network, NoNetwork};
 pub use snapshot::About;
 pub use tool_call::{ToolCall, ToolReply};
 pub use upstream::{

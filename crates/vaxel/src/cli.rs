@@ -2,10 +2,12 @@
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
+use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 use url::Url;
 use vaxel_client::{Client, Local};
+use vaxel_egress::{Pins, Roots};
 
 use crate::{
     output::{self, Style},
@@ -85,6 +87,18 @@ struct Global {
         hide_env_values = true
     )]
     key: Option<String>,
+    /// Certificates (PEM) to trust there besides those of this machine
+    #[arg(long, global = true, env = "VAXEL_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// SHA-256 of the certificate to expect there; it then need not be trusted
+    #[arg(
+        long,
+        global = true,
+        env = "VAXEL_FINGERPRINT",
+        value_name = "SHA256",
+        conflicts_with = "ca"
+    )]
+    fingerprint: Option<String>,
     /// Data directory [default: vaxel under the XDG data home]
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -313,7 +327,32 @@ impl Context {
     /// The Vaxel that is meant: the one that was named, else the one on this machine.
     fn client(&self) -> anyhow::Result<Client> {
         let (url, key) = self.address()?;
-        Ok(Client::new(&url, key.as_deref())?.named(AGENT))
+        self.client_at(&url, key.as_deref())
+    }
+
+    /// A client of the Vaxel at `url`.
+    fn client_at(&self, url: &Url, key: Option<&str>) -> anyhow::Result<Client> {
+        Ok(Client::trusting(url, key, self.roots()?)?.named(AGENT))
+    }
+
+    /// Who vouches for the certificate of the Vaxel that is meant.
+    fn roots(&self) -> anyhow::Result<Roots> {
+        if let Some(text) = &self.global.fingerprint {
+            let known = vaxel_client::fingerprint(text).with_context(|| {
+                format!("--fingerprint takes the 64 hexadecimal digits of a SHA-256, not `{text}`")
+            })?;
+            return Ok(Roots::Pinned(Pins::one(known)));
+        }
+        if let Some(file) = &self.global.ca {
+            let text = std::fs::read(file)
+                .with_context(|| format!("{} (--ca) cannot be read", file.display()))?;
+            return Roots::also(&text)
+                .map_err(|why| anyhow::anyhow!("{} (--ca): {why}", file.display()));
+        }
+        Ok(match &self.global.url {
+            Some(_) => Roots::System,
+            None => Local::roots(&self.data_dir),
+        })
     }
 
     fn address(&self) -> anyhow::Result<(Url, Option<String>)> {

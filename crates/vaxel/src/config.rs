@@ -11,6 +11,8 @@ use std::{
 
 use vaxel_core::failure::Issue;
 
+use crate::certificate::Pair;
+
 mod sources; // read this first: where values come from
 mod layering;
 mod read;
@@ -27,6 +29,8 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     /// Listener, authentication, addresses.
     pub(crate) server: Server,
+    /// What connections are encrypted with; `None`: they are not.
+    pub(crate) tls: Option<Pair>,
     /// Settings of the data plane.
     pub(crate) gateway: vaxel_gateway::Config,
     /// What SIGHUP may change.

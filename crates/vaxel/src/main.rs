@@ -7,6 +7,7 @@ mod wire;
 mod config;
 mod paths;
 mod root_key;
+mod certificate;
 
 mod stdio; // the bridge for clients that only speak stdio
 

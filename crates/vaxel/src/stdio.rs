@@ -20,7 +20,7 @@ use tokio::{
 };
 use url::Url;
 use vaxel_core::sse;
-use vaxel_egress::{Body, Egress, Reply, Target};
+use vaxel_egress::{Body, Egress, Reply, Roots, Target};
 use vaxel_mcp::{
     envelope::{Envelope, Kind, Malformed},
     error::{INTERNAL_ERROR, INVALID_REQUEST},
@@ -47,11 +47,16 @@ pub(crate) struct Bridge {
     pub(crate) endpoint: Url,
     /// The key that is shown there; absent when the server asks for none.
     pub(crate) key: Option<String>,
+    /// Who vouches for its certificate.
+    pub(crate) roots: Roots,
 }
 
 /// Bridges until standard input ends and every answer was written.
 pub(crate) async fn run(bridge: Bridge) -> anyhow::Result<()> {
-    let egress = Egress::new(vaxel_egress::Config::default())?;
+    let egress = Egress::new(vaxel_egress::Config {
+        roots: bridge.roots,
+        ..vaxel_egress::Config::default()
+    })?;
     let target = egress.origin(&bridge.endpoint)?;
     let mut base = HeaderMap::new();
     base.insert(

@@ -1,21 +1,27 @@
 //! `vaxel up`: the server from its first line to its last.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
+use tokio_util::task::AbortOnDropHandle;
 use vaxel_client::{ADMIN_KEY, RunFile};
 use vaxel_control::{Change, ServiceRef};
 use vaxel_core::{
     name::ServiceName,
     principal::Principal,
     service::{Builtin, ServiceDraft, Source},
-    time::Clock,
+    time::{Clock, Timestamp},
 };
+use vaxel_gateway::tls::CertificateFacts;
 
 use crate::{
+    certificate::{self, Watch},
     config::{Config, LogFormat, Merged, Sources},
     output, paths,
     wire::{self, Running, write_private},
@@ -33,6 +39,9 @@ pub(crate) struct UpArgs {
     /// Ask nobody for a key: everyone who reaches the listener is admin. Loopback only
     #[arg(long)]
     no_auth: bool,
+    /// Speak HTTPS with a certificate that Vaxel makes for itself, for development
+    #[arg(long)]
+    self_signed: bool,
     /// Add a small built-in server (clock, echo, notes) called `demo`
     #[arg(long)]
     demo: bool,
@@ -50,6 +59,10 @@ pub(crate) fn sources(
     }
     if args.no_auth {
         flags.push(("server.auth", "--no-auth", false.into()));
+    }
+    if args.self_signed {
+        flags.push(("tls.cert", "--self-signed", "self-signed".into()));
+        flags.push(("tls.key", "--self-signed", "".into()));
     }
     Sources {
         file: args.config.clone(),
@@ -85,9 +98,27 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<ExitC
     if args.demo {
         add_demo(&running).await?;
     }
-    announce_files(&config, &running, &clock)?;
+    let look = Arc::new(Notify::new());
+    let announced = Announced {
+        file: config.data_dir.join(RunFile::NAME),
+        url: wire::local_url(&config, running.listen),
+        started_at: clock.now(),
+    };
+    let shown = running.gateway.certificate();
+    announced.write(shown.as_ref().map(|shown| &shown.facts))?;
+    let watching = config.tls.clone().map(|pair| {
+        let watch = Watch {
+            pair,
+            gateway: running.gateway.clone(),
+            clock: clock.clone(),
+            now: Arc::clone(&look),
+        };
+        let watching = watch.run(move |facts| announced.renew(facts));
+        AbortOnDropHandle::new(tokio::runtime::Handle::current().spawn(watching))
+    });
     banner(&config, &running, (begun, &clock), args.demo);
-    let ended = until_told(&mut running, &sources, &data_dir, &level).await;
+    let ended = until_told(&mut running, (&sources, &data_dir), (&level, &look)).await;
+    drop(watching);
     let hard = hard_stop();
     tokio::select! {
         () = running.stop() => {}
@@ -103,9 +134,8 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<ExitC
 /// Waits for a signal, a request to stop, or the end of the listener, which is returned.
 async fn until_told(
     running: &mut Running,
-    sources: &Sources,
-    data_dir: &std::path::Path,
-    level: &LevelHandle,
+    (sources, data_dir): (&Sources, &std::path::Path),
+    (level, look): (&LevelHandle, &Notify),
 ) -> Option<anyhow::Error> {
     let (Ok(mut term), Ok(mut int), Ok(mut hup)) = (
         signal(SignalKind::terminate()),
@@ -121,7 +151,10 @@ async fn until_told(
             _ = int.recv() => return None,
             () = control.shutdown_asked() => return None,
             error = running.ended() => return Some(error),
-            _ = hup.recv() => reload(running, sources, data_dir, level),
+            _ = hup.recv() => {
+                look.notify_one();
+                reload(running, sources, data_dir, level);
+            }
         }
     }
 }
@@ -170,17 +203,30 @@ async fn add_demo(running: &Running) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn announce_files(config: &Config, running: &Running, clock: &Clock) -> anyhow::Result<()> {
-    let run = RunFile {
-        pid: std::process::id(),
-        url: format!("http://{}", wire::reachable(running.listen))
-            .parse()
-            .context("the address is no URL")?,
-        started_at: clock.now().to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    let text = serde_json::to_string(&json!(run))?;
-    write_private(&config.data_dir.join(RunFile::NAME), &text)
+/// What the command line finds the server by.
+struct Announced {
+    file: PathBuf,
+    url: String,
+    started_at: Timestamp,
+}
+
+impl Announced {
+    fn write(&self, certificate: Option<&CertificateFacts>) -> anyhow::Result<()> {
+        let run = RunFile {
+            pid: std::process::id(),
+            url: self.url.parse().context("the address is no URL")?,
+            started_at: self.started_at.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            certificate: certificate.map(|facts| facts.fingerprint.clone()),
+        };
+        write_private(&self.file, &serde_json::to_string(&json!(run))?)
+    }
+
+    fn renew(&self, certificate: &CertificateFacts) {
+        if let Err(error) = self.write(Some(certificate)) {
+            tracing::error!(%error, "the command line does not know the new certificate");
+        }
+    }
 }
 
 fn remove_run_file(config: &Config) {
@@ -198,6 +244,15 @@ fn banner(config: &Config, running: &Running, (begun, clock): (Instant, &Clock),
         running.url
     ));
     output::note(format!("  MCP                    {}/mcp", running.url));
+    if config
+        .tls
+        .as_ref()
+        .is_some_and(|pair| pair.made_for.is_some())
+        && let Some(shown) = running.gateway.certificate()
+    {
+        let fingerprint = certificate::shown(&shown.facts);
+        output::note(format!("  certificate (SHA-256)  {fingerprint}"));
+    }
     if config.gateway.auth {
         output::note(format!("  admin key              {}", key.display()));
     } else {

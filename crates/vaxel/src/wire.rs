@@ -54,8 +54,10 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
         .local_addr()
         .context("the bound address is unknown")?;
     let url = config.server.public_url.clone();
-    let url = url.unwrap_or_else(|| format!("http://{}", reachable(listen)));
+    let url = url.unwrap_or_else(|| local_url(config, listen));
     let store = Store::open(&config.store)?;
+    let certificate = config.tls.as_ref().map(|pair| pair.open(clock.now()));
+    let certificate = certificate.transpose()?;
     let roots = root_key::load(config).await?;
     let data_plane = data_plane(config.server.workers)?;
     let (records, record_queue) = mpsc::channel(config.records.queue);
@@ -72,6 +74,9 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
         },
         &mut registry,
     );
+    if let Some(certificate) = certificate {
+        gateway.secure(certificate);
+    }
     let supervisor = supervisor(config, clock.clone())?;
     let deps = vaxel_control::Deps {
         clock: clock.clone(),
@@ -102,6 +107,12 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
             base: url.clone(),
             public_url: config.server.public_url.clone(),
             body_max: config.gateway.body_max,
+            body_timeout: config.gateway.body_timeout,
+            // Of `localhost` with a certificate of our own, browsers would remember that for every other server.
+            only_tls: config
+                .tls
+                .as_ref()
+                .is_some_and(|pair| pair.made_for.is_none()),
             metrics: config.metrics,
         },
         vaxel_api::Deps {
@@ -161,8 +172,18 @@ fn stop_within(config: &Config) -> Duration {
     config.gateway.shutdown_grace + programs + STOP_REST
 }
 
+/// The URL under which a program on this machine reaches a listener.
+pub(crate) fn local_url(config: &Config, listen: SocketAddr) -> String {
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{scheme}://{}", reachable(listen))
+}
+
 /// Where a program on this machine reaches a listener.
-pub(crate) fn reachable(mut listen: SocketAddr) -> SocketAddr {
+fn reachable(mut listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() {
         listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }

@@ -89,6 +89,8 @@ pub(crate) async fn open_with(metrics: MetricsAccess) -> Home {
         base: "http://127.0.0.1:3010".to_owned(),
         public_url: None,
         body_max: 1024 * 1024,
+        body_timeout: Duration::from_secs(30),
+        only_tls: true,
         metrics,
     };
     let deps = vaxel_api::Deps {

@@ -5,13 +5,16 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 use vaxel_client::Local;
+use vaxel_core::time::{Clock, Timestamp};
 
 use super::{Context, service::all_pages};
 use crate::{
+    certificate::{self, Pair},
     config::{Config, Merged, Sources},
     output, paths,
 };
@@ -132,6 +135,7 @@ async fn running(local: &Local, context: &Context) -> Vec<Check> {
         checks.extend(left_out(&status));
         let problem = status["audit_problem"].as_str();
         checks.extend(problem.map(|problem| Check::new("audit", Verdict::Error, problem)));
+        checks.extend(running_certificate(&status));
     }
     let services = match context.client() {
         Ok(client) => all_pages(&client, "/api/v1/services", &[]).await,
@@ -190,6 +194,7 @@ async fn stopped(config: Option<Config>) -> Vec<Check> {
             format!("{listen} cannot be used ({error})"),
         ),
     });
+    checks.extend(config.tls.as_ref().map(certificate_of));
     if config.store.url.is_some() || config.data_dir.join("vaxel.db").exists() {
         checks.push(database(&config.store).await);
     }
@@ -226,6 +231,49 @@ fn running_database(status: &Value) -> Check {
         }
         problem => Check::new(DATABASE, Verdict::Error, problem),
     }
+}
+
+const CERTIFICATE: &str = "certificate";
+/// One that ends sooner is worth a word.
+const SOON: Duration = Duration::from_hours(14 * 24);
+
+/// The files that a server would use.
+fn certificate_of(pair: &Pair) -> Check {
+    if pair.made_for.is_some() && !pair.cert.exists() {
+        return Check::new(CERTIFICATE, Verdict::Ok, "made at the first start");
+    }
+    let now = Clock::system().now();
+    match pair.read(now) {
+        Ok(read) => {
+            let facts = read.facts();
+            dated(facts.until, now)
+        }
+        Err(_) if pair.made_for.is_some() => {
+            Check::new(CERTIFICATE, Verdict::Ok, "made anew at the next start")
+        }
+        Err(problems) => Check::new(CERTIFICATE, Verdict::Error, problems.join("\n")),
+    }
+}
+
+/// What a running server shows its clients.
+fn running_certificate(status: &Value) -> Option<Check> {
+    let tls = status["tls"].as_object()?;
+    if let Some(problem) = tls.get("problem").and_then(Value::as_str) {
+        let detail = format!("the files are not used, the one before them still is: {problem}");
+        return Some(Check::new(CERTIFICATE, Verdict::Error, detail));
+    }
+    let until: Timestamp = serde_json::from_value(tls.get("until")?.clone()).ok()?;
+    let now = Clock::system().now();
+    Some(dated(until, now))
+}
+
+fn dated(until: Timestamp, now: Timestamp) -> Check {
+    let verdict = match until {
+        until if until < now => Verdict::Error,
+        until if until < now.plus(SOON) => Verdict::Warning,
+        _ => Verdict::Ok,
+    };
+    Check::new(CERTIFICATE, verdict, certificate::ends(until, now))
 }
 
 /// What is stored there and cannot be read.

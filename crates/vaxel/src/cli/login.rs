@@ -68,7 +68,7 @@ struct Locked {
 
 pub(super) async fn login(args: &Args, context: &Context) -> anyhow::Result<()> {
     let (url, _) = context.address()?;
-    let client = Client::new(&url, None)?.named(super::AGENT);
+    let client = context.client_at(&url, None)?;
     let (tokens, by_browser) = match &args.name {
         Some(name) => (with_password(&client, name).await?, false),
         None if args.device => (browser_login::with_code(&client).await?, true),
@@ -107,7 +107,7 @@ pub(super) async fn logout(context: &Context) -> anyhow::Result<()> {
         output::note(format!("You are not signed in at {url}"));
         return Ok(());
     };
-    let client = Client::new(&url, Some(&signed_in.access_token))?.named(super::AGENT);
+    let client = context.client_at(&url, Some(&signed_in.access_token))?;
     match client
         .post::<Value>("/api/v1/auth/logout", &json!({}))
         .await
@@ -138,7 +138,7 @@ pub(super) async fn use_it(context: &mut Context) -> anyhow::Result<()> {
         context.global.key = Some(signed_in.access_token);
         return Ok(());
     }
-    let client = Client::new(&url, None)?.named(super::AGENT);
+    let client = context.client_at(&url, None)?;
     match renewed(&client, &signed_in).await {
         Ok(tokens) => {
             let signed_in = SignedIn::of(tokens, signed_in.by_browser);

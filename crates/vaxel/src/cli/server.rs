@@ -5,7 +5,7 @@ use std::{fs::File, process::Stdio, time::Duration};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::Value;
-use vaxel_client::{Client, Local};
+use vaxel_client::Local;
 
 use super::Context;
 use crate::{
@@ -72,7 +72,13 @@ pub(super) async fn stdio(args: &StdioArgs, context: &Context) -> anyhow::Result
     let endpoint = base
         .join(&args.only.path())
         .context("the base URL has no place for a path")?;
-    stdio::run(Bridge { endpoint, key }).await
+    let roots = context.roots()?;
+    stdio::run(Bridge {
+        endpoint,
+        key,
+        roots,
+    })
+    .await
 }
 
 /// Starts `vaxel up` so that it outlives this process, and waits until it answers.
@@ -99,7 +105,7 @@ async fn start_in_background(context: &Context) -> anyhow::Result<()> {
     let answering = async {
         loop {
             if let Some(local) = Local::find(&context.data_dir)
-                && let Ok(client) = Client::new(&local.url, None)
+                && let Ok(client) = context.client_at(&local.url, None)
                 && client.text("/health/live").await.is_ok()
             {
                 return Ok(());

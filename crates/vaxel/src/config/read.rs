@@ -21,10 +21,11 @@ use vaxel_core::{
     quota::{Quota, RoleQuotas},
     role::BuiltIn,
 };
-use vaxel_gateway::{BreakerRules, Keep, Tunables};
+use vaxel_gateway::{BreakerRules, Keep, Network, NoNetwork, Tunables};
 use vaxel_store::{DatabaseUrl, InvalidUrl};
 
 use super::{Config, LogFormat, Logs, Process, Records, Server};
+use crate::certificate::{self, Pair};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -40,6 +41,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
     let mut gateway = vaxel_gateway::Config::default();
     let mut egress = vaxel_egress::Config::default();
     let server = fields.nested("server", |fields| server(fields, &mut gateway));
+    let tls = fields.nested("tls", |fields| tls(fields, data_dir));
     fields.nested("limits", |fields| limits(fields, &mut gateway));
     let calls = fields.nested("calls", |fields| calls(fields, &mut gateway));
     let catalog_ttl = fields.nested("upstream", |fields| {
@@ -57,7 +59,11 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
     let audit = fields.nested("audit", audit);
     let logs = fields.nested("logs", logs);
     let metrics = fields.nested("metrics", metrics);
-    let (server, rules) = server.flatten()?;
+    let (server, rules, hosts) = server.flatten()?;
+    let tls = tls?.map(|tls| match tls {
+        Tls::SelfSigned => Pair::self_signed(data_dir, certificate::names_of(&server, &hosts)),
+        Tls::Files(pair) => pair,
+    });
     let calls = calls?;
     let (records, kept) = records?;
     let (store, archive) = store?;
@@ -73,6 +79,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
     Some(Config {
         data_dir: data_dir.to_owned(),
         server,
+        tls,
         gateway,
         tunables,
         egress,
@@ -96,7 +103,7 @@ pub(super) fn config(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Config>
 fn server(
     fields: &mut Fields<'_>,
     gateway: &mut vaxel_gateway::Config,
-) -> Option<(Server, WebRules)> {
+) -> Option<(Server, WebRules, Vec<String>)> {
     let listen: Option<SocketAddr> = fields.string("listen").and_then(|text| {
         let parsed = text.parse();
         if parsed.is_err() {
@@ -119,7 +126,7 @@ fn server(
     let workers = count(fields, "workers", 0..=1_024);
     // Hosts and origins are checked also when the address is wrong; any address will do for that.
     let at = listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
-    let rules = web_rules(fields, at)?;
+    let (rules, hosts) = web_rules(fields, at)?;
     Some((
         Server {
             listen: listen?,
@@ -127,7 +134,44 @@ fn server(
             workers,
         },
         rules,
+        hosts,
     ))
+}
+
+/// `[tls]`
+enum Tls {
+    SelfSigned,
+    Files(Pair),
+}
+
+fn tls(fields: &mut Fields<'_>, data_dir: &Path) -> Option<Tls> {
+    let cert = fields.string("cert").unwrap_or_default();
+    let key = fields.string("key").unwrap_or_default();
+    match (cert.as_str(), key.as_str()) {
+        ("", "") => None,
+        ("self-signed", "") => Some(Tls::SelfSigned),
+        ("self-signed", _) => {
+            let message = "must be empty: Vaxel makes the key of a self-signed certificate";
+            fields.issue("key", message);
+            None
+        }
+        (_, "") => {
+            fields.issue("key", "is missing: the file with the key of tls.cert");
+            None
+        }
+        ("", _) => {
+            fields.issue(
+                "cert",
+                "is missing: the file with the certificate of tls.key",
+            );
+            None
+        }
+        (cert, key) => Some(Tls::Files(Pair {
+            cert: data_dir.join(cert),
+            key: data_dir.join(key),
+            made_for: None,
+        })),
+    }
 }
 
 fn public_url(fields: &mut Fields<'_>) -> Option<String> {
@@ -147,8 +191,9 @@ fn public_url(fields: &mut Fields<'_>) -> Option<String> {
     None
 }
 
-/// Rules for Host and Origin headers; a problem is told at the key that holds the entry.
-fn web_rules(fields: &mut Fields<'_>, listen: SocketAddr) -> Option<WebRules> {
+/// Rules for Host and Origin headers, and the hosts among them; a problem is told at the key that holds the
+/// entry.
+fn web_rules(fields: &mut Fields<'_>, listen: SocketAddr) -> Option<(WebRules, Vec<String>)> {
     let hosts = fields.strings("allowed_hosts").unwrap_or_default();
     let origins = fields.strings("allowed_origins").unwrap_or_default();
     let mut is_fine = true;
@@ -158,8 +203,9 @@ fn web_rules(fields: &mut Fields<'_>, listen: SocketAddr) -> Option<WebRules> {
             fields.issue(&format!("{key}{}", issue.path), issue.message);
         }
     }
-    let all: Vec<String> = hosts.into_iter().chain(origins).collect();
-    WebRules::new(listen, &all).ok().filter(|_| is_fine)
+    let all: Vec<String> = hosts.iter().cloned().chain(origins).collect();
+    let rules = WebRules::new(listen, &all).ok().filter(|_| is_fine)?;
+    Some((rules, hosts))
 }
 
 fn limits(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config) {
@@ -168,11 +214,29 @@ fn limits(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config) {
     gateway.head_max = size(fields, "headers", 8 * KIB..=MIB);
     gateway.head_timeout = span(fields, "header_timeout", SECOND..=HOUR);
     gateway.connections_max = count(fields, "connections", 1..=1_000_000);
+    gateway.connections_per_address = count(fields, "connections_per_address", 0..=1_000_000);
+    gateway.connections_exempt = networks(fields, "connections_exempt");
     gateway.response_max = size(fields, "response", KIB..=GIB);
     gateway.line_max = size(fields, "stdio_line", KIB..=GIB);
     gateway.sessions_max = count(fields, "sessions", 1..=10_000_000);
     gateway.session_idle = span(fields, "session_idle", SECOND..=365 * DAY);
     gateway.streams_max = count(fields, "streams", 1..=1_000_000);
+}
+
+/// Addresses and networks.
+fn networks(fields: &mut Fields<'_>, key: &'static str) -> Vec<Network> {
+    let texts = fields.strings(key).unwrap_or_default();
+    let mut networks = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        match text.parse() {
+            Ok(network) => networks.push(network),
+            Err(error) => {
+                let error: NoNetwork = error;
+                fields.issue(&format!("{key}[{index}]"), format!("`{text}` {error}"));
+            }
+        }
+    }
+    networks
 }
 
 /// What may change of the rules for calls while they are served.

@@ -31,14 +31,18 @@ impl TestVaxel {
 
     /// The same with further flags of `up`.
     pub(crate) fn start_with(args: &[&str]) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let args = args.iter().map(ToString::to_string).collect();
+        Self::prepared(|vaxel| vaxel.set_args(args))
+    }
+
+    /// The same after its home was prepared.
+    pub(crate) fn prepared(prepare: impl FnOnce(&mut Self)) -> Self {
         let mut vaxel = Self {
-            home,
+            home: tempfile::tempdir().unwrap(),
             child: None,
-            args,
+            args: Vec::new(),
             env: Vec::new(),
         };
+        prepare(&mut vaxel);
         vaxel.launch();
         vaxel
     }
@@ -77,7 +81,10 @@ impl TestVaxel {
             .append(true)
             .open(self.home.path().join("vaxel.log"))
             .unwrap();
-        let mut command = self.command(&["up", "--listen", "127.0.0.1:0"]);
+        let mut command = self.command(&["up"]);
+        if !self.args.iter().any(|arg| arg == "--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         command
             .args(&self.args)
             .envs(self.env.clone())
@@ -90,6 +97,10 @@ impl TestVaxel {
         });
         if self.args.iter().any(|arg| arg == "--demo") {
             // What it offers is known a moment after it was added.
+            if self.url().starts_with("https") {
+                let call = ["call", "demo__echo", "--arg", "message=x"];
+                return wait_for("the demo", || self.cli(&call).status.success());
+            }
             let ready = "/api/v1/services/demo/health?wait=30s";
             let told = Door::of(self).ask("GET", ready, None).unwrap();
             assert_eq!(told.1["ready"], true, "{}", told.1);
