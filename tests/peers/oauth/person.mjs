@@ -1,6 +1,6 @@
 // A person at a browser: goes to an address, signs in, and says whether a client may.
 //   { "url": …, "name": …, "password": …, "newPassword": …, "answer": "allow" | "deny", "pictures": folder,
-//     "elsewhere": true at the pages of issuer.mjs }
+//     "elsewhere": true at the pages of issuer.mjs, "there": who signs in at those after the pages of Vaxel }
 // is read from standard input; printed is what was seen: { "titles": […], "text": …, "end": address }
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -38,15 +38,19 @@ async function look(name) {
   if (asked.pictures) await page.screenshot({ path: path.join(asked.pictures, `${name}.png`), fullPage: true });
 }
 
+async function signInElsewhere(name, end) {
+  await page.locator('input[name=login]').fill(name);
+  await page.locator('input[name=password]').fill('x');
+  await page.getByRole('button', { name: 'Sign-in' }).click();
+  await page.getByRole('button', { name: 'Continue' }).click();
+  await page.waitForURL((url) => url.pathname === end);
+}
+
 try {
   await page.goto(asked.url);
   await look('1-sign-in');
   if (asked.elsewhere) {
-    await page.locator('input[name=login]').fill(asked.name);
-    await page.locator('input[name=password]').fill(asked.password);
-    await page.getByRole('button', { name: 'Sign-in' }).click();
-    await page.getByRole('button', { name: 'Continue' }).click();
-    await page.waitForURL((url) => url.pathname === '/callback');
+    await signInElsewhere(asked.name, '/callback');
   } else if (asked.name) {
     await page.getByLabel('Name').fill(asked.name);
     await page.getByLabel('Password', { exact: true }).fill(asked.password);
@@ -59,6 +63,7 @@ try {
       await page.getByRole('button', { name: 'Sign in' }).click();
     }
   }
+  if (asked.there) await signInElsewhere(asked.there, '/oauth/callback');
   const answer = asked.answer && !asked.elsewhere && page.getByRole('button', { name: asked.answer === 'deny' ? 'No' : 'Allow' });
   if (answer) {
     await answer.waitFor();

@@ -50,7 +50,7 @@ fn visit(tools: &Path, url: &str, answer: &str) -> Value {
     visit_with(tools, &asked)
 }
 
-fn visit_with(tools: &Path, asked: &Value) -> Value {
+pub(crate) fn visit_with(tools: &Path, asked: &Value) -> Value {
     let done = run(tools, (&tools.join("node22/bin/node"), "person.mjs"), asked)
         .wait_with_output()
         .unwrap();
@@ -328,13 +328,19 @@ fn the_command_line_signs_in_with_a_browser_and_with_a_code() {
 }
 
 /// An authorization server of others; ended when dropped.
-struct Issuer(Child);
+pub(crate) struct Issuer(Child);
 
 impl Issuer {
     fn start(tools: &Path, port: u16) -> Self {
+        Self::with(tools, port, &[])
+    }
+
+    /// One with a client that comes back to this address.
+    pub(crate) fn with(tools: &Path, port: u16, redirect: &[&str]) -> Self {
         let child = Command::new(tools.join("node22/bin/node"))
             .arg(repository("tests/peers/oauth/issuer.mjs"))
             .arg(port.to_string())
+            .args(redirect)
             .env("VAXEL_TEST_TOOLS", tools)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -369,33 +375,33 @@ fn clients_log_in_at_another_authorization_server() {
     )
     .unwrap();
     let vaxel = TestVaxel::start_with(&["--demo", "--config", file.to_str().unwrap()]);
-    let asked = json!({ "url": format!("{}/mcp", vaxel.url()), "sdk": "v2", "renews": false,
-        "tool": "demo__echo", "arguments": { "message": "hello" } });
-    let log_in = || {
-        let mut child = run(&tools, (&tools.join("node22/bin/node"), "ts.mjs"), &asked);
-        let mut last = Value::Null;
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            last = serde_json::from_str(&line.unwrap()).unwrap();
-            if let Some(url) = last["visit"].as_str() {
-                assert!(
-                    url.starts_with(&format!("http://127.0.0.1:{port}/")),
-                    "{url}"
-                );
-                visit_with(
-                    &tools,
-                    &json!({ "url": url, "name": "anna", "password": "x", "elsewhere": true }),
-                );
-            }
-        }
-        child.wait().unwrap();
-        last
-    };
     // Whom the issuer names is nobody here yet.
-    let refused = log_in();
+    let refused = log_in_there(&vaxel, &tools, port, "anna");
     assert!(refused["error"].is_string(), "{refused}");
     vaxel.ok(&["user", "add", "anna@example.com", "--role", "client"]);
-    let said = log_in();
+    let said = log_in_there(&vaxel, &tools, port, "anna");
     assert_eq!(said["text"], "hello", "{said}");
+}
+
+/// A client logs in for somebody at the other authorization server, and calls a tool: what came of it.
+fn log_in_there(vaxel: &TestVaxel, tools: &Path, port: u16, name: &str) -> Value {
+    let asked = json!({ "url": format!("{}/mcp", vaxel.url()), "sdk": "v2", "renews": false,
+        "tool": "demo__echo", "arguments": { "message": "hello" } });
+    let mut child = run(tools, (&tools.join("node22/bin/node"), "ts.mjs"), &asked);
+    let mut last = Value::Null;
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        last = serde_json::from_str(&line.unwrap()).unwrap();
+        if let Some(url) = last["visit"].as_str() {
+            assert!(
+                url.starts_with(&format!("http://127.0.0.1:{port}/")),
+                "{url}"
+            );
+            let asked = json!({ "url": url, "name": name, "password": "x", "elsewhere": true });
+            visit_with(tools, &asked);
+        }
+    }
+    child.wait().unwrap();
+    last
 }
 
 #[test]

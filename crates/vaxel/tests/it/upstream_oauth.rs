@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{
     doors::{Answer, Raw},
-    harness::{Door, TestVaxel, free_port, repository, text, wait_for},
+    harness::{Door, TestVaxel, free_port, repository, text, tools, wait_for},
+    oauth::{Issuer, visit_with},
 };
 
 const GOOD: &str = "a good long password";
@@ -23,6 +24,11 @@ struct Guarded {
 impl Guarded {
     fn start() -> Self {
         Self::start_with(&[])
+    }
+
+    /// One that takes the tokens of another authorization server.
+    fn of(issuer: &str) -> Self {
+        Self::start_with(&[issuer])
     }
 
     fn start_with(args: &[&str]) -> Self {
@@ -115,7 +121,7 @@ fn said(answer: &(u16, Value)) -> &str {
 }
 
 /// A user who signed in with a browser: a key, and the browser's cookie.
-fn person(vaxel: &TestVaxel, name: &str) -> (String, String) {
+pub(crate) fn person(vaxel: &TestVaxel, name: &str) -> (String, String) {
     vaxel.ok(&["user", "add", name, "--role", "client"]);
     vaxel.with_input(&["user", "password", name], "set by the admin\n");
     let change = json!({ "username": name, "password": "set by the admin", "new_password": GOOD });
@@ -615,6 +621,39 @@ fn a_log_in_is_kept_when_its_browser_is_closed_before_the_answer() {
     let lines = vaxel.json(&["audit", "list", "--action", "service.authorize"]);
     let text = lines.to_string();
     assert!(text.contains("\"anna\""), "{text}");
+}
+
+#[test]
+fn a_user_logs_in_at_a_provider_of_others_in_a_browser_and_their_token_is_renewed() {
+    let Some(tools) = tools() else { return };
+    let vaxel = TestVaxel::start();
+    let (anna, _) = person(&vaxel, "anna");
+    let port = free_port();
+    let back = format!("{}/oauth/callback", vaxel.url());
+    let _issuer = Issuer::with(&tools, port, &[&back]);
+    let guarded = Guarded::of(&format!("http://127.0.0.1:{port}"));
+    let client = r#"{"client_id":"vaxel","client_secret":"s3cret/+"}"#;
+    add(&vaxel, &guarded, &[client, "--no-wait"]);
+    let asked = json!({ "url": link_for(&vaxel, &anna), "name": "anna", "password": GOOD, "there": "anna" });
+    let seen = visit_with(&tools, &asked);
+    let last = seen["text"].as_str().unwrap();
+    assert!(last.contains("You are logged in to tracker"), "{seen}");
+    wait_for("the service to be ready", || is_ready(&vaxel));
+    assert_eq!(said(&who(&vaxel, &anna)), "you are anna");
+    assert_eq!(standing(&vaxel, &anna)["state"], "granted");
+    // The refresh token brings the next one, twice: it is another one then.
+    for _ in 0..2 {
+        guarded.ask("/end");
+        assert_eq!(said(&who(&vaxel, &anna)), "you are anna");
+    }
+    let seen = guarded.seen();
+    let good = seen.iter().filter(|one| one["user"] == "anna");
+    let tokens: std::collections::BTreeSet<&str> =
+        good.filter_map(|one| one["shown"].as_str()).collect();
+    assert_eq!(tokens.len(), 3);
+    // It is nobody else's.
+    let (status, refused) = who(&vaxel, &vaxel.key());
+    assert_eq!(status, 424, "{refused}");
 }
 
 /// Calls the tool of `service` so often at once: the statuses.
