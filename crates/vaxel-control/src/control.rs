@@ -92,7 +92,7 @@ pub(crate) struct Inner {
     /// Keys of which it is not known what is stored.
     pub(crate) unsettled: Unsettled,
     /// What every user may do.
-    pub(crate) people: People,
+    pub(crate) people: Arc<People>,
     /// Keys of tokens, and who may come with one.
     pub(crate) signing: Signing,
     /// Clients that log in for users.

@@ -13,7 +13,7 @@ use vaxel_core::{
     principal::Permissions,
     user::UserResource,
 };
-use vaxel_egress::{Config as EgressConfig, Egress, Policy};
+use vaxel_egress::{Config as EgressConfig, Egress, Networks, Policy};
 
 use crate::{control::Control, sign_in::acting};
 
@@ -52,7 +52,7 @@ impl Oauth {
             return Ok(egress);
         }
         let config = EgressConfig {
-            allow: Policy::Public,
+            allow: Policy::Public(Networks::default()),
             max_connections_per_origin: 4,
             ..EgressConfig::default()
         };

@@ -18,11 +18,13 @@ use vaxel_core::{
     failure::Issue,
     health::{recovery::Attempts, spec::HealthSpec},
     lifecycle::Lifecycle,
+    principal::{Permission, Principal},
     quantity::Span,
     service::{ServiceResource, ServiceSpec},
     status::Health,
     time::Clock,
 };
+use vaxel_egress::Egress;
 use vaxel_gateway::{Bell, Gateway, ServiceEntry, TokenRequest};
 use vaxel_supervisor::Supervisor;
 
@@ -34,6 +36,7 @@ use crate::{
     lease::Leases,
     plan::{Action, plan},
     reconcile::about,
+    rights::People,
     seal::Vault,
     status::{Board, Seen},
 };
@@ -73,6 +76,10 @@ pub(crate) struct Context {
     pub(crate) store: vaxel_store::Store,
     pub(crate) supervisor: Supervisor,
     pub(crate) gateway: Gateway,
+    /// Reaches what URLs of people lead to who may run nothing on this machine.
+    pub(crate) outside: Egress,
+    /// What every user may do.
+    pub(crate) people: Arc<People>,
     pub(crate) vault: Vault,
     pub(crate) board: Board,
     pub(crate) demo: Arc<Demo>,
@@ -90,6 +97,32 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// What reaches the addresses that a service names. Who may run programs on this machine reaches its networks
+    /// anyway; the URLs of others lead to the public internet, and to the networks that the configuration names.
+    pub(crate) fn egress(&self, service: &ServiceResource) -> &Egress {
+        if self.is_insider(&service.owner) {
+            self.gateway.egress()
+        } else {
+            &self.outside
+        }
+    }
+
+    /// Whether services of this owner may be in local networks. One who is gone counts as before: what was
+    /// accepted goes on.
+    pub(crate) fn is_insider(&self, owner: &str) -> bool {
+        let nobody = [Principal::system().name, Principal::unguarded().name];
+        if !self.config.server.auth {
+            return true;
+        }
+        match self.people.all().get(owner) {
+            Some(person) => {
+                let everywhere = person.rights.reach().everywhere;
+                everywhere.contains(Permission::HostExecute)
+            }
+            None => nobody.iter().any(|name| **name == *owner),
+        }
+    }
+
     /// What is to be checked, for everyone who has to know.
     fn health(&self, spec: &HealthSpec) -> Arc<HealthSpec> {
         if *spec == *self.usual_health {

@@ -144,6 +144,13 @@ impl Control {
             ..old.clone()
         };
         self.may_become(caller, &next)?;
+        // Its owner's name would lead the caller into local networks.
+        if caller.name.as_ref() != old.owner
+            && self.inner.context.is_insider(&old.owner)
+            && !same_places(&old.spec, &next.spec)
+        {
+            require(caller, Permission::HostExecute)?;
+        }
         let next = revised(&old, next);
         let action = match rolled_back_to {
             Some(_) => "service.rollback",
@@ -466,6 +473,13 @@ fn accepted(
 
 fn in_use(name: &ServiceName) -> String {
     format!("`{name}` is taken: another service has this name")
+}
+
+/// Whether the URLs of both lead to the same places.
+fn same_places(old: &ServiceSpec, new: &ServiceSpec) -> bool {
+    let needs = |spec: &ServiceSpec| spec.health.dependency.clone();
+    let is_remote = matches!(new.source, Source::Mcp(_) | Source::Http(_));
+    needs(old) == needs(new) && (!is_remote || same_destination(&old.source, &new.source))
 }
 
 /// Whether sealed values of `old` would reach the same program kind or host as before.

@@ -25,6 +25,9 @@ pub struct Config {
     pub roots: Roots,
     /// Which addresses may be connected to.
     pub allow: Policy,
+    /// Who says in a test which addresses a name has.
+    #[cfg(test)]
+    pub(crate) names: Option<fn(&str) -> Vec<std::net::IpAddr>>,
 }
 
 impl Default for Config {
@@ -37,6 +40,8 @@ impl Default for Config {
             max_head_bytes: 64 << 10,
             roots: Roots::System,
             allow: Policy::Any,
+            #[cfg(test)]
+            names: None,
         }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Connector {
     timeout: Duration,
     allow: Policy,
     tls: Tls,
+    #[cfg(test)]
+    names: Option<fn(&str) -> Vec<IpAddr>>,
 }
 
 impl Connector {
@@ -41,6 +43,8 @@ impl Connector {
             timeout: config.connect_timeout,
             allow: config.allow,
             tls,
+            #[cfg(test)]
+            names: config.names,
         })
     }
 
@@ -57,7 +61,8 @@ impl Connector {
     }
 
     async fn open_unhurried(&self, origin: &Origin) -> Result<Stream, Error> {
-        let addresses = self.permitted(origin, resolve(origin).await?)?;
+        // Judged and connected to are the same addresses: the name is not asked for a second time.
+        let addresses = self.permitted(origin, self.resolved(origin).await?)?;
         let failed = |reason| Error::Connect {
             origin: Arc::clone(origin.text()),
             reason,
@@ -72,6 +77,14 @@ impl Connector {
         } else {
             Ok(Stream::Plain(TokioIo::new(stream)))
         }
+    }
+
+    async fn resolved(&self, origin: &Origin) -> Result<Vec<IpAddr>, Error> {
+        #[cfg(test)]
+        if let Some(names) = self.names {
+            return Ok(names(origin.host()));
+        }
+        resolve(origin).await
     }
 
     /// The addresses that the policy permits; an error when it permits none of them.

@@ -56,7 +56,10 @@ pub enum Error {
         reason: io::Error,
     },
     /// The policy forbids that address.
-    #[error("{origin} leads to {address}, a {reach} address, which the egress policy forbids")]
+    #[error(
+        "{origin} leads to {address}, a {reach} address, which may not be connected to; `upstream.networks` in the \
+         configuration names local networks that may"
+    )]
     Refused {
         /// `scheme://host:port`.
         origin: Arc<str>,

@@ -26,7 +26,7 @@ pub use body::{Body, BodyError, StreamBody};
 pub use config::{Config, Roots};
 pub use failure::{Cause, Error, Stage};
 pub use pin::Pins;
-pub use policy::{Policy, Reach};
+pub use policy::{InvalidNetwork, Network, Networks, Policy, Reach};
 pub use reply::{Reply, ReplyBody};
 pub use target::{Egress, Origin, Target};
 

@@ -4,24 +4,122 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+    sync::Arc,
 };
 
-/// Which addresses may be connected to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which addresses may be connected to. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Policy {
-    /// All: for URLs that an operator wrote.
+    /// All: for URLs that the person wrote who runs the program.
     Any,
-    /// Only addresses of the public internet: for URLs that came from somewhere else.
-    Public,
+    /// All but those of metadata services, which hand out credentials; and these networks. For URLs of people who
+    /// may run programs on this machine.
+    Inside(Networks),
+    /// Those of the public internet, and these networks: for URLs of anybody else.
+    Public(Networks),
 }
 
 impl Policy {
     /// Whether a connection to `address` may be made.
-    pub fn permits(self, address: IpAddr) -> bool {
+    pub fn permits(&self, address: IpAddr) -> bool {
+        let reach = Reach::of(address);
         match self {
             Self::Any => true,
-            Self::Public => Reach::of(address) == Reach::Public,
+            Self::Inside(named) => reach != Reach::Metadata || named.contain(address),
+            Self::Public(named) => reach == Reach::Public || named.contain(address),
         }
+    }
+
+    /// The same for URLs of others: the public internet, and the networks that are named.
+    #[must_use]
+    pub fn outside(&self) -> Self {
+        match self {
+            Self::Any => Self::Public(Networks::default()),
+            Self::Inside(named) | Self::Public(named) => Self::Public(named.clone()),
+        }
+    }
+}
+
+/// Networks that somebody named. Cheap to clone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Networks(Arc<[Network]>);
+
+impl Networks {
+    /// These.
+    pub fn new(all: impl IntoIterator<Item = Network>) -> Self {
+        Self(all.into_iter().collect())
+    }
+
+    fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address))
+    }
+}
+
+/// A part of all addresses: `loopback`, `private`, or a block such as `10.1.0.0/16`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// This machine.
+    Loopback,
+    /// Private networks (RFC 1918, RFC 4193, RFC 6598).
+    Private,
+    /// All addresses that begin with so many bits of this one.
+    Block(IpAddr, u8),
+}
+
+/// A text that names no network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write `loopback`, `private`, or a network such as 10.1.0.0/16 or fd12::/16")]
+pub struct InvalidNetwork;
+
+impl FromStr for Network {
+    type Err = InvalidNetwork;
+
+    fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
+        match text.trim() {
+            "loopback" => return Ok(Self::Loopback),
+            "private" => return Ok(Self::Private),
+            _ => {}
+        }
+        let (address, bits) = text.trim().split_once('/').unzip();
+        let address: IpAddr = address
+            .unwrap_or(text.trim())
+            .parse()
+            .map_err(|_| InvalidNetwork)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), |bits: &str| bits.parse::<u8>());
+        let bits = bits.ok().filter(|bits| *bits <= most);
+        Ok(Self::Block(address, bits.ok_or(InvalidNetwork)?))
+    }
+}
+
+impl Network {
+    /// Whether an address is in there. One of a metadata service is only where it is named alone: nobody who
+    /// names a network means the credentials of its machines.
+    fn contains(self, address: IpAddr) -> bool {
+        let reach = Reach::of(address);
+        let Self::Block(network, bits) = self else {
+            return reach
+                == if self == Self::Loopback {
+                    Reach::Loopback
+                } else {
+                    Reach::Private
+                };
+        };
+        let (address, network) = (address.to_canonical(), network.to_canonical());
+        if reach == Reach::Metadata {
+            return address == network;
+        }
+        let differ = match (address, network) {
+            (IpAddr::V4(one), IpAddr::V4(other)) => {
+                (one.to_bits() ^ other.to_bits()).leading_zeros()
+            }
+            (IpAddr::V6(one), IpAddr::V6(other)) => {
+                (one.to_bits() ^ other.to_bits()).leading_zeros()
+            }
+            _ => return false,
+        };
+        differ >= u32::from(bits)
     }
 }
 
@@ -169,6 +267,46 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_is_named_is_permitted_and_its_metadata_service_only_when_it_is_named_alone() {
+        let permits = |networks: &[&str], address: &str| {
+            let networks = networks.iter().map(|text| text.parse().unwrap());
+            let policy = Policy::Public(Networks::new(networks));
+            policy.permits(address.parse().unwrap())
+        };
+        for (network, address) in [
+            ("loopback", "127.9.0.1"),
+            ("loopback", "::ffff:127.0.0.1"),
+            ("private", "10.0.0.1"),
+            ("private", "fd12::1"),
+            ("10.1.0.0/16", "10.1.255.255"),
+            ("10.1.0.0/16", "::ffff:10.1.2.3"),
+            ("192.168.1.7", "192.168.1.7"),
+            ("fe80::/10", "fe80::1"),
+            ("169.254.169.254", "169.254.169.254"),
+            ("0.0.0.0/0", "10.0.0.1"),
+        ] {
+            assert!(permits(&[network], address), "{network} {address}");
+        }
+        for (network, address) in [
+            ("loopback", "10.0.0.1"),
+            ("private", "127.0.0.1"),
+            ("private", "169.254.1.1"),
+            ("private", "fd00:ec2::254"),
+            ("10.1.0.0/16", "10.2.0.1"),
+            ("192.168.1.7", "192.168.1.8"),
+            ("169.254.0.0/16", "169.254.169.254"),
+            ("fd00::/8", "fd00:ec2::254"),
+            ("0.0.0.0/0", "169.254.169.254"),
+            ("0.0.0.0/0", "::1"),
+        ] {
+            assert!(!permits(&[network], address), "{network} {address}");
+        }
+        for wrong in ["", "/8", "10.0.0.0/33", "10.0.0.0/x", "lan", "10.0.0.0/8/8"] {
+            assert_eq!(wrong.parse::<Network>(), Err(InvalidNetwork), "{wrong}");
+        }
+    }
+
+    #[test]
     fn what_is_assigned_to_nobody_is_reserved() {
         for address in [
             "224.0.0.1",
@@ -209,7 +347,9 @@ mod tests {
         #[test]
         fn public_means_not_special(raw: u128) {
             let address = IpAddr::V6(Ipv6Addr::from(raw));
-            prop_assert_eq!(Policy::Public.permits(address), Reach::of(address) == Reach::Public);
+            let (public, inside) = (Policy::Any.outside(), Policy::Inside(Networks::default()));
+            prop_assert_eq!(public.permits(address), Reach::of(address) == Reach::Public);
+            prop_assert_eq!(inside.permits(address), Reach::of(address) != Reach::Metadata);
             prop_assert!(Policy::Any.permits(address));
         }
     }

@@ -48,6 +48,10 @@ impl Egress {
     /// # Errors
     /// [`Error::Roots`] when a configured root certificate cannot be used.
     pub fn new(config: Config) -> Result<Self, Error> {
+        let outside = Config {
+            allow: config.allow.outside(),
+            ..config.clone()
+        };
         let limits = Limits::from(&config);
         let (pools, sweeper) = (Mutex::new(HashMap::new()), OnceLock::new());
         let period = (config.idle_timeout / 2).clamp(Duration::from_millis(20), SWEEP);
@@ -59,8 +63,17 @@ impl Egress {
                 pools,
                 period,
                 sweeper,
+                outside,
             }),
         })
+    }
+
+    /// The same for URLs of others ([`Policy::outside`](crate::Policy::outside)), with connections of its own.
+    ///
+    /// # Errors
+    /// As [`Egress::new`].
+    pub fn outside(&self) -> Result<Self, Error> {
+        Self::new(self.shared.outside.clone())
     }
 
     /// A handle for requests to the origin of `url`. Targets of one origin share its connections.
@@ -404,6 +417,8 @@ struct Shared {
     pools: Mutex<HashMap<Arc<str>, Weak<Pool>>>,
     period: Duration,
     sweeper: OnceLock<JoinHandle<()>>,
+    /// What [`Egress::outside`] is made from.
+    outside: Config,
 }
 
 impl Shared {

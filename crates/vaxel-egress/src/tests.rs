@@ -2,7 +2,15 @@
 
 mod server;
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -21,7 +29,9 @@ use tokio_rustls::TlsAcceptor;
 use url::Url;
 use vaxel_core::failure::{Failure, Kind};
 
-use crate::{Body, Config, Egress, Error, Policy, Roots, Stage, Target, target::Setback};
+use crate::{
+    Body, Config, Egress, Error, Network, Networks, Policy, Roots, Stage, Target, target::Setback,
+};
 
 fn egress(config: Config) -> Egress {
     Egress::new(config).unwrap()
@@ -858,7 +868,7 @@ async fn a_port_where_nobody_listens_and_a_name_that_nobody_has_are_told_apart()
 async fn the_policy_judges_what_a_name_resolves_to() {
     let server = Server::http().await;
     let egress = egress(Config {
-        allow: Policy::Public,
+        allow: Policy::Any.outside(),
         ..Config::default()
     });
     for url in [
@@ -875,6 +885,85 @@ async fn the_policy_judges_what_a_name_resolves_to() {
         assert_eq!(Failure::from(error).kind, Kind::NotPermitted);
     }
     assert_eq!(server.seen().accepted, 0);
+}
+
+/// Permitted, then not: two addresses of this machine, so that both could be connected to.
+static REBOUND: AtomicUsize = AtomicUsize::new(0);
+
+fn rebound(_: &str) -> Vec<IpAddr> {
+    let last = [1, 2][REBOUND.fetch_add(1, Ordering::SeqCst).min(1)];
+    vec![Ipv4Addr::new(127, 0, 0, last).into()]
+}
+
+#[tokio::test]
+async fn a_name_that_changes_its_mind_between_the_check_and_the_use_leads_nowhere_else() {
+    let server = Server::http().await;
+    let port = server.address.port();
+    let forbidden = std::net::TcpListener::bind(("127.0.0.2", port)).unwrap();
+    forbidden.set_nonblocking(true).unwrap();
+    let permitted = "127.0.0.1".parse::<Network>().unwrap();
+    let egress = egress(Config {
+        allow: Policy::Public(Networks::new([permitted])),
+        names: Some(rebound),
+        max_idle_per_origin: 0,
+        ..Config::default()
+    });
+    let url: Url = format!("http://rebound.example:{port}/").parse().unwrap();
+    let target = egress.origin(&url).unwrap();
+    // The name is asked once per connection: what was judged is what is connected to.
+    fetch(&target, get("/some")).await;
+    assert_eq!(
+        (REBOUND.load(Ordering::SeqCst), server.seen().accepted),
+        (1, 1)
+    );
+    // The next connection asks again, and the other answer is judged, too.
+    let error = target.send(get("/some"), late()).await.unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error:?}");
+    let error = egress.connect(&url, late()).await.err().unwrap();
+    assert!(matches!(error, Error::Refused { .. }), "{error:?}");
+    let error = egress.status(&url, late()).await.unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error:?}");
+    assert_eq!(REBOUND.load(Ordering::SeqCst), 4);
+    assert!(forbidden.accept().is_err(), "it was connected to");
+}
+
+#[tokio::test]
+async fn no_notation_of_a_metadata_address_gets_by_either_policy() {
+    let local = ["loopback", "private", "169.254.0.0/16", "fd00::/8"];
+    let local = || Networks::new(local.map(|text| text.parse::<Network>().unwrap()));
+    for allow in [Policy::Inside(local()), Policy::Public(local())] {
+        let egress = egress(Config {
+            allow,
+            ..Config::default()
+        });
+        for host in [
+            "169.254.169.254",
+            "2852039166",
+            "0xa9fea9fe",
+            "0xA9.0xFE.0xA9.0xFE",
+            "0251.0376.0251.0376",
+            "169.254.43518",
+            "%31%36%39.254.169.254",
+            "\u{ff11}\u{ff16}\u{ff19}.254.169.254",
+            "169。254。169。254",
+            "[::ffff:169.254.169.254]",
+            "[::ffff:a9fe:a9fe]",
+            "[::169.254.169.254]",
+            "[64:ff9b::a9fe:a9fe]",
+            "[2002:a9fe:a9fe::1]",
+            "[fd00:ec2::254]",
+            "[fd20:ce::254]",
+            "168.63.129.16",
+            "100.100.100.200",
+        ] {
+            let url: Url = format!("http://{host}/latest/meta-data").parse().unwrap();
+            let target = egress.origin(&url).unwrap();
+            let error = target.send(get("/"), late()).await.unwrap_err();
+            assert!(matches!(error, Error::Refused { .. }), "{host}: {error:?}");
+            let error = egress.status(&url, late()).await.unwrap_err();
+            assert!(matches!(error, Error::Refused { .. }), "{host}: {error:?}");
+        }
+    }
 }
 
 #[tokio::test]

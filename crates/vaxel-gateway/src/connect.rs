@@ -19,6 +19,7 @@ use vaxel_core::{
     secret::Secret,
     service::{EraChoice, SessionScope},
 };
+use vaxel_egress::Egress;
 use vaxel_mcp::{
     handshake::{self, ProbeAnswer, ServerFacts, Verdict, capabilities::Answers},
     hello,
@@ -99,8 +100,12 @@ pub enum Transport {
     Builtin(Arc<dyn BuiltinServer>),
 }
 
-/// Reaches `target`.
-pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Result<Link, Failure> {
+/// Reaches `target`, where it is elsewhere by `egress`.
+pub(crate) async fn connect(
+    shared: Arc<Shared>,
+    egress: &Egress,
+    target: ConnectTarget,
+) -> Result<Link, Failure> {
     let ConnectTarget {
         name,
         era,
@@ -131,7 +136,7 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
             tokens: None,
         } if matches!(url.scheme(), "ws" | "wss") => {
             let address = WebSocketAddress {
-                egress: shared.egress.clone(),
+                egress: egress.clone(),
                 url,
                 headers: header_map(headers)?,
                 name: name.as_str().into(),
@@ -148,13 +153,13 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
         } => {
             let headers = header_map(headers)?;
             let address = Address {
-                target: Door::new(shared.egress.origin(&url)?, tokens, introduction.clone()),
+                target: Door::new(egress.origin(&url)?, tokens, introduction.clone()),
                 name: name.as_str().into(),
                 headers: headers.clone(),
                 response_max: shared.config.response_max,
             };
             let sse = SseAddress {
-                egress: shared.egress.clone(),
+                egress: egress.clone(),
                 url,
                 headers,
                 name: name.as_str().into(),
@@ -170,7 +175,7 @@ pub(crate) async fn connect(shared: Arc<Shared>, target: ConnectTarget) -> Resul
             tools,
         } => {
             let address = ToolsAddress {
-                egress: shared.egress.clone(),
+                egress: egress.clone(),
                 name: name.as_str().into(),
                 base,
                 health,

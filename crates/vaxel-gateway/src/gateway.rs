@@ -481,8 +481,14 @@ impl Gateway {
 
     /// Speaks to an upstream until it gave a real MCP answer.
     pub async fn connect(&self, target: ConnectTarget) -> Result<Link, Failure> {
-        let shared = Arc::clone(&self.shared);
-        let connecting = self.shared.runtime.spawn(connect::connect(shared, target));
+        self.connect_by(&self.shared.egress, target).await
+    }
+
+    /// The same by another egress, for addresses of somebody who may name less.
+    pub async fn connect_by(&self, by: &Egress, target: ConnectTarget) -> Result<Link, Failure> {
+        let (shared, by) = (Arc::clone(&self.shared), by.clone());
+        let connecting = async move { connect::connect(shared, &by, target).await };
+        let connecting = self.shared.runtime.spawn(connecting);
         connecting.await.map_err(Failure::internal)?
     }
 

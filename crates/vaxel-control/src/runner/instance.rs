@@ -274,7 +274,8 @@ impl Instance {
     ) -> Result<Open, End> {
         let within = self.context.config.process.start_timeout;
         let opened = timeout(within, async {
-            let link = self.context.gateway.connect(target).await?;
+            let egress = self.context.egress(&self.resource);
+            let link = self.context.gateway.connect_by(egress, target).await?;
             let (weight, identity) = target::place(&self.resource, self.seat.replica);
             let link = link.placed(weight, identity);
             let catalog = Arc::new(link.catalog().await?);

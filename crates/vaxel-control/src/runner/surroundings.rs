@@ -113,7 +113,7 @@ impl Surroundings {
     }
 
     async fn dependency(&self, dependency: &Dependency, within: Duration) -> Finding {
-        let egress = self.context.gateway.egress();
+        let egress = self.context.egress(&self.resource);
         let Some(url) = dependency.url() else {
             return Finding::fail(format!("`{dependency}` is no address"));
         };
@@ -203,7 +203,7 @@ impl Surroundings {
         (soon, within): (Duration, Duration),
         now: Timestamp,
     ) -> Option<Finding> {
-        let egress = self.context.gateway.egress();
+        let egress = self.context.egress(&self.resource);
         let look = egress.certificate_end(url, Instant::now() + within);
         // What cannot be reached is another check's business.
         let end = timeout(within, in_turn(&self.context.checks, look))

@@ -481,7 +481,8 @@ impl Control {
         let deadline = Instant::now() + Duration::from_secs(10);
         let message = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
         let asked = async {
-            let target = self.inner.context.gateway.egress().origin(&wanted.url)?;
+            let egress = self.inner.context.egress(&wanted.resource);
+            let target = egress.origin(&wanted.url)?;
             let mut request = http::Request::new(Body::Full(message.into()));
             *request.method_mut() = http::Method::POST;
             *request.uri_mut() = target.uri().clone();

@@ -185,7 +185,7 @@ impl Control {
             return Err(failed("since it is not https".to_owned()));
         }
         let egress = if is_near {
-            self.inner.context.gateway.egress()
+            self.inner.context.egress(&wanted.resource)
         } else {
             self.inner.oauth.egress()?
         };

@@ -21,6 +21,7 @@ use vaxel_core::{
     quota::{Quota, RoleQuotas},
     role::BuiltIn,
 };
+use vaxel_egress::{Networks, Policy};
 use vaxel_gateway::{BreakerRules, Keep, Network, NoNetwork, Tunables};
 use vaxel_store::{DatabaseUrl, InvalidUrl};
 
@@ -277,8 +278,26 @@ fn upstream(
     gateway.upstream_idle = span(fields, "session_idle", SECOND..=365 * DAY);
     egress.idle_timeout = span(fields, "idle_timeout", 10 * MS..=DAY);
     egress.max_connections_per_origin = count(fields, "connections", 1..=100_000);
+    egress.allow = Policy::Inside(networks(fields));
     gateway.catalog_items_max = count(fields, "catalog_items", 1..=1_000_000);
     span(fields, "catalog_ttl", SECOND..=365 * DAY)
+}
+
+/// Local networks that everybody's services may be in.
+fn networks(fields: &mut Fields<'_>) -> Networks {
+    let texts = fields.strings("networks").unwrap_or_default();
+    let mut all = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        match text.parse() {
+            Ok(network) => all.push(network),
+            Err(error) => {
+                let error: vaxel_egress::InvalidNetwork = error;
+                let message = format!("`{text}` is no network: {error}");
+                fields.issue(&format!("networks[{index}]"), message);
+            }
+        }
+    }
+    Networks::new(all)
 }
 
 fn process(fields: &mut Fields<'_>) -> Process {

@@ -31,6 +31,7 @@ mod registry;
 mod restart;
 mod seeds;
 mod sets;
+mod ssrf;
 mod stopping;
 mod stored;
 mod task_news;
