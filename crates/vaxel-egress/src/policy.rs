@@ -51,7 +51,8 @@ impl Networks {
         Self(all.into_iter().collect())
     }
 
-    fn contain(&self, address: IpAddr) -> bool {
+    /// Whether an address is in one of them.
+    pub fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use vaxel_auth::web::WebRules;
 
-use crate::{breaker::BreakerRules, places::Network};
+use vaxel_egress::Networks;
+
+use crate::breaker::BreakerRules;
 
 /// Fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -30,7 +32,7 @@ pub struct Config {
     /// Client connections of one address at once (of IPv6: of one /64); further ones are closed. 0: any number.
     pub connections_per_address: usize,
     /// Whose connections are not counted, besides those of this machine: proxies.
-    pub connections_exempt: Vec<Network>,
+    pub connections_exempt: Networks,
     /// Largest answer of an upstream, bytes.
     pub response_max: usize,
     /// Largest line of a stdio server, bytes.
@@ -80,7 +82,7 @@ impl Default for Config {
             body_timeout: Duration::from_secs(30),
             connections_max: 10_000,
             connections_per_address: 512,
-            connections_exempt: Vec::new(),
+            connections_exempt: Networks::default(),
             response_max: 16 << 20,
             line_max: 16 << 20,
             sessions_max: 100_000,

@@ -61,7 +61,6 @@ pub use idle::Bell;
 pub use incidents::Incident;
 pub use limits::Toll;
 pub use pipeline::{Fallback, FallbackBody, Hidden, Identity, Peer, RequestId};
-pub use places::{Network, NoNetwork};
 pub use snapshot::About;
 pub use tool_call::{ToolCall, ToolReply};
 pub use upstream::{

@@ -22,7 +22,7 @@ use vaxel_core::{
     role::BuiltIn,
 };
 use vaxel_egress::{Networks, Policy};
-use vaxel_gateway::{BreakerRules, Keep, Network, NoNetwork, Tunables};
+use vaxel_gateway::{BreakerRules, Keep, Tunables};
 use vaxel_store::{DatabaseUrl, InvalidUrl};
 
 use super::{Config, LogFormat, Logs, Process, Records, Server};
@@ -224,22 +224,6 @@ fn limits(fields: &mut Fields<'_>, gateway: &mut vaxel_gateway::Config) {
     gateway.streams_max = count(fields, "streams", 1..=1_000_000);
 }
 
-/// Addresses and networks.
-fn networks(fields: &mut Fields<'_>, key: &'static str) -> Vec<Network> {
-    let texts = fields.strings(key).unwrap_or_default();
-    let mut networks = Vec::new();
-    for (index, text) in texts.iter().enumerate() {
-        match text.parse() {
-            Ok(network) => networks.push(network),
-            Err(error) => {
-                let error: NoNetwork = error;
-                fields.issue(&format!("{key}[{index}]"), format!("`{text}` {error}"));
-            }
-        }
-    }
-    networks
-}
-
 /// What may change of the rules for calls while they are served.
 struct Calls {
     timeout: Duration,
@@ -278,14 +262,14 @@ fn upstream(
     gateway.upstream_idle = span(fields, "session_idle", SECOND..=365 * DAY);
     egress.idle_timeout = span(fields, "idle_timeout", 10 * MS..=DAY);
     egress.max_connections_per_origin = count(fields, "connections", 1..=100_000);
-    egress.allow = Policy::Inside(networks(fields));
+    egress.allow = Policy::Inside(networks(fields, "networks"));
     gateway.catalog_items_max = count(fields, "catalog_items", 1..=1_000_000);
     span(fields, "catalog_ttl", SECOND..=365 * DAY)
 }
 
-/// Local networks that everybody's services may be in.
-fn networks(fields: &mut Fields<'_>) -> Networks {
-    let texts = fields.strings("networks").unwrap_or_default();
+/// Addresses and networks.
+fn networks(fields: &mut Fields<'_>, key: &'static str) -> Networks {
+    let texts = fields.strings(key).unwrap_or_default();
     let mut all = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
         match text.parse() {
@@ -293,7 +277,7 @@ fn networks(fields: &mut Fields<'_>) -> Networks {
             Err(error) => {
                 let error: vaxel_egress::InvalidNetwork = error;
                 let message = format!("`{text}` is no network: {error}");
-                fields.issue(&format!("networks[{index}]"), message);
+                fields.issue(&format!("{key}[{index}]"), message);
             }
         }
     }
