@@ -74,8 +74,8 @@ pub use health::{Checked, HealthHistory, HealthReport};
 pub use key::{NewKey, place_of as key_file};
 pub use lease::Heartbeat;
 pub use oauth::{
-    Asked, Authorization, Browser, Client, DeviceStarted, OauthError, Presented, Registered,
-    Stopped, Tokens, Waiting,
+    Asked, Authorization, Browser, Client, DeviceStarted, Impossible, OauthError, Presented,
+    Registered, Stopped, Tokens, Waiting,
 };
 pub use password::PasswordChange;
 pub use policy::PolicyChange;

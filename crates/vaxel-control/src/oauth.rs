@@ -104,12 +104,12 @@ pub enum Stopped {
     /// Shown to the person: nothing is known to which one could go back.
     Here(Failure),
     /// Told to the client.
-    Told(Box<Told>),
+    Told(Box<Impossible>),
 }
 
 /// What a client is told because it asked for what is not possible.
 #[derive(Debug)]
-pub struct Told {
+pub struct Impossible {
     /// Who asked.
     pub client: Client,
     /// Its address without the answer.
@@ -172,7 +172,7 @@ impl Control {
                 (state, base),
                 &[("error", code), ("error_description", description)],
             );
-            Err(Stopped::Told(Box::new(Told {
+            Err(Stopped::Told(Box::new(Impossible {
                 client: client.clone(),
                 redirect: redirect.clone(),
                 sentence: description,

@@ -12,7 +12,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use vaxel_auth::{digest, oauth::redirect, random};
-use vaxel_control::{Authorization, Browser, CONNECT_PATH, Credentials, Stopped};
+use vaxel_control::{Authorization, Browser, CONNECT_PATH, Credentials, Impossible, Stopped};
 use vaxel_core::{
     failure::{Failure, Kind},
     secret::Secret,
@@ -189,7 +189,7 @@ async fn asked(
     context: &Context,
     visitor: &Visitor,
     query: &str,
-) -> Result<Result<Authorization, Box<vaxel_control::Told>>, Failure> {
+) -> Result<Result<Authorization, Box<Impossible>>, Failure> {
     let twice = || {
         Failure::new(
             Kind::Malformed,

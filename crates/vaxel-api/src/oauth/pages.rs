@@ -8,7 +8,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 use vaxel_auth::oauth::{endpoint::Endpoint, redirect};
-use vaxel_control::{Authorization, Browser, CONNECT_PATH, Client, Told, Waiting};
+use vaxel_control::{Authorization, Browser, CONNECT_PATH, Client, Impossible, Waiting};
 use vaxel_core::{
     failure::{Failure, Kind, facts},
     principal::{Permission, Permissions},
@@ -176,7 +176,7 @@ pub(crate) fn consent(
 }
 
 /// A client that the user never let in asked for what is not possible: nobody is sent there without a click.
-pub(crate) fn told(told: &Told, query: &str, word: &str) -> Page {
+pub(crate) fn told(told: &Impossible, query: &str, word: &str) -> Page {
     let body = format!(
         "<h1>This does not work</h1><p>A client that calls itself <q>{}</q> asked for what is not possible here: {}.</p>\
          <p>It would be told so at <code>{}</code>. Go there only if you have just come from there.</p>\
