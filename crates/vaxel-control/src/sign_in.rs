@@ -45,6 +45,8 @@ const NOT_RENEWED: &str = "The refresh token is not known here, was used already
 
 /// Action of the end of a sign-in whose token came a second time.
 const REUSED: &str = "user.token_reused";
+/// The same about a code of a log-in.
+pub(crate) const CODE_REUSED: &str = "oauth.code_reused";
 
 /// A name with a password, and where they come from.
 #[derive(Debug, Clone)]
@@ -481,8 +483,13 @@ impl Control {
     ) -> Result<(), StoreError> {
         let target = ("sign-in", id.to_string(), user.name.to_string());
         let mut audit = self.line(caller, action, target);
-        if action == REUSED {
-            audit.credential = "token";
+        let refused = match action {
+            REUSED => Some("token"),
+            CODE_REUSED => Some("code"),
+            _ => None,
+        };
+        if let Some(credential) = refused {
+            audit.credential = credential;
             audit.outcome = End::Refused(Kind::Unauthenticated);
         }
         self.store().end_sign_in(id, audit).await

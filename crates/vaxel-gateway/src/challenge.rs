@@ -9,6 +9,7 @@ use vaxel_auth::oauth::{
 use vaxel_core::{
     access,
     failure::{Failure, Kind},
+    id::{Call, Id},
     principal::{Permission, Permissions, Principal, Proof},
 };
 use vaxel_mcp::{error, method::Method};
@@ -17,16 +18,20 @@ use crate::{
     authenticate,
     edge::Exchange,
     gateway::Shared,
-    pipeline::{Context, request_id},
+    pipeline::Context,
     respond::{self, Body, Response},
 };
 
 /// Refuses whoever came with no credential, or with one that is not good.
-pub(crate) fn refuse(shared: &Shared, head: &Parts, failure: &Failure) -> Response {
+pub(crate) fn refuse(
+    shared: &Shared,
+    head: &Parts,
+    (failure, request): (&Failure, Id<Call>),
+) -> Response {
     if failure.kind == Kind::Unauthenticated {
         shared.metrics.refused.inc();
     }
-    let mut response = respond::problem(failure, &request_id(shared));
+    let mut response = respond::problem(failure, &request.to_string());
     let why = match authenticate::presented(&head.headers) {
         None => Why::NoToken,
         Some(_) => Why::BadToken,
@@ -56,6 +61,7 @@ pub(crate) fn narrow(context: &Context, exchange: &Exchange) -> Response {
     let failure = Failure::new(Kind::NotPermitted, detail);
     let body = error::render(exchange.request.id(), &failure, exchange.client.era());
     let mut response = respond::json(StatusCode::FORBIDDEN, Body::full(body));
+    context.note_denied(exchange.request.method().as_str(), &failure, &mut response);
     put(&mut response, &context.shared, &context.head, Why::Narrow);
     response
 }

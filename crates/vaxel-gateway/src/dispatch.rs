@@ -71,12 +71,10 @@ pub(crate) async fn dispatch(context: Context, mut exchange: Exchange) -> Respon
         _ => return unknown_method(&exchange),
     };
     answered.unwrap_or_else(|failure| {
-        let (who, what) = (
-            (&context.principal, context.peer),
-            exchange.request.method(),
-        );
-        context.shared.note_denied(who, what.as_str(), &failure);
-        respond::failure(exchange.request.id(), &failure, era)
+        let what = exchange.request.method().as_str();
+        let mut answer = respond::failure(exchange.request.id(), &failure, era);
+        context.note_denied(what, &failure, &mut answer);
+        answer
     })
 }
 

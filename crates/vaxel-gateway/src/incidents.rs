@@ -11,17 +11,18 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use vaxel_core::{
     audit::{AuditLine, Came, Door, Outcome},
     failure::{Failure, Kind},
+    id::{Call, Id},
     principal::Principal,
     time::Timestamp,
 };
 
-use crate::{authenticate, gateway::Shared};
+use crate::{authenticate, gateway::Shared, pipeline::Context, respond::Response};
 
 /// Incidents of one sender within so long after the last line are one.
 const TOGETHER: Duration = Duration::from_mins(1);
@@ -150,11 +151,28 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+impl Context {
+    /// Takes note of a failure that says or hides that the caller may not do something, and names the request in its
+    /// answer as the audit does.
+    pub(crate) fn note_denied(&self, what: &str, failure: &Failure, answer: &mut Response) {
+        let noted = (self.shared).note_denied((&self.principal, self.peer), what, failure);
+        if let Some(value) = noted.and_then(|id| HeaderValue::try_from(id.to_string()).ok()) {
+            answer.headers_mut().insert("x-request-id", value);
+        }
+    }
+}
+
 impl Shared {
-    /// Takes note of a credential that MCP refused, when there was one.
-    pub(crate) fn note_refused(&self, headers: &HeaderMap, peer: IpAddr, failure: &Failure) {
-        let came = over_mcp(peer);
-        self.note_credential(headers, came, failure);
+    /// Takes note of a credential that MCP refused, when there was one. The name of the request, for its answer.
+    pub(crate) fn note_refused(
+        &self,
+        headers: &HeaderMap,
+        peer: IpAddr,
+        failure: &Failure,
+    ) -> Id<Call> {
+        let id = Id::new(self.clock.now());
+        self.note_credential(headers, over_mcp(peer, id), failure);
+        id
     }
 
     /// Takes note of a credential that was refused, when there was one.
@@ -176,20 +194,24 @@ impl Shared {
         self.incidents.note(line);
     }
 
-    /// Takes note of a failure of MCP, when it says or hides that its caller may not do something.
+    /// Takes note of a failure of MCP, when it says or hides that its caller may not do something: then the request has
+    /// a name.
     pub(crate) fn note_denied(
         &self,
         (who, peer): (&Principal, IpAddr),
         what: &str,
         failure: &Failure,
-    ) {
-        if failure.kind == Kind::NotPermitted || failure.hides {
-            let who = Principal {
-                came: Some(Arc::new(over_mcp(peer))),
-                ..who.clone()
-            };
-            self.note_refusal(&who, what, failure.kind);
+    ) -> Option<Id<Call>> {
+        if failure.kind != Kind::NotPermitted && !failure.hides {
+            return None;
         }
+        let id = Id::new(self.clock.now());
+        let who = Principal {
+            came: Some(Arc::new(over_mcp(peer, id))),
+            ..who.clone()
+        };
+        self.note_refusal(&who, what, failure.kind);
+        Some(id)
     }
 
     /// Takes note of something that a caller may not do.
@@ -202,11 +224,11 @@ impl Shared {
 }
 
 /// Where a request to MCP came from.
-const fn over_mcp(address: IpAddr) -> Came {
+const fn over_mcp(address: IpAddr, request: Id<Call>) -> Came {
     Came {
         address,
         door: Door::Mcp,
-        request: None,
+        request: Some(request),
         sign_in: None,
     }
 }

@@ -106,8 +106,8 @@ pub(crate) async fn serve(
             let principal = match edge::oldest::authenticate(&shared, &head, peer.ip()) {
                 Ok(principal) => principal,
                 Err(failure) => {
-                    shared.note_refused(&head.headers, peer.ip(), &failure);
-                    return challenge::refuse(&shared, &head, &failure);
+                    let id = shared.note_refused(&head.headers, peer.ip(), &failure);
+                    return challenge::refuse(&shared, &head, (&failure, id));
                 }
             };
             let who = (principal, peer.ip());
@@ -119,8 +119,8 @@ pub(crate) async fn serve(
     let principal = match shared.authenticate(&head, peer.ip()) {
         Ok(principal) => principal,
         Err(failure) => {
-            shared.note_refused(&head.headers, peer.ip(), &failure);
-            return challenge::refuse(&shared, &head, &failure);
+            let id = shared.note_refused(&head.headers, peer.ip(), &failure);
+            return challenge::refuse(&shared, &head, (&failure, id));
         }
     };
     let who = (principal, peer.ip());
@@ -176,8 +176,14 @@ async fn endpoint(
     path: Option<&str>,
 ) -> Result<Response, Failure> {
     let snapshot = shared.snapshot.load_full();
-    let scope = Scope::find(&snapshot, path, &principal)
-        .inspect_err(|failure| shared.note_denied((&principal, peer), head.uri.path(), failure))?;
+    let scope = match Scope::find(&snapshot, path, &principal) {
+        Ok(scope) => scope,
+        Err(failure) => {
+            let noted = shared.note_denied((&principal, peer), head.uri.path(), &failure);
+            let id = noted.map_or_else(|| request_id(shared), |id| id.to_string());
+            return Ok(respond::problem(&failure, &id));
+        }
+    };
     let context = Context {
         shared: Arc::clone(shared),
         snapshot,

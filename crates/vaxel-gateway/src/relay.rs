@@ -71,7 +71,14 @@ pub(crate) async fn call(context: Context, exchange: Exchange) -> Response {
     };
     let authorized = match routed.and_then(|route| authorized(&context, &exchange.request, route)) {
         Ok(authorized) => authorized,
-        Err(failure) => return refused(&exchange, &failure),
+        Err(failure) => {
+            let request = &exchange.request;
+            let what = request.key().unwrap_or_default();
+            let what = format!("{} {what}", request.method().as_str());
+            let mut answer = refused(&exchange, &failure);
+            context.note_denied(&what, &failure, &mut answer);
+            return answer;
+        }
     };
     if let Err(mismatch) = check_mirrored(&context, &exchange, authorized.get()) {
         return modern::refuse(
@@ -624,15 +631,7 @@ fn authorized(
             method if method.is_about_task() => tasks::unknown(),
             method => route::unknown(method, &context.scope, &request.key().unwrap_or_default()),
         };
-        let failure = authorize::unknown(denied, unknown);
-        let what = format!(
-            "{} {}",
-            request.method().as_str(),
-            request.key().unwrap_or_default()
-        );
-        let who = (&context.principal, context.peer);
-        context.shared.note_denied(who, &what, &failure);
-        failure
+        authorize::unknown(denied, unknown)
     })
 }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     control::Control,
-    sign_in::{Origin, SignedIn},
+    sign_in::{CODE_REUSED, Origin, SignedIn},
 };
 
 /// Why a client gets nothing, in the words of RFC 6749 §5.2.
@@ -99,7 +99,7 @@ impl Control {
         let found = match self.inner.oauth.codes.take(code, id, self.now()) {
             Shown::Taken(found) => *found,
             Shown::Again(sign_in) => {
-                self.end_stolen(sign_in, "oauth.code_reused").await?;
+                self.end_stolen(sign_in, CODE_REUSED).await?;
                 return refused("the code was used before: what it gave has ended");
             }
             Shown::Unknown => return refused("the code is not known here, or older than a minute"),
@@ -122,7 +122,7 @@ impl Control {
             .delegate((id, found.user, found.sign_in), delegation(found), origin)
             .await?;
         if self.inner.oauth.codes.came_again(code) {
-            self.end_stolen(id, "oauth.code_reused").await?;
+            self.end_stolen(id, CODE_REUSED).await?;
             return refused("the code was used twice: what it gave has ended");
         }
         Ok(tokens)

@@ -169,7 +169,10 @@ async fn post(
         return Ok(respond::empty(StatusCode::ACCEPTED));
     }
     let snapshot = shared.snapshot.load_full();
-    let scope = Scope::find(&snapshot, stream.path.as_deref(), &principal)?;
+    let found = Scope::find(&snapshot, stream.path.as_deref(), &principal);
+    let scope = found.inspect_err(|failure| {
+        shared.note_denied((&principal, peer), head.uri.path(), failure);
+    })?;
     let context = Context {
         shared: Arc::clone(shared),
         snapshot,

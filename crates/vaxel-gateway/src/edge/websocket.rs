@@ -233,6 +233,8 @@ impl Client {
         let scope = match Scope::find(&snapshot, self.path.as_deref(), &principal) {
             Ok(scope) => scope,
             Err(failure) => {
+                let what = self.head.uri.path();
+                shared.note_denied((&principal, self.peer), what, &failure);
                 duplex.refuse(&message, &failure);
                 return Ok(());
             }

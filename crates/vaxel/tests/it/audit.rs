@@ -277,6 +277,8 @@ fn what_is_refused_leaves_few_lines_with_their_numbers() {
         (&line["door"], &line["resource_name"]),
         (&json!("mcp"), &json!("tools/call demo__echo"))
     );
+    let named = format!("x-request-id: {}\r\n", line["request"].as_str().unwrap());
+    assert!(answer.contains(&named), "{named} {answer}");
     // A key that was good once is named by its public part.
     vaxel.ok(&["key", "revoke", "of-anna"]);
     door.key.clone_from(&anna);

@@ -82,7 +82,10 @@ fn what_cannot_be_looked_at_fails_only_the_conditions_that_look_at_it() {
         let mut holds = |text| Condition::compile(text).unwrap().holds(&mut facts);
         assert!(holds("size(arguments) > 0").is_err());
         assert_eq!(holds("tool == 'read_file'"), Ok(true));
-        assert_eq!(holds("tool == 'read_file' && user.name == 'vaxel'"), Ok(true));
+        assert_eq!(
+            holds("tool == 'read_file' && user.name == 'vaxel'"),
+            Ok(true)
+        );
         assert!(holds("size(arguments) > 0").is_err());
     });
 }
