@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use vaxel_auth::web::WebRules;
-
 use vaxel_egress::Networks;
 
 use crate::breaker::BreakerRules;
