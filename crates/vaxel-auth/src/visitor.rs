@@ -4,10 +4,13 @@
 //! As with our own, one that was good once is known again by its SHA-256 until it expires. Nothing ends it sooner
 //! but its user: who is disabled here is refused at once.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use parking_lot::RwLock;
-use vaxel_core::{principal::Permissions, rights::Limits, time::Timestamp};
+use vaxel_core::{name::RoleName, principal::Permissions, rights::Limits, time::Timestamp};
 
 use crate::{
     bearer::Delegated,
@@ -26,6 +29,8 @@ const SEEN_MAX: usize = 10_000;
 pub struct Visitor {
     /// What the issuer calls the user.
     pub user: Arc<str>,
+    /// Roles here that the issuer gives the user, sorted: those that its words are configured to mean.
+    pub roles: Arc<[RoleName]>,
     /// Where the token is good, and for what.
     pub delegated: Delegated,
     expires_at: Timestamp,
@@ -38,6 +43,8 @@ pub struct Visitors {
     issuer: Issuer,
     keys: KeySet,
     server: String,
+    /// Which roles here the issuer's words for roles mean.
+    roles: HashMap<String, RoleName>,
     seen: RwLock<HashMap<[u8; 32], Visitor>>,
 }
 
@@ -48,8 +55,16 @@ impl Visitors {
             issuer,
             keys,
             server: server.to_owned(),
+            roles: HashMap::new(),
             seen: RwLock::default(),
         }
+    }
+
+    /// The same, where the issuer's words for roles mean these here. Other words mean nothing, also those that are
+    /// names of roles here.
+    #[must_use]
+    pub fn with_roles(self, roles: HashMap<String, RoleName>) -> Self {
+        Self { roles, ..self }
     }
 
     /// Whom `token` stands for; `None` when it says of itself that somebody else issued it.
@@ -96,6 +111,8 @@ impl Visitors {
             Some(text) => scope::read(Some(text)).unwrap_or(Permissions::ALL),
             None => Permissions::ALL,
         };
+        let words = stranger.roles.iter();
+        let roles: BTreeSet<&RoleName> = words.filter_map(|word| self.roles.get(word)).collect();
         let limits = Limits {
             permissions,
             services: None,
@@ -103,6 +120,7 @@ impl Visitors {
         };
         Ok(Visitor {
             user: stranger.user.into(),
+            roles: roles.into_iter().cloned().collect(),
             delegated: Delegated {
                 endpoint: Arc::new(endpoint),
                 limits: Arc::new(limits),
@@ -170,6 +188,36 @@ mod tests {
             .unwrap();
         assert_eq!(all.delegated.endpoint.path(), "");
         assert_eq!(all.delegated.limits.permissions, Permissions::ALL);
+    }
+
+    #[test]
+    fn words_of_the_issuer_are_roles_here_only_where_they_are_configured_to_be() {
+        let key = OwnKey::generate(Algorithm::Es256).unwrap();
+        let claims_for = ("sub", Some("realm_access.roles"));
+        let issuer = Issuer::for_server(ISSUER, SERVER, KeysFrom::Discovery, claims_for);
+        let role = |text: &str| text.parse::<RoleName>().unwrap();
+        let roles = [("ops", "admin"), ("staff", "client"), ("all", "client")];
+        let roles = roles.map(|(word, name)| (word.to_owned(), role(name)));
+        let visitors = Visitors::new(issuer, KeySet::of_own([&key]), SERVER);
+        let visitors = visitors.with_roles(roles.into());
+        let given = |said: &Value| {
+            let claims = claims(&json!({ "realm_access": { "roles": said } }));
+            let token = key.signer().sign("at+jwt", claims.as_object().unwrap());
+            let visitor = visitors.check(&token.unwrap(), NOW).unwrap().unwrap();
+            visitor.roles.to_vec()
+        };
+        assert_eq!(
+            given(&json!(["staff", "ops", "all"])),
+            [role("admin"), role("client")]
+        );
+        assert_eq!(given(&json!("staff")), [role("client")]);
+        for nothing in [
+            json!(["admin", "client", "OPS"]),
+            json!({ "ops": true }),
+            json!(null),
+        ] {
+            assert_eq!(given(&nothing), [], "{nothing}");
+        }
     }
 
     #[test]

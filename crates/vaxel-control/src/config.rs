@@ -1,11 +1,12 @@
 //! What control must know that is no resource: deadlines, places and the facts that the status shows.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use vaxel_auth::jwt::Algorithm;
 use vaxel_core::{
     backoff::Backoff,
     health::spec::{HealthSpec, Rules},
+    name::RoleName,
     quota::RoleQuotas,
     time::Timestamp,
 };
@@ -92,6 +93,10 @@ pub struct IssuerConfig {
     pub url: String,
     /// The claim that holds the name of a user here.
     pub user_claim: String,
+    /// The claim that holds its words for the roles of the user; `None`: roles are given here alone.
+    pub roles_claim: Option<String>,
+    /// Which roles here those words mean.
+    pub roles: HashMap<String, RoleName>,
 }
 
 impl Default for OauthConfig {

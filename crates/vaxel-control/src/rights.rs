@@ -18,12 +18,16 @@ use vaxel_core::{
     user::UserResource,
 };
 
+use vaxel_gateway::Lent;
+
 use crate::{control::Control, event::Event};
 
 /// Every user with what it may do: an immutable value that is swapped whole.
 #[derive(Debug, Default)]
 pub(crate) struct People {
     known: Mutex<Arc<HashMap<UserName, Person>>>,
+    /// What their rights were gathered from.
+    sources: Mutex<Arc<Sources>>,
 }
 
 /// A user, also one who is disabled or gone.
@@ -44,6 +48,16 @@ impl People {
     /// All of them, as they are now.
     pub(crate) fn all(&self) -> Arc<HashMap<UserName, Person>> {
         Arc::clone(&self.known.lock())
+    }
+
+    /// What says what they may do with roles besides their own, as everything is now.
+    pub(crate) fn lent(&self) -> Lent {
+        let (all, sources) = (self.all(), Arc::clone(&self.sources.lock()));
+        Lent::new(move |user, roles| {
+            let mut user = all.get(user)?.user.clone();
+            user.roles.extend(roles.iter().cloned());
+            Some(sources.rights_of(&user))
+        })
     }
 
     /// One whose credentials count.
@@ -118,6 +132,7 @@ impl Control {
         };
         let users = store.users().await?.into_iter();
         *self.inner.people.known.lock() = Arc::new(users.map(person).collect());
+        *self.inner.people.sources.lock() = Arc::new(sources);
         self.publish_standings();
         Ok(())
     }

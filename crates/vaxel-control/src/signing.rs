@@ -201,6 +201,7 @@ impl Control {
             users,
             visitors: now.visitors.clone(),
             names,
+            lent: now.visitors.as_ref().map(|_| self.inner.people.lent()),
         });
     }
 

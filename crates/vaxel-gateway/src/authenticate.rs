@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::IpAddr,
     sync::{
         Arc,
@@ -11,6 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, header};
+use parking_lot::RwLock;
 use vaxel_auth::{
     bearer::Verifier,
     jwt,
@@ -21,6 +23,7 @@ use vaxel_auth::{
 use vaxel_core::{
     failure::{Failure, Kind},
     id::{Id, Key, SignIn, User},
+    name::RoleName,
     principal::{Principal, Proof},
     rights::{Limits, Rights},
     time::Timestamp,
@@ -104,11 +107,65 @@ pub struct Tokens {
     pub visitors: Option<Arc<Visitors>>,
     /// Users by their names, for those.
     pub names: HashMap<Arc<str>, Arc<Caller>>,
+    /// What roles that come with such a token let do, where any may.
+    pub lent: Option<Lent>,
+}
+
+/// Users with roles that the issuer of their token gives them besides their own. What that lets them do is found
+/// out at the first such request, and kept until rights change.
+pub struct Lent {
+    rights: Box<RightsWith>,
+    known: RwLock<HashMap<LentTo, Arc<Caller>>>,
+}
+
+/// What a user may do who has these roles, too; `None` where there is no such user.
+type RightsWith = dyn Fn(&str, &[RoleName]) -> Option<Rights> + Send + Sync;
+/// A user and roles.
+type LentTo = (Arc<str>, Arc<[RoleName]>);
+
+/// Users with such roles that are remembered.
+const LENT_MAX: usize = 10_000;
+
+impl Lent {
+    /// By what says what users may do with further roles.
+    pub fn new(
+        rights: impl Fn(&str, &[RoleName]) -> Option<Rights> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            rights: Box::new(rights),
+            known: RwLock::default(),
+        }
+    }
+
+    fn caller(&self, own: &Caller, roles: &Arc<[RoleName]>) -> Option<Arc<Caller>> {
+        let key = (Arc::clone(&own.principal.name), Arc::clone(roles));
+        if let Some(known) = self.known.read().get(&key) {
+            return Some(Arc::clone(known));
+        }
+        let rights = (self.rights)(&own.principal.name, roles)?.after(&own.principal.rights);
+        let who = (own.principal.proof, Arc::clone(&own.principal.name));
+        let caller = Arc::new(Caller {
+            principal: Principal::of_user(who, Arc::new(rights), None),
+            last_used: 0.into(),
+        });
+        let mut known = self.known.write();
+        if known.len() >= LENT_MAX {
+            known.clear();
+        }
+        // Somebody may have been faster: everyone goes on with the same rights, which others remember.
+        Some(Arc::clone(known.entry(key).or_insert(caller)))
+    }
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lent").finish_non_exhaustive()
+    }
 }
 
 impl Tokens {
     /// Who comes with a token to a path.
-    fn find(&self, token: &str, path: &str, now: Timestamp) -> Result<Found<'_>, Failure> {
+    fn find(&self, token: &str, path: &str, now: Timestamp) -> Result<Found, Failure> {
         let refused = |why: &dyn std::fmt::Display| {
             let detail = format!("Refused: the token is not good here: {why}; sign in again");
             Failure::new(Kind::Unauthenticated, detail)
@@ -116,11 +173,18 @@ impl Tokens {
         let visitor = self.visitors.as_ref().and_then(|all| all.check(token, now));
         let (user, delegated) = if let Some(visitor) = visitor {
             let visitor = visitor.map_err(|error| refused(&error))?;
-            (self.names.get(&visitor.user), Some(visitor.delegated))
+            let own = self.names.get(&visitor.user);
+            let user = match (&self.lent, own) {
+                (Some(lent), Some(own)) if !visitor.roles.is_empty() => {
+                    lent.caller(own, &visitor.roles)
+                }
+                _ => own.cloned(),
+            };
+            (user, Some(visitor.delegated))
         } else {
             let bearer = self.verifier.check(token, now);
             let bearer = bearer.map_err(|error| refused(&error))?;
-            (self.users.get(&bearer.user), bearer.delegated)
+            (self.users.get(&bearer.user).cloned(), bearer.delegated)
         };
         let user = user.ok_or_else(|| refused(&"its user is not known here, disabled or gone"))?;
         let Some(delegated) = delegated else {
@@ -135,7 +199,7 @@ impl Tokens {
 }
 
 /// Whom a credential leads to, and what it is limited to besides.
-type Found<'a> = (&'a Arc<Caller>, Option<Arc<Limits>>);
+type Found = (Arc<Caller>, Option<Arc<Limits>>);
 
 /// An alternative to `Authorization` that some clients can set more easily.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");

@@ -49,7 +49,7 @@ mod subscribe; // streams that tell clients of changes
 mod snapshot;
 mod metrics;
 
-pub use authenticate::{Caller, Holder, KeyUse, Standing, Tokens};
+pub use authenticate::{Caller, Holder, KeyUse, Lent, Standing, Tokens};
 pub use breaker::BreakerRules;
 pub use check::{CheckReply, ToolCheck};
 pub use config::{Config, Keep, Tunables};

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Reads the keys of `config`'s server until `stop`. The last ones stay good while it does not answer.
 pub(crate) async fn follow(control: Control, config: IssuerConfig, stop: CancellationToken) {
     let server = &control.inner.context.config.server.url;
-    let claims = (config.user_claim.as_str(), None);
+    let claims = (config.user_claim.as_str(), config.roles_claim.as_deref());
     let issuer = Issuer::for_server(config.url.as_str(), server, KeysFrom::Discovery, claims);
     let mut last = None;
     loop {
@@ -33,6 +33,7 @@ pub(crate) async fn follow(control: Control, config: IssuerConfig, stop: Cancell
                     && let Ok(keys) = KeySet::read(&document)
                 {
                     let visitors = Visitors::new(issuer.clone(), keys, server);
+                    let visitors = visitors.with_roles(config.roles.clone());
                     control.publish_visitors(visitors);
                     tracing::info!(
                         issuer = config.url,

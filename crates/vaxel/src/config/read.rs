@@ -2,6 +2,7 @@
 //! the two against each other.
 
 use std::{
+    collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::Path,
@@ -17,6 +18,7 @@ use vaxel_core::{
     backoff::Backoff,
     fields::Fields,
     health::spec::Rules,
+    name::RoleName,
     quantity::{Size, Span},
     quota::{Quota, RoleQuotas},
     role::BuiltIn,
@@ -333,6 +335,8 @@ fn oauth(
 /// Another authorization server; `None` where there is no address.
 fn issuer(fields: &mut Fields<'_>) -> Option<vaxel_control::IssuerConfig> {
     let user_claim = fields.string("user_claim").unwrap_or_default();
+    let roles_claim = fields.string("roles_claim").filter(|text| !text.is_empty());
+    let roles = roles_of_words(fields);
     let url = fields.string("issuer").filter(|text| !text.is_empty())?;
     if !Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
         let message = format!("`{url}` is not a URL such as https://login.example.com");
@@ -341,7 +345,40 @@ fn issuer(fields: &mut Fields<'_>) -> Option<vaxel_control::IssuerConfig> {
     if user_claim.is_empty() {
         fields.issue("user_claim", "names no claim, such as email");
     }
-    Some(vaxel_control::IssuerConfig { url, user_claim })
+    if roles_claim.is_none() && !roles.is_empty() {
+        fields.issue(
+            "roles",
+            "need `roles_claim`, which says where the words stand",
+        );
+    }
+    Some(vaxel_control::IssuerConfig {
+        url,
+        user_claim,
+        roles_claim,
+        roles,
+    })
+}
+
+/// Texts such as `staff=client`: what another server's words for roles mean here.
+fn roles_of_words(fields: &mut Fields<'_>) -> HashMap<String, RoleName> {
+    let mut all = HashMap::new();
+    let texts = fields.strings("roles").unwrap_or_default();
+    for (index, text) in texts.iter().enumerate() {
+        let read = text.rsplit_once('=').and_then(|(word, role)| {
+            let role = role.trim().parse::<RoleName>().ok()?;
+            Some((word.trim(), role)).filter(|(word, _)| !word.is_empty())
+        });
+        let Some((word, role)) = read else {
+            let message = format!("`{text}` is not what a word means, such as staff=client");
+            fields.issue(&format!("roles[{index}]"), message);
+            continue;
+        };
+        if all.insert(word.to_owned(), role).is_some() {
+            let message = format!("`{word}` has a meaning already");
+            fields.issue(&format!("roles[{index}]"), message);
+        }
+    }
+    all
 }
 
 /// How much users with each built-in role may take.

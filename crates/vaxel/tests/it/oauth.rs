@@ -383,6 +383,38 @@ fn clients_log_in_at_another_authorization_server() {
     assert_eq!(said["text"], "hello", "{said}");
 }
 
+#[test]
+fn roles_come_from_another_authorization_server_where_its_words_mean_some() {
+    let Some(tools) = tools() else { return };
+    let port = free_port();
+    let _issuer = Issuer::start(&tools, port);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    let config = format!(
+        "[oauth]\nissuer = \"http://127.0.0.1:{port}\"\nuser_claim = \"email\"\n\
+         roles_claim = \"roles\"\nroles = [\"staff=client\"]\n"
+    );
+    std::fs::write(&file, &config).unwrap();
+    let vaxel = TestVaxel::start_with(&["--demo", "--config", file.to_str().unwrap()]);
+    for name in ["anna@example.com", "bob@example.com"] {
+        // Who monitors calls nothing.
+        vaxel.ok(&["user", "add", name, "--role", "monitor"]);
+    }
+    // Anna's token says `staff`, which is a client here.
+    let said = log_in_there(&vaxel, &tools, port, "anna");
+    assert_eq!(said["text"], "hello", "{said}");
+    // Bob's says `admin`, which means nothing here.
+    let refused = log_in_there(&vaxel, &tools, port, "bob");
+    assert!(refused["error"].is_string(), "{refused}");
+    // Without such a token Anna has the roles that were given here.
+    let shown = vaxel.json(&["auth", "why", "anna@example.com", "mcp:execute", "demo"]);
+    assert_eq!(shown["allowed"], false, "{shown}");
+
+    std::fs::write(&file, config.replace("staff=client", "staff=x=")).unwrap();
+    let wrong = vaxel.cli(&["config", "check", file.to_str().unwrap()]);
+    assert!(text(&wrong).contains("oauth.roles[0]"), "{}", text(&wrong));
+}
+
 /// A client logs in for somebody at the other authorization server, and calls a tool: what came of it.
 fn log_in_there(vaxel: &TestVaxel, tools: &Path, port: u16, name: &str) -> Value {
     let asked = json!({ "url": format!("{}/mcp", vaxel.url()), "sdk": "v2", "renews": false,
