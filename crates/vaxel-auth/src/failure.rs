@@ -106,6 +106,11 @@ pub enum Error {
     /// What should be a set of public keys.
     #[error("it is no set of public keys with one that can be used here")]
     BadKeySet,
+    /// A secret for tokens that anybody could know or guess.
+    #[error(
+        "a secret that signs tokens has at least 32 bytes and is no public key; `openssl rand -base64 48` makes one"
+    )]
+    WeakSecret,
     /// What should say where an issuer has its keys.
     #[error("it does not say where the keys of that issuer are")]
     BadDiscovery,
@@ -122,6 +127,7 @@ impl From<Error> for Failure {
             | Error::RootKeyText
             | Error::RootKeyWanted(_)
             | Error::BadKeySet
+            | Error::WeakSecret
             | Error::BadDiscovery => Self::new(Kind::Invalid, error.to_string()),
             Error::RootKeyReplacing => Self::new(Kind::Conflict, error.to_string()),
             Error::RootKeyExposed { .. }

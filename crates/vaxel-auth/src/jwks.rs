@@ -18,7 +18,6 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use vaxel_core::{secret::Secret, time::Timestamp};
-use zeroize::Zeroizing;
 
 use crate::{
     failure::Error,
@@ -276,6 +275,19 @@ pub fn document<'a>(keys: impl IntoIterator<Item = &'a OwnKey>) -> Value {
     json!({ "keys": keys })
 }
 
+/// Shortest secret that two share, bytes.
+const SECRET_MIN: usize = 32;
+/// What keys begin with that are there to be given away: PEM, JSON (RFC 7517), those of SSH, and DER in base64.
+const PUBLIC: [&str; 7] = [
+    "-----BEGIN",
+    "{",
+    "ssh-",
+    "ecdsa-",
+    "MIIBIjANBg",
+    "MFkwEwYHKo",
+    "MCowBQYDK2",
+];
+
 /// Public keys by their names.
 #[derive(Debug, Clone, Default)]
 pub struct KeySet {
@@ -298,13 +310,23 @@ impl KeySet {
     }
 
     /// One secret that both sides know, for `HS256`.
-    pub fn of_secret(secret: &Secret<String>) -> Self {
-        let key = Zeroizing::new(secret.expose().clone());
-        let key = DecodingKey::from_secret(key.as_bytes());
-        Self {
+    ///
+    /// # Errors
+    /// [`Error::WeakSecret`] when it has less than 32 bytes (RFC 7518 §3.2), and when it is a public key, which
+    /// everybody knows.
+    pub fn of_secret(secret: &Secret<String>) -> Result<Self, Error> {
+        let text = secret.expose();
+        let is_public = PUBLIC
+            .iter()
+            .any(|mark| text.trim_start().starts_with(mark));
+        if text.len() < SECRET_MIN || is_public {
+            return Err(Error::WeakSecret);
+        }
+        let key = DecodingKey::from_secret(text.as_bytes());
+        Ok(Self {
             named: BTreeMap::new(),
             unnamed: vec![VerifyingKey::new(Algorithm::Hs256, key)],
-        }
+        })
     }
 
     /// The keys of a set that somebody else serves, as far as they sign in a way that is known here. Secrets

@@ -8,6 +8,7 @@ use vaxel_core::{
     health::spec::{HealthSpec, Rules},
     name::RoleName,
     quota::RoleQuotas,
+    secret::Secret,
     time::Timestamp,
 };
 
@@ -97,6 +98,8 @@ pub struct IssuerConfig {
     pub roles_claim: Option<String>,
     /// Which roles here those words mean.
     pub roles: HashMap<String, RoleName>,
+    /// What it signs with, where it shares a secret (`HS256`) and has no keys that it gives away.
+    pub secret: Option<Secret<String>>,
 }
 
 impl Default for OauthConfig {

@@ -283,17 +283,31 @@ fn a_token_that_is_huge_or_deep_is_refused() {
 
 #[test]
 fn a_shared_secret_is_good_only_where_one_was_configured() {
-    let secret = Secret::new("a secret that both of them know".to_owned());
+    let secret = Secret::new("a long secret that both of them know".to_owned());
     let mut header = Header::new(jsonwebtoken::Algorithm::HS256);
     header.typ = Some("at+jwt".to_owned());
     let key = EncodingKey::from_secret(secret.expose().as_bytes());
     let token = jsonwebtoken::encode(&header, &claims(&json!({})), &key).unwrap();
-    assert!(verify(&token, &KeySet::of_secret(&secret), &rules(), NOW).is_ok());
-    let other = Secret::new("another secret".to_owned());
-    let refused = verify(&token, &KeySet::of_secret(&other), &rules(), NOW);
+    assert!(verify(&token, &KeySet::of_secret(&secret).unwrap(), &rules(), NOW).is_ok());
+    let other = Secret::new("another secret that is as long as that".to_owned());
+    let refused = verify(&token, &KeySet::of_secret(&other).unwrap(), &rules(), NOW);
     assert_eq!(refused, Err(Refused::Signature));
     let refused = verify(&token, &KeySet::of_own([&own()]), &rules(), NOW);
     assert_eq!(refused, Err(Refused::Algorithm));
+}
+
+#[test]
+fn a_secret_that_anybody_could_know_is_none() {
+    let key = own().public().to_string();
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{}", "A".repeat(60));
+    let der = "MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+    let secrets = ["", "short", &"x".repeat(31), &key, &pem, der];
+    for secret in secrets {
+        let secret = Secret::new(secret.to_owned());
+        let refused = KeySet::of_secret(&secret).unwrap_err();
+        assert!(matches!(refused, Error::WeakSecret), "{refused}");
+    }
+    assert!(KeySet::of_secret(&Secret::new("x".repeat(32))).is_ok());
 }
 
 #[test]

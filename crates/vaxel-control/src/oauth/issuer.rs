@@ -20,10 +20,24 @@ const AGAIN: Duration = Duration::from_secs(15);
 /// Longest wait for one document.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Reads the keys of `config`'s server until `stop`. The last ones stay good while it does not answer.
+/// Reads the keys of `config`'s server until `stop`. The last ones stay good while it does not answer. Where a secret
+/// is shared, that is the one key, and nothing is fetched.
 pub(crate) async fn follow(control: Control, config: IssuerConfig, stop: CancellationToken) {
     let server = &control.inner.context.config.server.url;
     let claims = (config.user_claim.as_str(), config.roles_claim.as_deref());
+    if let Some(secret) = config.secret {
+        match KeySet::of_secret(&secret) {
+            Ok(keys) => {
+                let from = KeysFrom::Secret(secret);
+                let issuer = Issuer::for_server(config.url.as_str(), server, from, claims);
+                control.publish_visitors(Visitors::new(issuer, keys, server));
+            }
+            Err(error) => {
+                tracing::error!(issuer = config.url, %error, "no token of this issuer is good");
+            }
+        }
+        return;
+    }
     let issuer = Issuer::for_server(config.url.as_str(), server, KeysFrom::Discovery, claims);
     let mut last = None;
     loop {

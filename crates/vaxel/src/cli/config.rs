@@ -92,6 +92,7 @@ fn shown(key: &str, value: &Value) -> Value {
             url.map_or_else(|_| "[secret]".to_owned(), |url| url.to_string())
                 .into()
         }
+        Some(text) if key == "oauth.issuer_secret" && !text.is_empty() => "[secret]".into(),
         _ => value.clone(),
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use tracing_subscriber::EnvFilter;
 use url::Url;
 use vaxel_api::MetricsAccess;
-use vaxel_auth::web::WebRules;
+use vaxel_auth::{jwks::KeySet, web::WebRules};
 use vaxel_control::HealthConfig;
 use vaxel_core::{
     backoff::Backoff,
@@ -22,6 +22,7 @@ use vaxel_core::{
     quantity::{Size, Span},
     quota::{Quota, RoleQuotas},
     role::BuiltIn,
+    secret::Secret,
 };
 use vaxel_egress::{Networks, Policy};
 use vaxel_gateway::{BreakerRules, Keep, Tunables};
@@ -337,6 +338,11 @@ fn issuer(fields: &mut Fields<'_>) -> Option<vaxel_control::IssuerConfig> {
     let user_claim = fields.string("user_claim").unwrap_or_default();
     let roles_claim = fields.string("roles_claim").filter(|text| !text.is_empty());
     let roles = roles_of_words(fields);
+    let secret = fields.string("issuer_secret");
+    let secret = secret.filter(|text| !text.is_empty()).map(Secret::new);
+    if let Some(Err(error)) = secret.as_ref().map(KeySet::of_secret) {
+        fields.issue("issuer_secret", error.to_string());
+    }
     let url = fields.string("issuer").filter(|text| !text.is_empty())?;
     if !Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
         let message = format!("`{url}` is not a URL such as https://login.example.com");
@@ -356,6 +362,7 @@ fn issuer(fields: &mut Fields<'_>) -> Option<vaxel_control::IssuerConfig> {
         user_claim,
         roles_claim,
         roles,
+        secret,
     })
 }
 
