@@ -59,6 +59,7 @@ impl Collector for Facts {
         let queued = inner.records.queued.load(Ordering::Relaxed);
         let refused = inner.records.lost.load(Ordering::Relaxed);
         let counter = MetricType::Counter;
+        let hashed = inner.guesses.hashed.load(Ordering::Relaxed);
         let facts = [
             (
                 "vaxel_call_records_queued",
@@ -89,6 +90,12 @@ impl Collector for Facts {
                 "Size of the store on disk",
                 gauge,
                 store.bytes,
+            ),
+            (
+                "vaxel_password_hashes",
+                "Passwords hashed, to check or to keep one",
+                counter,
+                hashed,
             ),
         ];
         for (name, help, kind, value) in facts {

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -49,6 +52,8 @@ pub struct PasswordChange {
 
 /// Who waits for hashing, and which addresses gave wrong passwords lately.
 pub(crate) struct Guesses {
+    /// Passwords that were hashed since the start: for a refused one as many as for another.
+    pub(crate) hashed: AtomicU64,
     hashing: Semaphore,
     waiting: Semaphore,
     addresses: Mutex<HashMap<IpAddr, (u64, Timestamp)>>,
@@ -57,6 +62,7 @@ pub(crate) struct Guesses {
 impl Default for Guesses {
     fn default() -> Self {
         Self {
+            hashed: AtomicU64::new(0),
             hashing: Semaphore::new(AT_ONCE),
             waiting: Semaphore::new(WAITING),
             addresses: Mutex::default(),
@@ -104,6 +110,7 @@ impl Guesses {
         };
         let _waiting = self.waiting.try_acquire().map_err(|_| busy())?;
         let _place = self.hashing.acquire().await.map_err(Failure::internal)?;
+        self.hashed.fetch_add(1, Ordering::Relaxed);
         tokio::task::spawn_blocking(work)
             .await
             .map_err(Failure::internal)

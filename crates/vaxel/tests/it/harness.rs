@@ -34,6 +34,14 @@ impl TestVaxel {
         Self::prepared(|vaxel| vaxel.set_args(args))
     }
 
+    /// The same with variables of its environment.
+    pub(crate) fn start_in(args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::prepared(|vaxel| {
+            vaxel.set_args(args);
+            vaxel.set_env(env);
+        })
+    }
+
     /// The same after its home was prepared.
     pub(crate) fn prepared(prepare: impl FnOnce(&mut Self)) -> Self {
         let mut vaxel = Self {

@@ -115,34 +115,6 @@ fn a_key_is_rotated_and_the_list_says_what_became_of_both_secrets() {
 }
 
 #[test]
-fn a_key_of_another_environment_reaches_nothing() {
-    let vaxel = TestVaxel::start();
-    let demo = json!({ "name": "shop", "environment": "prod", "spec": { "source": { "builtin": "demo" } } });
-    let made = Door::of(&vaxel)
-        .ask("POST", "/api/v1/services", Some(&demo))
-        .unwrap();
-    assert_eq!(made.0, 201, "{}", made.1);
-    let call = ["call", "shop__echo", "--arg", "message=hello"];
-    wait_for("the service to answer", || {
-        vaxel.cli(&call).status.success()
-    });
-    let key = |name: &str, environment: &str| {
-        let made = vaxel.json(&["key", "create", name, "--environment", environment]);
-        made["key"].as_str().unwrap().to_owned()
-    };
-    for (name, environment, is_in) in [("of-prod", "prod", true), ("of-test", "test", false)] {
-        let key = key(name, environment);
-        let as_key = |args: &[&str]| vaxel.cli(&[&["--key", &key], args].concat());
-        let called = as_key(&call);
-        assert_eq!(called.status.success(), is_in, "{}", text(&called));
-        let listed = text(&as_key(&["tools"]));
-        assert_eq!(listed.contains("shop__echo"), is_in, "{listed}");
-        let shown = as_key(&["service", "show", "shop"]);
-        assert_eq!(shown.status.success(), is_in, "{}", text(&shown));
-    }
-}
-
-#[test]
 fn a_root_key_of_the_environment_is_nowhere_else_and_follows_another_one() {
     let mut vaxel = TestVaxel::start();
     vaxel.add_echo();

@@ -5,6 +5,7 @@
 mod harness;
 
 mod access;
+mod attacks;
 mod audit;
 mod backup;
 mod bundles;
