@@ -140,19 +140,25 @@ async fn the_audit_holds_from_the_first_start_on_and_over_further_ones() {
     home.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_was_put_back_leaves_a_line_and_shows_until_then() {
-    let dir = folder();
-    let home = open(dir.path()).await;
+/// Puts a database back to an earlier state; the newest line that there was.
+async fn put_back(dir: &Path) -> u64 {
+    let home = open(dir).await;
     home.demo("one").await;
     home.end().await;
-    let (db, copy) = (dir.path().join("data/vaxel.db"), dir.path().join("copy"));
+    let (db, copy) = (dir.join("data/vaxel.db"), dir.join("copy"));
     fs::copy(&db, &copy).unwrap();
-    let home = open(dir.path()).await;
+    let home = open(dir).await;
     home.demo("two").await;
     let newest = home.verify().await.newest;
     home.end().await;
     fs::copy(&copy, &db).unwrap();
+    newest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_put_back_leaves_a_line_and_shows_until_then() {
+    let dir = folder();
+    let newest = put_back(dir.path()).await;
     let home = open(dir.path()).await;
     let verdict = home.verify().await;
     let rewound = home.of_action("audit.rewind").await;
@@ -207,15 +213,7 @@ async fn a_database_that_is_put_back_while_vaxel_runs_leaves_a_line() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_backup_is_no_surprise_to_the_start_behind_it() {
     let dir = folder();
-    let home = open(dir.path()).await;
-    home.demo("one").await;
-    home.end().await;
-    let (db, copy) = (dir.path().join("data/vaxel.db"), dir.path().join("copy"));
-    fs::copy(&db, &copy).unwrap();
-    let home = open(dir.path()).await;
-    home.demo("two").await;
-    home.end().await;
-    fs::copy(&copy, &db).unwrap();
+    put_back(dir.path()).await;
     expect_another_audit(&dir.path().join("data")).unwrap();
     let home = open(dir.path()).await;
     let verdict = home.verify().await;

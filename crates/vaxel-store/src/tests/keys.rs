@@ -155,6 +155,7 @@ async fn keys_are_found_by_what_is_asked_for(store: &Store) {
             id,
             digest: [u8::try_from(number).unwrap(); 32],
             rotate_every: (number == 3).then(|| Duration::from_mins(1)),
+            expires_at: Some(NOW.plus(Duration::from_mins(2))),
             user: if number == 4 { "anna" } else { "admin" }.parse().unwrap(),
             permissions: if number == 2 {
                 BuiltIn::Admin
@@ -191,7 +192,14 @@ async fn keys_are_found_by_what_is_asked_for(store: &Store) {
     let managers = store.keys_that_may(Permission::KeysManage).await.unwrap();
     assert_eq!(names(managers), ['2']);
     assert_eq!(names(store.keys_that_rotate().await.unwrap()), ['3']);
-    assert!(names(store.keys_due(NOW, None, 9).await.unwrap().rows).is_empty());
-    let later = NOW.plus(Duration::from_mins(1));
-    assert_eq!(names(store.keys_due(later, None, 9).await.unwrap().rows), ['3']);
+    let due = async |minutes, after: Option<String>| {
+        let at = NOW.plus(Duration::from_mins(minutes));
+        names(store.keys_due(at, after, 9).await.unwrap().rows)
+    };
+    assert_eq!(due(0, None).await, []);
+    assert_eq!(due(1, None).await, ['3']);
+    assert_eq!(due(1, Some(keys[2].id.to_string())).await, ['3']);
+    assert_eq!(due(1, Some(keys[3].id.to_string())).await, []);
+    assert_eq!(due(2, None).await, [], "it has expired");
+    store.settle_writes().await.unwrap();
 }
