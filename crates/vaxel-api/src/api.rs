@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    future::ready,
     pin::Pin,
     sync::Arc,
     task::{Context as Poller, Poll},
@@ -44,7 +45,7 @@ pub struct Deps {
 pub struct Api {
     router: Router,
     runtime: Handle,
-    body_timeout: Duration,
+    body: (usize, Duration),
 }
 
 impl Api {
@@ -61,7 +62,7 @@ impl Api {
             registry,
         };
         Self {
-            body_timeout: context.config.body_timeout,
+            body: (context.config.body_max, context.config.body_timeout),
             router: routes::router(context),
             runtime,
         }
@@ -90,7 +91,12 @@ impl Fallback for Api {
             .extensions()
             .get::<RequestId>()
             .map(|id| id.0.to_string());
-        let within = self.body_timeout;
+        let (most, within) = self.body;
+        // What says itself that it is too long is not waited for.
+        if request.body().size_hint().lower() > most as u64 {
+            let refused = problem::too_large(&id.unwrap_or_default());
+            return Box::pin(ready(boxed(refused)));
+        }
         let request = request.map(|body| {
             if body.is_end_stream() {
                 return Body::empty();
@@ -159,5 +165,9 @@ async fn finish(mut task: Abandoned, id: String) -> http::Response<FallbackBody>
             problem::broken(&id)
         }
     };
+    boxed(response)
+}
+
+fn boxed(response: axum::response::Response) -> http::Response<FallbackBody> {
     response.map(|body| FallbackBody::new(body.map_err(Into::into)))
 }

@@ -126,9 +126,19 @@ pub(crate) async fn render(
 
 /// The answer to a request whose handler broke off.
 pub(crate) fn broken(id: &str) -> Response {
-    let failure = Failure::internal("its handler broke off");
+    alone(&Failure::internal("its handler broke off"), id)
+}
+
+/// The answer to a body that says itself that it is longer than what is read.
+pub(crate) fn too_large(id: &str) -> Response {
+    let detail = "The body is longer than this server reads (`limits.body`)";
+    alone(&Failure::new(Kind::TooLarge, detail), id)
+}
+
+/// A failure that no handler saw.
+fn alone(failure: &Failure, id: &str) -> Response {
     let mut response = status(failure.kind).into_response();
-    document(&failure, id, &mut response);
+    document(failure, id, &mut response);
     guards::complete(response.headers_mut(), "", false);
     response
 }

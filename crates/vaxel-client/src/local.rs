@@ -19,9 +19,9 @@ pub struct RunFile {
     pub started_at: String,
     /// Its version.
     pub version: String,
-    /// The fingerprint of its certificate, where it speaks TLS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<String>,
+    /// Where it speaks TLS, the fingerprint of its certificate; of two, while one takes the place of the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<String>,
 }
 
 /// A Vaxel on this machine.
@@ -59,8 +59,10 @@ impl Local {
             let run: Option<RunFile> = fs::read_to_string(&file)
                 .ok()
                 .and_then(|text| serde_json::from_str(&text).ok());
-            let known = run.and_then(|run| fingerprint(&run.certificate?));
-            known.is_some_and(|known| known == *shown)
+            let known = run.map_or_else(Vec::new, |run| run.certificates);
+            known
+                .iter()
+                .any(|known| fingerprint(known).as_ref() == Some(shown))
         }))
     }
 

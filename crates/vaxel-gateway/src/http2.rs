@@ -15,7 +15,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, header};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::{
     body::Incoming,
     rt::{Executor, Read, Write},
@@ -23,7 +24,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioTimer;
-use tokio::time::{Instant, interval_at};
+use tokio::time::{Instant, interval_at, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -124,6 +125,30 @@ fn name_host(request: &mut hyper::Request<Incoming>) {
     if headers.get(header::HOST) != Some(&host) {
         headers.append(header::HOST, host);
     }
+}
+
+/// Bytes of a body that nobody wants, and how long they are waited for.
+const UNWANTED: (usize, Duration) = (64 << 10, Duration::from_secs(1));
+
+/// Takes the body of a request that was refused. Else its stream is reset after the answer (RFC 9113 §8.1), and
+/// there are clients that then forget the answer.
+pub(crate) fn discard(shared: &Shared, mut body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    shared.tasks.spawn(async move {
+        let taking = async {
+            let mut taken = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                taken += frame.data_ref().map_or(0, Bytes::len);
+                if taken > UNWANTED.0 {
+                    return;
+                }
+            }
+        };
+        // What does not end in time is cut off.
+        let _ = timeout(UNWANTED.1, taking).await;
+    });
 }
 
 /// The requests of one connection.

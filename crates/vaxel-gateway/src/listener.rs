@@ -1,6 +1,13 @@
 //! Accepts connections and serves HTTP/1.1 on them; what is encrypted goes on in `tls`.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io::{self, Write as _},
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper::{
     body::Incoming,
@@ -82,9 +89,8 @@ async fn accept(
                     let serving = serve(Arc::clone(shared), stream, peer, draining.clone(), place);
                     connections.spawn(serving);
                 }
-                // Whether it still reads that is its own concern.
-                None if !shared.tls.is_on() => drop(stream.try_write(TOO_MANY)),
-                None => {}
+                None if shared.tls.is_on() => {}
+                None => send_away(stream),
             },
             // This one is gone; the next may be fine.
             Err(error) if is_of_one(&error) => {}
@@ -97,6 +103,14 @@ async fn accept(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Closes a connection with a word. Whether its client reads that is its own concern.
+fn send_away(stream: TcpStream) {
+    if let Ok(mut stream) = stream.into_std() {
+        // It does not wait, and there is room for so little.
+        let _ = stream.write(TOO_MANY);
     }
 }
 

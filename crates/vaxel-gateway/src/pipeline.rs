@@ -24,7 +24,7 @@ use vaxel_core::{
 use crate::{
     authenticate, challenge, decode, dispatch, edge,
     gateway::Shared,
-    guard, limits,
+    guard, http2, limits,
     respond::{self, Body, Response},
     route::Scope,
     snapshot::Snapshot,
@@ -96,6 +96,7 @@ pub(crate) async fn serve(
     let (head, body) = request.into_parts();
     if let Err(failure) = guard::check(&head.headers, &head.uri, &shared.tunables.load().web) {
         shared.metrics.refused.inc();
+        unwanted(&shared, &head, body);
         return respond::problem(&failure, &request_id(&shared));
     }
     let path = head.uri.path();
@@ -120,6 +121,7 @@ pub(crate) async fn serve(
         Ok(principal) => principal,
         Err(failure) => {
             let id = shared.note_refused(&head.headers, peer.ip(), &failure);
+            unwanted(&shared, &head, body);
             return challenge::refuse(&shared, &head, (&failure, id));
         }
     };
@@ -127,6 +129,13 @@ pub(crate) async fn serve(
     match mcp(&shared, (head, body), who, below.as_deref()).await {
         Ok(response) => response,
         Err(failure) => refused(&shared, &failure),
+    }
+}
+
+/// The body of a request that is refused. HTTP/1.1 closes the connection, if need be.
+fn unwanted(shared: &Shared, head: &Parts, body: Incoming) {
+    if head.version == http::Version::HTTP_2 {
+        http2::discard(shared, body);
     }
 }
 

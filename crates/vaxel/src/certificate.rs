@@ -124,8 +124,8 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// `told` hears of every certificate that is shown from now on.
-    pub(crate) async fn run(self, told: impl Fn(&CertificateFacts)) {
+    /// `told` hears the fingerprints of what is shown from now on.
+    pub(crate) async fn run(self, told: impl Fn(Vec<String>)) {
         let mut looks = interval(LOOK);
         let mut seen = self.pair.stamp();
         let (mut doubted, mut warned) = (false, None);
@@ -150,21 +150,10 @@ impl Watch {
     }
 
     /// False when the files are no good.
-    fn replace(&self, now: Timestamp, is_settled: bool, told: &impl Fn(&CertificateFacts)) -> bool {
+    fn replace(&self, now: Timestamp, is_settled: bool, told: &impl Fn(Vec<String>)) -> bool {
         match self.pair.read(now) {
             Ok(certificate) => {
-                let facts = certificate.facts().clone();
-                let before = self.gateway.certificate();
-                if before.is_none_or(|before| before.facts != facts) {
-                    tracing::info!(
-                        until = %facts.until,
-                        fingerprint = facts.fingerprint,
-                        "another certificate is shown from now on"
-                    );
-                }
-                // Who connects must know it before it is shown.
-                told(&facts);
-                self.gateway.secure(certificate);
+                self.show(certificate, told);
                 true
             }
             Err(problems) => {
@@ -173,6 +162,25 @@ impl Watch {
                 }
                 false
             }
+        }
+    }
+
+    fn show(&self, certificate: Certificate, told: &impl Fn(Vec<String>)) {
+        let facts = certificate.facts().clone();
+        let before = self.gateway.certificate().map(|before| before.facts);
+        let before = before.filter(|before| *before != facts);
+        if let Some(before) = &before {
+            // Whoever connects meanwhile knows both.
+            told(vec![facts.fingerprint.clone(), before.fingerprint.clone()]);
+        }
+        self.gateway.secure(certificate);
+        if before.is_some() {
+            tracing::info!(
+                until = %facts.until,
+                fingerprint = facts.fingerprint,
+                "another certificate is shown from now on"
+            );
+            told(vec![facts.fingerprint]);
         }
     }
 

@@ -18,7 +18,6 @@ use vaxel_core::{
     service::{Builtin, ServiceDraft, Source},
     time::{Clock, Timestamp},
 };
-use vaxel_gateway::tls::CertificateFacts;
 
 use crate::{
     certificate::{self, Watch},
@@ -105,7 +104,12 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<ExitC
         started_at: clock.now(),
     };
     let shown = running.gateway.certificate();
-    announced.write(shown.as_ref().map(|shown| &shown.facts))?;
+    announced.write(
+        shown
+            .into_iter()
+            .map(|shown| shown.facts.fingerprint)
+            .collect(),
+    )?;
     let watching = config.tls.clone().map(|pair| {
         let watch = Watch {
             pair,
@@ -113,7 +117,7 @@ pub(crate) async fn run(args: UpArgs, data_dir: PathBuf) -> anyhow::Result<ExitC
             clock: clock.clone(),
             now: Arc::clone(&look),
         };
-        let watching = watch.run(move |facts| announced.renew(facts));
+        let watching = watch.run(move |certificates| announced.renew(certificates));
         AbortOnDropHandle::new(tokio::runtime::Handle::current().spawn(watching))
     });
     banner(&config, &running, (begun, &clock), args.demo);
@@ -211,19 +215,19 @@ struct Announced {
 }
 
 impl Announced {
-    fn write(&self, certificate: Option<&CertificateFacts>) -> anyhow::Result<()> {
+    fn write(&self, certificates: Vec<String>) -> anyhow::Result<()> {
         let run = RunFile {
             pid: std::process::id(),
             url: self.url.parse().context("the address is no URL")?,
             started_at: self.started_at.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            certificate: certificate.map(|facts| facts.fingerprint.clone()),
+            certificates,
         };
         write_private(&self.file, &serde_json::to_string(&json!(run))?)
     }
 
-    fn renew(&self, certificate: &CertificateFacts) {
-        if let Err(error) = self.write(Some(certificate)) {
+    fn renew(&self, certificates: Vec<String>) {
+        if let Err(error) = self.write(certificates) {
             tracing::error!(%error, "the command line does not know the new certificate");
         }
     }

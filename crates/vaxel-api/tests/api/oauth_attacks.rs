@@ -290,3 +290,48 @@ async fn bodies_that_are_too_long() {
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     home.control.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn csrf_on_the_management_api() {
+    let home = with_anna().await;
+    let (_, query) = client(&home).await;
+    let mut browser = Browser::default();
+    browser.sign_in(&home, &query, GOOD).await;
+    assert!(browser.cookie.is_some());
+    // The cookie of the pages is no credential anywhere else, wherever the request says that it comes from.
+    for path in [
+        "/api/v1/services",
+        "/api/v1/auth/whoami",
+        "/api/v1/keys",
+        "/api/mcp",
+        "/validate",
+        "/metrics",
+    ] {
+        let answer = browser.get(&home, path).await;
+        assert_eq!(
+            answer.status,
+            StatusCode::UNAUTHORIZED,
+            "{path}: {}",
+            answer.text()
+        );
+    }
+    for origin in [None, Some(HERE), Some("https://evil.example")] {
+        for path in [
+            "/api/v1/services",
+            "/api/v1/keys",
+            "/api/v1/shutdown",
+            "/api/mcp",
+        ] {
+            let answer = browser
+                .post_from(&home, (path, origin), &[("name", "x")])
+                .await;
+            assert_eq!(
+                answer.status,
+                StatusCode::UNAUTHORIZED,
+                "{path} {origin:?}: {}",
+                answer.text()
+            );
+        }
+    }
+    home.control.stop().await;
+}

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 
 use crate::{
@@ -131,7 +131,7 @@ fn no_file_descriptors_left() {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     let limit = |current| Rlimit {
         current: Some(current),
-        maximum: Some(1_048_576),
+        maximum: getrlimit(Resource::Nofile).maximum,
     };
     let before = prlimit(Some(pid), Resource::Nofile, limit(open + 8)).unwrap();
     let many: Vec<TcpStream> = (0..40)
@@ -446,8 +446,10 @@ fn path_traversal_by_every_parameter_of_a_path() {
             let is_shown = answer.body.contains("root:x")
                 || answer.body.contains(&key)
                 || answer.body.contains("SQLite format");
+            // The door of an earlier system has no tools of a service that there is not.
+            let is_nothing = answer.body == "[]" && path == "/service/{service}/tools";
             assert!(
-                (400..500).contains(&answer.status) && !is_shown,
+                ((400..500).contains(&answer.status) || is_nothing) && !is_shown,
                 "{verb} {filled}: {} {}",
                 answer.status,
                 answer.body
