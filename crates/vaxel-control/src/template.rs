@@ -204,6 +204,20 @@ impl Control {
         }
     }
 
+    /// The same for who may not see every template: what is hidden is as if it were not there.
+    pub(crate) async fn chain_for(
+        &self,
+        caller: &Principal,
+        name: &TemplateName,
+    ) -> Result<Result<Chain, Issue>, Failure> {
+        match self.find_template(name).await? {
+            Some((template, _)) if !may_see(caller, &template) => {
+                Ok(Err(Issue::new("extends", missing(name))))
+            }
+            _ => self.chain(name).await,
+        }
+    }
+
     /// The stored templates with their versions, when there is one among `specs` that needs to know.
     pub(crate) async fn versions_for<'a>(
         &self,

@@ -11,8 +11,10 @@ mod logging_in; // and this for OAuth
 mod access;
 mod answers;
 mod bundles;
+mod escalation;
 mod everyone;
 mod feed;
+mod owners;
 mod pages;
 mod people;
 mod revisions;

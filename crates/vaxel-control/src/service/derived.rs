@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 use vaxel_core::{
-    access::require,
+    access::require_anywhere,
     failure::{Failure, Issue, Kind},
     principal::{Permission, Principal},
     secret::Secret,
@@ -27,7 +27,7 @@ impl Control {
         caller: &Principal,
         derived: DerivedDraft,
     ) -> Result<Outcome, Failure> {
-        require(caller, Permission::McpWrite)?;
+        require_anywhere(caller, Permission::McpWrite)?;
         let (draft, made) = self.rendered(caller, derived, None).await?;
         self.create_service(caller, (draft, made)).await
     }
@@ -88,7 +88,13 @@ impl Control {
         mut derived: DerivedDraft,
         old: Option<&ServiceResource>,
     ) -> Result<(ServiceDraft, Made), Failure> {
-        let chain = self.chain(&derived.extends.template).await?;
+        let template = &derived.extends.template;
+        let before = old.and_then(|old| old.spec.extends.as_deref());
+        let chain = if before.is_some_and(|before| before.template() == Some(template)) {
+            self.chain(template).await?
+        } else {
+            self.chain_for(caller, template).await?
+        };
         let chain = chain.map_err(|issue| invalid(vec![issue]))?;
         let sent = derived.extends.with.clone();
         let kept = self.open_kept(&chain, &mut derived.extends, old).await?;
