@@ -21,7 +21,10 @@ use vaxel_core::{
     time::Timestamp,
 };
 
-use crate::{route::Route, snapshot::Shard};
+use crate::{
+    route::Route,
+    snapshot::{Shard, Snapshot, sets::Set},
+};
 
 /// Callers whose reach is kept for one service. With more, it is worked out anew.
 const REACHES: usize = 1_000;
@@ -130,6 +133,11 @@ pub(crate) fn may_know(principal: &Principal, shard: &Shard) -> bool {
             || (shard.offers.tools.iter())
                 .any(|tool| reach.shows(principal, shard, Some(&tool.own)))
     }
+}
+
+/// Whether `principal` may know of a set: of any service in it.
+pub(crate) fn may_know_set(principal: &Principal, set: &Set, snapshot: &Snapshot) -> bool {
+    Sight::of(principal).is_whole() || set.shards(snapshot).any(|shard| may_know(principal, shard))
 }
 
 /// With whose eyes something is looked at: the same for all who see the same.

@@ -52,7 +52,12 @@ impl Scope {
             return Ok(Self::All);
         }
         if let Some(name) = path.strip_prefix("sets/") {
-            let set = snapshot.set(name).ok_or_else(|| unknown_set(name))?;
+            let found = snapshot.set(name);
+            let set = found.filter(|set| authorize::may_know_set(principal, set, snapshot));
+            let set = set.ok_or_else(|| match found {
+                None => unknown_set(name),
+                Some(_) => unknown_set(name).hiding(),
+            })?;
             return Ok(Self::Set(Arc::clone(set)));
         }
         if path == "sets" {

@@ -187,7 +187,7 @@ const IN_2026: &[Row] = &[
     ),
     (
         "set",
-        ["401", "denied", "unknown", "ok", "ok"],
+        ["401", "denied", "404", "ok", "ok"],
         &[
             "tools/call",
             "prompts/get",
@@ -195,10 +195,10 @@ const IN_2026: &[Row] = &[
             "completion/complete",
         ],
     ),
-    ("set", ["401", "denied", "0", "2", "2"], &["tools/list"]),
+    ("set", ["401", "denied", "404", "2", "2"], &["tools/list"]),
     (
         "set",
-        ["401", "taken", "taken", "taken", "taken"],
+        ["401", "taken", "404", "taken", "taken"],
         &[
             "notifications/progress",
             "notifications/message",
@@ -214,7 +214,7 @@ const IN_2026: &[Row] = &[
     ),
     (
         "set",
-        ["401", "no method", "no method", "no method", "no method"],
+        ["401", "no method", "404", "no method", "no method"],
         &[
             "initialize",
             "ping",
@@ -229,12 +229,12 @@ const IN_2026: &[Row] = &[
     ),
     (
         "set",
-        ["401", "denied", "ok", "ok", "ok"],
+        ["401", "denied", "404", "ok", "ok"],
         &["server/discover"],
     ),
     (
         "set",
-        ["401", "denied", "0", "1", "1"],
+        ["401", "denied", "404", "1", "1"],
         &[
             "prompts/list",
             "resources/list",
@@ -244,7 +244,7 @@ const IN_2026: &[Row] = &[
     ),
     (
         "set",
-        ["401", "denied", "unknown", "ok", "unknown"],
+        ["401", "denied", "404", "ok", "unknown"],
         &["tasks/get", "tasks/update", "tasks/cancel"],
     ),
 ];
@@ -373,7 +373,7 @@ const BEFORE: &[Row] = &[
     ),
     (
         "set",
-        ["401", "shut", "unknown", "ok", "ok"],
+        ["401", "shut", "404", "ok", "ok"],
         &[
             "tools/call",
             "prompts/get",
@@ -382,10 +382,10 @@ const BEFORE: &[Row] = &[
             "completion/complete",
         ],
     ),
-    ("set", ["401", "shut", "0", "2", "2"], &["tools/list"]),
+    ("set", ["401", "shut", "404", "2", "2"], &["tools/list"]),
     (
         "set",
-        ["401", "shut", "taken", "taken", "taken"],
+        ["401", "shut", "404", "taken", "taken"],
         &[
             "notifications/progress",
             "notifications/message",
@@ -399,10 +399,10 @@ const BEFORE: &[Row] = &[
             "notifications/tasks",
         ],
     ),
-    ("set", ["401", "denied", "ok", "ok", "ok"], &["initialize"]),
+    ("set", ["401", "denied", "404", "ok", "ok"], &["initialize"]),
     (
         "set",
-        ["401", "shut", "ok", "ok", "ok"],
+        ["401", "shut", "404", "ok", "ok"],
         &[
             "ping",
             "server/discover",
@@ -412,12 +412,12 @@ const BEFORE: &[Row] = &[
     ),
     (
         "set",
-        ["401", "shut", "0", "1", "1"],
+        ["401", "shut", "404", "1", "1"],
         &["prompts/list", "resources/list", "resources/templates/list"],
     ),
     (
         "set",
-        ["401", "shut", "no method", "no method", "no method"],
+        ["401", "shut", "404", "no method", "no method"],
         &[
             "subscriptions/listen",
             "tasks/get",
