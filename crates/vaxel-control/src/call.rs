@@ -13,17 +13,22 @@ use crate::{
     change::ServiceRef,
     control::Control,
     query::{CallFilter, List, Page, Stats},
+    service::query::Whose,
 };
 
 impl Control {
-    /// Records of calls, newest first; of one service, or of all. `calls:read`.
+    /// Records of calls, newest first; of one service, or of all that the caller may read. `calls:read`.
     pub async fn calls(
         &self,
         caller: &Principal,
         service: Option<&ServiceRef>,
         (filter, page): (&CallFilter, &Page),
     ) -> Result<List<CallRow>, Failure> {
-        let service = self.whose_calls(caller, service).await?;
+        let (service, among) = match self.whose_calls(caller, service).await? {
+            Whose::All => (None, None),
+            Whose::Of(service) => (Some(service), None),
+            Whose::Among(own) => (None, Some(own)),
+        };
         let CallFilter {
             target,
             outcome,
@@ -33,6 +38,7 @@ impl Control {
         } = filter.clone();
         let query = CallQuery {
             service,
+            among,
             target,
             outcome,
             principal,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 use vaxel_core::{
-    access::require,
+    access::{require, require_anywhere},
     audit::AuditLine,
     failure::{Failure, Kind},
     id::Id,
@@ -12,12 +12,13 @@ use vaxel_core::{
     toolset::{Selected, ToolsetDraft, ToolsetResource},
 };
 use vaxel_gateway::{ServedSet, ShownOf};
-use vaxel_store::Error as StoreError;
+use vaxel_store::{Error as StoreError, ServiceQuery};
 
 use crate::{
     change::{Outcome, ToolsetRef},
     control::{Control, conflict},
     event::Event,
+    service::query::{is_seen, reads_all, target_of},
 };
 
 /// A set with what is seen of its services.
@@ -123,12 +124,13 @@ impl Control {
         }
     }
 
-    /// Every set, by name. `mcp:read`.
+    /// Every set that selects of a service which the caller may see, by name, with those services. `mcp:read`.
     pub async fn toolsets(&self, caller: &Principal) -> Result<Vec<ObservedToolset>, Failure> {
-        require(caller, Permission::McpRead)?;
+        let seen = self.seen_in_sets(caller).await?;
         let known = self.store().names_in_use().await?;
         let all = self.store().all_toolsets().await?.into_iter();
-        Ok(all.map(|one| self.observe_toolset(one, &known)).collect())
+        let shown = all.filter_map(|one| narrowed(one, seen.as_ref()));
+        Ok(shown.map(|one| self.observe_toolset(one, &known)).collect())
     }
 
     /// One set. `mcp:read`.
@@ -137,10 +139,28 @@ impl Control {
         caller: &Principal,
         toolset: &ToolsetRef,
     ) -> Result<ObservedToolset, Failure> {
-        require(caller, Permission::McpRead)?;
+        let seen = self.seen_in_sets(caller).await?;
         let resource = self.find_toolset(toolset).await?;
+        let resource = narrowed(resource, seen.as_ref());
+        let resource = resource.ok_or_else(|| toolset.unknown().hiding())?;
         let known = self.store().names_in_use().await?;
         Ok(self.observe_toolset(resource, &known))
+    }
+
+    /// Names of the services that a caller may see; `None`: of all.
+    async fn seen_in_sets(&self, caller: &Principal) -> Result<Option<HashSet<String>>, Failure> {
+        require_anywhere(caller, Permission::McpRead)?;
+        if reads_all(caller, Permission::McpRead) {
+            return Ok(None);
+        }
+        let entries = self
+            .store()
+            .service_entries(ServiceQuery::default())
+            .await?;
+        let seen = entries
+            .into_iter()
+            .filter(|entry| is_seen(caller, &target_of(entry)));
+        Ok(Some(seen.map(|entry| entry.name).collect()))
     }
 
     /// Gives the data plane the sets as they are stored now. One at a time: the last one to read is the
@@ -217,6 +237,14 @@ impl Control {
         let observed = self.observe_toolset(resource, &known);
         Ok(Outcome::Toolset(Box::new(observed)))
     }
+}
+
+/// A set with what is seen of it; `None` where that is nothing.
+fn narrowed(mut set: ToolsetResource, seen: Option<&HashSet<String>>) -> Option<ToolsetResource> {
+    let Some(seen) = seen else { return Some(set) };
+    set.services
+        .retain(|one| seen.contains(one.service.as_str()));
+    (!set.services.is_empty()).then_some(set)
 }
 
 fn compare(toolset: &ToolsetResource, expected: Option<u64>) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use vaxel_core::{
 };
 use vaxel_store::{Grain, UsageRows, UsageSum};
 
-use crate::{change::ServiceRef, control::Control};
+use crate::{change::ServiceRef, control::Control, service::query::Whose};
 
 /// Most hours or days of one answer.
 const POINTS_MAX: u64 = 2_000;
@@ -45,24 +45,26 @@ pub struct Usage {
 }
 
 impl Control {
-    /// How much a service, or all of them, were called. `calls:read`.
+    /// How much a service, or all of them that the caller may read, were called. `calls:read`.
     pub async fn usage(
         &self,
         caller: &Principal,
         service: Option<&ServiceRef>,
         query: UsageQuery,
     ) -> Result<Usage, Failure> {
-        let service = self.whose_calls(caller, service).await?;
+        let whose = self.whose_calls(caller, service).await?;
         let (from, to) = bounds(query, self.now())?;
+        let (store, time) = (self.store(), (query.grain, from, to));
         let UsageRows {
             total,
             series,
             tools,
             services,
-        } = self
-            .store()
-            .usage(service, (query.grain, from, to), SERVICES_MAX)
-            .await?;
+        } = match whose {
+            Whose::All => store.usage(None, time, SERVICES_MAX).await?,
+            Whose::Of(service) => store.usage(Some(service), time, SERVICES_MAX).await?,
+            Whose::Among(own) => store.usage_among(own, time, SERVICES_MAX).await?,
+        };
         let ids = services.iter().map(|(id, _)| *id).collect();
         let names = self.store().service_names(ids).await?;
         let named = |(id, sum)| {

@@ -51,6 +51,13 @@ pub struct Sources {
     policies: Vec<Arc<PolicyDraft>>,
 }
 
+impl Limits {
+    /// Whether it is good for some services and not for others.
+    pub const fn narrows(&self) -> bool {
+        self.services.is_some() || self.environments.is_some()
+    }
+}
+
 impl Rights {
     /// Those of Vaxel itself, and of everyone where authentication is switched off.
     pub fn unlimited() -> Arc<Self> {

@@ -16,6 +16,7 @@ use crate::{
     stmt::{Row, Stmt, Value, values},
     store::Store,
     tx::Prepared,
+    tx::Tx,
 };
 
 /// A record as it was written.
@@ -68,6 +69,8 @@ pub struct CallRow {
 pub struct CallQuery {
     /// Of this service.
     pub service: Option<Id<Service>>,
+    /// Of one of these. What it costs grows with their number.
+    pub among: Option<Vec<Id<Service>>>,
     /// Of this tool, prompt or resource.
     pub target: Option<String>,
     /// With this outcome.
@@ -181,22 +184,14 @@ impl Store {
                     Some(text) => text.parse().map_err(|_| Error::Cursor(text))?,
                     None => i64::MAX,
                 };
-                let page = match query.service {
-                    Some(_) => &PAGE_OF_SERVICE,
-                    None => &PAGE,
+                let mut found = match (&query.among, query.service) {
+                    (None, service) => page(tx, (&query, service), (before, limit))?,
+                    (Some(among), None) => page_among(tx, (&query, among), (before, limit))?,
+                    (Some(among), Some(service)) if among.contains(&service) => {
+                        page(tx, (&query, Some(service)), (before, limit))?
+                    }
+                    (Some(_), Some(_)) => Vec::new(),
                 };
-                let service = query.service.map(|id| id.as_bytes().to_vec());
-                let values = values![
-                    before,
-                    service.as_deref(),
-                    query.target,
-                    query.outcome.map(Outcome::as_str),
-                    query.principal,
-                    query.since,
-                    query.until,
-                    i64::from(limit) + 1,
-                ];
-                let mut found = tx.query(page, &values, read)?;
                 let more = found.len() > limit as usize;
                 found.truncate(limit as usize);
                 let next = found.last().filter(|_| more).map(|row| row.seq.to_string());
@@ -260,6 +255,45 @@ impl Store {
             })
             .await
     }
+}
+
+/// The newest calls before a number, and one more than `limit`; of a service, or of all.
+fn page(
+    tx: &mut Tx<'_>,
+    (query, service): (&CallQuery, Option<Id<Service>>),
+    (before, limit): (i64, u32),
+) -> Result<Vec<CallRow>, Error> {
+    let page = match service {
+        Some(_) => &PAGE_OF_SERVICE,
+        None => &PAGE,
+    };
+    let service = service.map(|id| id.as_bytes().to_vec());
+    let values = values![
+        before,
+        service.as_deref(),
+        query.target.as_deref(),
+        query.outcome.map(Outcome::as_str),
+        query.principal.as_deref(),
+        query.since,
+        query.until,
+        i64::from(limit) + 1,
+    ];
+    tx.query(page, &values, read)
+}
+
+/// The same of some services: each has its own page, of which the newest stay.
+fn page_among(
+    tx: &mut Tx<'_>,
+    (query, among): (&CallQuery, &[Id<Service>]),
+    (before, limit): (i64, u32),
+) -> Result<Vec<CallRow>, Error> {
+    let mut found: Vec<CallRow> = Vec::new();
+    for service in among {
+        found.extend(page(tx, (query, Some(*service)), (before, limit))?);
+        found.sort_unstable_by_key(|row| std::cmp::Reverse(row.seq));
+        found.truncate(limit as usize + 1);
+    }
+    Ok(found)
 }
 
 fn insert(row: &mut Prepared<'_>, record: &CallRecord) -> Result<(), Error> {

@@ -20,6 +20,8 @@ use crate::{
     tx::Tx,
 };
 
+mod among; // of some services together
+
 /// Tools that are told apart in one batch; calls of further ones are in the sums of their service.
 const TOOLS_MAX: usize = 4_096;
 /// Stands for all services.
@@ -259,6 +261,8 @@ macro_rules! parts {
     };
 }
 
+use parts;
+
 static TIMES: Stmt = Stmt::new(
     "SELECT times FROM usage WHERE grain = $1 AND service = $2 AND at = $3 AND target = $4",
 );
@@ -474,6 +478,8 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &TOOLS_CALLERS,
     &SERVICES,
     &SERVICES_CALLERS,
+    &among::CALLER_NAMES,
+    &among::SERIES_CALLER_NAMES,
     &SWEEP,
     &SWEEP_CALLERS,
 ];

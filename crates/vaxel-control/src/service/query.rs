@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use vaxel_core::{
-    access::{Asked, Local, Target, require, require_anywhere, require_on},
+    access::{Asked, Local, Target, require_anywhere, require_on},
     failure::{Failure, Kind},
     id::{Id, Service},
     lifecycle::Lifecycle,
     principal::{Permission, Principal},
+    rights::Limits,
     service::ServiceResource,
     status::{Health, ServiceStatus},
 };
-use vaxel_store::ServiceEntry;
+use vaxel_store::{ServiceEntry, ServiceQuery};
 
 use crate::{
     change::ServiceRef,
@@ -47,6 +48,25 @@ pub(crate) fn target_of(entry: &ServiceEntry) -> Target<'_> {
 /// Whether a caller may see a service.
 pub(crate) fn is_seen(caller: &Principal, target: &Target<'_>) -> bool {
     Local::of(caller, target).is_possible(caller, Permission::McpRead, None)
+}
+
+/// Whether a caller may do this with every service, as far as roles and the credential go.
+pub(crate) fn reads_all(caller: &Principal, permission: Permission) -> bool {
+    let limits = caller.limits.as_deref();
+    caller.permissions.contains(permission) && !limits.is_some_and(Limits::narrows)
+}
+
+/// Most services whose calls are looked at together for who may not read those of all.
+const SOME_MAX: usize = 500;
+
+/// Of which services calls are asked for.
+pub(crate) enum Whose {
+    /// All.
+    All,
+    /// This one.
+    Of(Id<Service>),
+    /// These.
+    Among(Vec<Id<Service>>),
 }
 
 /// Longest wait of [`Control::health`].
@@ -136,18 +156,43 @@ impl Control {
         self.allowed(caller, permission, (service, found))
     }
 
-    /// The service whose calls are asked for, for a caller who may read them; without one those of all.
+    /// The services whose calls are asked for, for a caller who may read them: without a name all, of which the
+    /// caller may.
     pub(crate) async fn whose_calls(
         &self,
         caller: &Principal,
         service: Option<&ServiceRef>,
-    ) -> Result<Option<Id<Service>>, Failure> {
-        let Some(service) = service else {
-            require(caller, Permission::CallsRead)?;
-            return Ok(None);
-        };
-        let found = self.find_any_for(caller, Permission::CallsRead, service);
-        Ok(Some(found.await?.id))
+    ) -> Result<Whose, Failure> {
+        if let Some(service) = service {
+            let found = self.find_any_for(caller, Permission::CallsRead, service);
+            return Ok(Whose::Of(found.await?.id));
+        }
+        require_anywhere(caller, Permission::CallsRead)?;
+        if reads_all(caller, Permission::CallsRead) {
+            return Ok(Whose::All);
+        }
+        let mut own = Vec::new();
+        for deleted in [false, true] {
+            let query = ServiceQuery {
+                deleted,
+                ..ServiceQuery::default()
+            };
+            let entries = self.store().service_entries(query).await?;
+            let readable = entries.iter().filter(|entry| {
+                let local = Local::of(caller, &target_of(entry));
+                local.is_possible(caller, Permission::CallsRead, None)
+            });
+            own.extend(readable.map(|entry| entry.id));
+        }
+        if own.len() > SOME_MAX {
+            let detail = format!(
+                "You may read the calls of {} services, more than the {SOME_MAX} that are looked at \
+                 together: name one with `service`",
+                own.len()
+            );
+            return Err(Failure::new(Kind::Invalid, detail));
+        }
+        Ok(Whose::Among(own))
     }
 
     fn allowed(
