@@ -101,6 +101,7 @@ pub(crate) async fn serve<I>(
                 Look::Idle if last == Look::Idle => break Ok(()),
                 Look::Idle => {
                     connection.as_mut().graceful_shutdown();
+                    looks.reset_after(shared.config.head_timeout);
                     last = Look::Idle;
                 }
                 busy @ Look::Busy(_) => last = busy,

@@ -128,13 +128,18 @@ impl Watch {
     pub(crate) async fn run(self, told: impl Fn(Vec<String>)) {
         let mut looks = interval(LOOK);
         let mut seen = self.pair.stamp();
-        let (mut doubted, mut warned) = (false, None);
+        let (mut doubted, mut warned, mut parting) = (false, None, false);
         loop {
             let asked = tokio::select! {
                 _ = looks.tick() => false,
                 () = self.now.notified() => true,
             };
             let now = self.clock.now();
+            if parting && !asked {
+                // Nobody is in the middle of a handshake with the one before any more.
+                parting = false;
+                told(self.shown());
+            }
             if let Err(error) = self.pair.renew(now) {
                 self.refuse(format!("{error:#}"));
             }
@@ -142,30 +147,38 @@ impl Watch {
             if asked || doubted || stamp != seen {
                 // Two files are not replaced in one moment: what does not fit now may do so at the next look.
                 let is_settled = asked || (doubted && stamp == seen);
-                doubted = !self.replace(now, is_settled, &told) && !is_settled;
+                let replaced = self.replace(now, is_settled, &told);
+                doubted = replaced.is_none() && !is_settled;
+                if replaced == Some(true) {
+                    parting = true;
+                    looks.reset();
+                }
                 seen = stamp;
             }
             self.warn(now, &mut warned);
         }
     }
 
-    /// False when the files are no good.
-    fn replace(&self, now: Timestamp, is_settled: bool, told: &impl Fn(Vec<String>)) -> bool {
+    /// Whether another certificate is shown from now on; `None` when the files are no good.
+    fn replace(
+        &self,
+        now: Timestamp,
+        is_settled: bool,
+        told: &impl Fn(Vec<String>),
+    ) -> Option<bool> {
         match self.pair.read(now) {
-            Ok(certificate) => {
-                self.show(certificate, told);
-                true
-            }
+            Ok(certificate) => Some(self.show(certificate, told)),
             Err(problems) => {
                 if is_settled {
                     self.refuse(problems.join("; "));
                 }
-                false
+                None
             }
         }
     }
 
-    fn show(&self, certificate: Certificate, told: &impl Fn(Vec<String>)) {
+    /// True when it is another one than before.
+    fn show(&self, certificate: Certificate, told: &impl Fn(Vec<String>)) -> bool {
         let facts = certificate.facts().clone();
         let before = self.gateway.certificate().map(|before| before.facts);
         let before = before.filter(|before| *before != facts);
@@ -180,8 +193,14 @@ impl Watch {
                 fingerprint = facts.fingerprint,
                 "another certificate is shown from now on"
             );
-            told(vec![facts.fingerprint]);
         }
+        before.is_some()
+    }
+
+    /// The fingerprint of what is shown.
+    fn shown(&self) -> Vec<String> {
+        let shown = self.gateway.certificate().into_iter();
+        shown.map(|shown| shown.facts.fingerprint).collect()
     }
 
     fn refuse(&self, problem: String) {

@@ -40,6 +40,7 @@ mod templates;
 mod tidy;
 mod tls;
 mod tls_files;
+mod tls_http2;
 mod upstream_oauth;
 mod validation;
 mod writers;
