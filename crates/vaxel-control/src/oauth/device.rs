@@ -80,6 +80,9 @@ pub(crate) struct Devices {
     begun: Limiter,
 }
 
+/// Who said yes, with which sign-in.
+type Decider = (Id<User>, Id<SignIn>);
+
 impl Control {
     /// Begins the log-in of a program without a browser.
     ///
@@ -224,11 +227,7 @@ impl Control {
     }
 
     /// Takes the answer, once: who said yes, with which sign-in, to what.
-    fn decided(
-        &self,
-        client: &Client,
-        code: &str,
-    ) -> Result<((Id<User>, Id<SignIn>), Waiting), OauthError> {
+    fn decided(&self, client: &Client, code: &str) -> Result<(Decider, Waiting), OauthError> {
         let key = digest::sha256(code.as_bytes());
         let now = self.now();
         let mut all = self.inner.oauth.devices.known.lock();
