@@ -38,6 +38,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("security", "allow_tools", "/spec/tools/allow"),
     ("security", "deny_tools", "/spec/tools/deny"),
     ("security", "validate", "/spec/validate"),
+    ("security", "identity", "/spec/identity"),
     ("integration", "depends_on", "/spec/depends_on"),
     ("integration", "extends", "/spec/extends"),
     ("monitoring", "health", "/spec/health"),

@@ -45,6 +45,8 @@ pub(crate) enum As {
     With(Permissions),
     /// A user with all that it may do.
     User(&'static str),
+    /// The same with a key that is good for one service.
+    Only(&'static str, &'static str),
 }
 
 impl As {
@@ -230,6 +232,16 @@ impl Home {
                 "A key is needed",
             ))),
             As::User(name) => Ok(self.control.as_user(name).unwrap()),
+            As::Only(name, service) => {
+                let user = self.control.as_user(name).unwrap();
+                let limits = Limits {
+                    permissions: user.permissions.union(user.rights.reach().any()),
+                    services: Some(vec![service.to_owned()]),
+                    environments: None,
+                };
+                let who = (user.proof, user.name);
+                Ok(Principal::of_user(who, user.rights, Some(limits.into())))
+            }
             As::With(permissions) => {
                 let name = "someone".into();
                 let limits = Limits {

@@ -140,3 +140,49 @@ async fn a_user_sees_the_sets_that_it_may_use_and_nothing_else_in_them() {
     );
     assert!(!export.to_string().contains("his"), "{export}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_for_one_service_reads_of_that_one_alone_and_hands_nothing_on() {
+    let home = world().await;
+    let only = As::Only("admin", "hers");
+    let calls = items(&home, only, "/api/v1/calls").await;
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    assert!(
+        calls.iter().all(|call| call["service"] == "hers"),
+        "{calls:?}"
+    );
+    let usage = home.ask(only, "GET", "/api/v1/usage").await.json();
+    assert_eq!(usage["total"]["calls"], 2, "{usage}");
+    let sets = items(&home, only, "/api/v1/toolsets").await;
+    assert_eq!(sets.len(), 1, "{sets:?}");
+    assert!(!sets[0].to_string().contains("his"), "{}", sets[0]);
+    // A key that it makes is good for that one, too, whatever is asked for.
+    for (name, services) in [("plain", None), ("wider", Some(json!(["*"])))] {
+        let draft = json!({"name": name, "services": services});
+        let answer = home.ask_with(only, ("POST", "/api/v1/keys"), &draft).await;
+        if answer.status.is_success() {
+            assert_eq!(
+                answer.json()["services"],
+                json!(["hers"]),
+                "{}",
+                answer.text()
+            );
+        }
+    }
+    for (list, draft) in [
+        ("grants", json!({"service": "his", "to": "role:client"})),
+        ("users", json!({"name": "eve", "roles": ["admin"]})),
+        (
+            "roles",
+            json!({"name": "all", "permissions": ["mcp:manage"]}),
+        ),
+    ] {
+        let path = format!("/api/v1/{list}");
+        let answer = home.ask_with(only, ("POST", &path), &draft).await;
+        assert!(
+            !answer.status.is_success(),
+            "{list} {draft}: {}",
+            answer.text()
+        );
+    }
+}

@@ -11,7 +11,7 @@ use vaxel_core::{
 
 use super::contract::contract;
 use crate::{
-    call::{CallQuery, CallStats},
+    call::{CallQuery, CallRow, CallStats},
     error::Error,
     store::Store,
     tests::NOW,
@@ -21,6 +21,7 @@ contract!(
     a_record_is_read_as_it_was_written,
     pages_go_back_in_time_and_hold_every_call_once,
     filters_of_calls_hold_together,
+    the_calls_of_some_services_are_read_in_pages,
     figures_outlive_their_records,
     retention_deletes_the_oldest_in_small_steps,
 );
@@ -202,6 +203,39 @@ async fn filters_of_calls_hold_together(store: &Store) {
     ];
     for (query, expected) in cases {
         assert_eq!(seconds(store, query.clone()).await, expected, "{query:?}");
+    }
+}
+
+async fn the_calls_of_some_services_are_read_in_pages(store: &Store) {
+    let [one, two, other, silent] = [(); 4].map(|()| Id::new(NOW));
+    let services = [one, two, other].into_iter().cycle();
+    let batch = services
+        .zip(0..12)
+        .map(|(service, second)| record(service, second));
+    store.record_calls(batch.collect()).await.unwrap();
+    let query = |among: &[Id<Service>]| CallQuery {
+        among: Some(among.to_vec()),
+        ..CallQuery::default()
+    };
+    let (mut seen, mut cursor) = (Vec::new(), None);
+    loop {
+        let some = query(&[silent, two, one]);
+        let (rows, next) = store.calls(some, 3, cursor).await.unwrap();
+        let second = |row: &CallRow| row.at.since(NOW).as_secs();
+        seen.extend(rows.iter().map(second));
+        cursor = next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, [10, 9, 7, 6, 4, 3, 1, 0]);
+    assert_eq!(seconds(store, query(&[])).await, Vec::<u64>::new());
+    for (service, expected) in [(two, vec![10, 7, 4, 1]), (other, Vec::new())] {
+        let query = CallQuery {
+            service: Some(service),
+            ..query(&[one, two])
+        };
+        assert_eq!(seconds(store, query).await, expected);
     }
 }
 

@@ -20,6 +20,7 @@ contract!(
     calls_are_summed_up_by_hour_day_tool_and_service,
     what_is_added_later_is_merged_and_what_is_old_is_swept,
     hours_over_days_come_to_the_same_as_hours_one_by_one,
+    some_services_together_come_to_what_they_are_without_the_others,
 );
 
 /// The beginning of a day.
@@ -60,6 +61,42 @@ async fn add(store: &Store, calls: &[CallRecord]) {
         batch.note(record);
     }
     store.add_usage(batch).await.unwrap();
+}
+
+async fn some_services_together_come_to_what_they_are_without_the_others(store: &Store) {
+    let [files, git, other, silent] = [(); 4].map(|()| Id::new(DAY));
+    let next = DAY.plus(HOUR);
+    let calls = [
+        call(files, DAY, ("read", "ann", 10)),
+        call(files, next, ("read", "ann", 1_000)),
+        call(git, DAY, ("log", "ann", 5)),
+        call(git, DAY, ("log", "bob", 5)),
+        call(git, DAY.plus(25 * HOUR), ("log", "bob", 5)),
+        call(other, DAY, ("spy", "eve", 5)),
+    ];
+    add(store, &calls).await;
+    for grain in [Grain::Hour, Grain::Day] {
+        let time = (grain, DAY, DAY.plus(48 * HOUR));
+        let some = vec![files, silent, git];
+        let found = store.usage_among(some, time, 10).await.unwrap();
+        assert_eq!((found.total.calls, found.total.errors), (5, 1));
+        assert_eq!((found.total.callers, found.total.total_us), (2, 1_025_000));
+        let services = found.services.iter();
+        let services: Vec<_> = services
+            .map(|(id, sum)| (*id, sum.calls, sum.callers))
+            .collect();
+        assert_eq!(services, [(git, 3, 2), (files, 2, 1)]);
+        let first = &found.series[0];
+        let calls = if grain == Grain::Hour { 3 } else { 4 };
+        assert_eq!((first.0, first.1.calls, first.1.callers), (DAY, calls, 2));
+        let alone = store.usage_among(vec![files], time, 10).await.unwrap();
+        let same = store.usage(Some(files), time, 10).await.unwrap();
+        assert_eq!((alone.total, alone.series), (same.total, same.series));
+        let one = store.usage_among(vec![files, git], time, 1).await.unwrap();
+        assert_eq!(one.services.len(), 1);
+        let none = store.usage_among(Vec::new(), time, 10).await.unwrap();
+        assert_eq!((none.total.calls, none.series.len()), (0, 0));
+    }
 }
 
 async fn calls_are_summed_up_by_hour_day_tool_and_service(store: &Store) {
