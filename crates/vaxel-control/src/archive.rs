@@ -21,15 +21,13 @@ pub(crate) async fn empty(control: Control, stop: CancellationToken) {
     let Some(retention) = control.inner.context.config.archive else {
         return;
     };
-    let retention = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
     let mut hourly = tokio::time::interval(EVERY);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = hourly.tick() => {}
         }
-        let before = control.now().as_millis().saturating_sub(retention);
-        purge(&control, Timestamp::from_millis(before), &stop).await;
+        purge(&control, control.now().minus(retention), &stop).await;
     }
 }
 

@@ -18,7 +18,7 @@ use vaxel_core::{
     status::{Health, ServiceStatus},
     time::Timestamp,
 };
-use vaxel_store::HealthRow;
+use vaxel_store::{Grain, HealthRow};
 
 use crate::{
     change::{Outcome, ServiceRef},
@@ -33,7 +33,7 @@ const CHANGES: usize = 100;
 /// Changes that the availability of days is worked out from.
 const CHANGES_READ: u32 = 10_000;
 /// Days of availability in an answer.
-const DAYS: u64 = 30;
+const DAYS: u32 = 30;
 const DAY: Duration = Duration::from_hours(24);
 /// Longest wait for checks that were asked for: each has a deadline, and they may wait for their turn.
 const CHECKED_WITHIN: Duration = Duration::from_mins(2);
@@ -80,8 +80,7 @@ impl Control {
     ) -> Result<HealthHistory, Failure> {
         let resource = self.find_for(caller, Permission::McpRead, service).await?;
         let now = self.now();
-        let since = now.as_millis().saturating_sub((DAYS - 1) * millis(DAY));
-        let since = Timestamp::from_millis(since - since % millis(DAY));
+        let since = Grain::Day.begin(now.minus(DAY * (DAYS - 1)));
         let rows = self
             .store()
             .health_changes(resource.id, since, CHANGES_READ);
@@ -245,8 +244,4 @@ fn history(rows: Vec<HealthRow>, from: Timestamp, now: Timestamp) -> HealthHisto
         changes: rows.into_iter().filter_map(change).take(CHANGES).collect(),
         days,
     }
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

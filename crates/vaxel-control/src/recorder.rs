@@ -156,8 +156,7 @@ pub(crate) async fn sweep(
 
 /// The time that is so long ago.
 pub(crate) fn ago(clock: &Clock, long: Duration) -> Timestamp {
-    let long = u64::try_from(long.as_millis()).unwrap_or(u64::MAX);
-    Timestamp::from_millis(clock.now().as_millis().saturating_sub(long))
+    clock.now().minus(long)
 }
 
 /// Repeats a deletion until there is nothing left to delete.

@@ -290,12 +290,8 @@ impl Control {
     /// For who has the turn.
     async fn publish_verifier(&self) -> Result<(), Failure> {
         let still_good = bearer::LIFETIME + jwt::LEEWAY;
-        let still_good = u64::try_from(still_good.as_millis()).unwrap_or(u64::MAX);
-        let since = self.now().as_millis().saturating_sub(still_good);
-        let ended = self
-            .store()
-            .ended_sign_ins(Timestamp::from_millis(since))
-            .await?;
+        let since = self.now().minus(still_good);
+        let ended = self.store().ended_sign_ins(since).await?;
         let ended: HashSet<_> = ended.into_iter().collect();
         {
             let mut now = self.inner.signing.now.lock();

@@ -29,6 +29,10 @@ impl Timestamp {
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
+    /// This time less `duration`, at least the epoch.
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(duration)))
+    }
     /// How long after `earlier` this is; zero when it is not.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -151,6 +155,14 @@ mod tests {
         assert_eq!(at.to_string(), "2023-11-14T22:13:20.123Z");
         let json = serde_json::to_string(&at).unwrap();
         assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), at);
+    }
+
+    #[test]
+    fn no_time_is_before_the_epoch_or_after_the_last_one() {
+        let at = Timestamp::from_millis(5_000);
+        assert_eq!(at.minus(Duration::from_secs(2)).as_millis(), 3_000);
+        assert_eq!(at.minus(Duration::MAX).as_millis(), 0);
+        assert_eq!(at.plus(Duration::MAX).as_millis(), u64::MAX);
     }
 
     #[test]

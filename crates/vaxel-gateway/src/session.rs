@@ -238,10 +238,7 @@ impl Sessions {
     /// Forgets what was idle too long.
     pub(crate) fn sweep(&self, now: Timestamp) {
         let idle = self.idle;
-        let life = u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX);
-        let expired = now.as_millis().saturating_sub(life);
-        self.remembered
-            .forget_before(Timestamp::from_millis(expired));
+        self.remembered.forget_before(now.minus(LIFE));
         self.open.lock().by_token.retain(|_, session| {
             session.replays.sweep();
             // A stream or a call is at work in it.
