@@ -58,27 +58,10 @@ impl FromRequestParts<Context> for Base {
 
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
         context.control.oauth_is_on()?;
-        if let Some(url) = &context.config.public_url {
-            return Ok(Self(url.clone()));
-        }
-        let host = parts
-            .headers
-            .get(header::HOST)
-            .and_then(|host| host.to_str().ok());
-        let host = host.or_else(|| {
-            parts
-                .uri
-                .authority()
-                .map(axum::http::uri::Authority::as_str)
-        });
-        let host =
-            host.ok_or_else(|| Failure::new(Kind::Malformed, "The request names no host"))?;
-        // The listener speaks one or the other.
-        let scheme = match context.config.base.split_once("://") {
-            Some(("https", _)) => "https",
-            _ => "http",
-        };
-        Ok(Self(format!("{scheme}://{}", host.to_ascii_lowercase())))
+        let public_url = context.config.public_url.as_deref();
+        let base = vaxel_gateway::base(public_url, &parts.headers, &parts.uri);
+        let nameless = || Failure::new(Kind::Malformed, "The request names no host");
+        Ok(Self(base.ok_or_else(nameless)?))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     authenticate,
     edge::Exchange,
     gateway::Shared,
+    guard,
     pipeline::Context,
     respond::{self, Body, Response},
 };
@@ -85,19 +86,9 @@ fn put(response: &mut Response, shared: &Shared, head: &Parts, why: Why) {
     if !shared.config.oauth || !shared.config.auth {
         return;
     }
-    let host = head
-        .headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| head.uri.authority().map(http::uri::Authority::as_str));
-    let base = match (&shared.config.public_url, host) {
-        (Some(url), _) => url.clone(),
-        // It has passed the rules: letters, digits, dots and a port.
-        (None, Some(host)) => {
-            let scheme = if shared.tls.is_on() { "https" } else { "http" };
-            format!("{scheme}://{}", host.to_ascii_lowercase())
-        }
-        (None, None) => return,
+    let public_url = shared.config.public_url.as_deref();
+    let Some(base) = guard::base(public_url, &head.headers, &head.uri) else {
+        return;
     };
     let path = head.uri.path().trim_end_matches('/');
     // What is no endpoint has no metadata; messages are posted where none is.

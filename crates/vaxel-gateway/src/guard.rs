@@ -8,6 +8,19 @@ use http::{HeaderMap, Uri, header, uri::Authority};
 use vaxel_auth::web::WebRules;
 use vaxel_core::failure::{Failure, Kind};
 
+/// The address of this server as whoever sent a request knows it: the configured one, else under the `Host` that
+/// passed the rules (letters, digits, dots and a port). `None` when the request names no host.
+pub fn base(public_url: Option<&str>, headers: &HeaderMap, uri: &Uri) -> Option<String> {
+    if let Some(url) = public_url {
+        return Some(url.to_owned());
+    }
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| uri.authority().map(Authority::as_str))?;
+    Some(format!("http://{}", host.to_ascii_lowercase()))
+}
+
 /// Refuses what does not belong here.
 pub(crate) fn check(headers: &HeaderMap, uri: &Uri, rules: &WebRules) -> Result<(), Failure> {
     // A header that is no text is none that a rule could allow.

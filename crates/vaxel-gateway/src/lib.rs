@@ -57,6 +57,7 @@ pub use connect::{ConnectTarget, Transport};
 pub use gateway::{
     Deps, ExposedTool, Gateway, Load, ServedSet, ServiceEntry, ShownOf, Unavailable,
 };
+pub use guard::base;
 pub use idle::Bell;
 pub use incidents::Incident;
 pub use limits::Toll;
