@@ -14,6 +14,12 @@ pub const USER_NAME_MAX: usize = 100;
 /// Names of endpoints under `/mcp/`, which no service can have.
 const RESERVED: &[&str] = &["sets"];
 
+/// What others wrote, for people: without letters that break a line or steer a terminal, at most so many.
+pub fn printable(text: &str, most: usize) -> String {
+    let letters = text.chars().filter(|letter| !letter.is_control());
+    letters.take(most).collect()
+}
+
 /// The name of a service: `[a-z0-9]` first, then `[a-z0-9_-]`, at most [`SERVICE_NAME_MAX`]
 /// characters, no `__` (it joins service and tool in exposed names), not a reserved word.
 /// Cheap to clone.

@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
+use vaxel_core::name::printable;
 
 use super::redirect;
 
@@ -13,6 +14,8 @@ const REDIRECTS: usize = 20;
 const NAME_MAX: usize = 80;
 /// Longest name of a client that is an address, bytes.
 const ADDRESS_MAX: usize = 500;
+/// Most that is kept of what one says, bytes.
+const KEPT_MAX: usize = 4 << 10;
 /// Longest document of a client, bytes.
 pub const DOCUMENT_MAX: usize = 32 << 10;
 
@@ -52,6 +55,11 @@ impl ClientProof {
     /// Every way.
     pub const ALL: [Self; 3] = [Self::None, Self::SecretPost, Self::SecretBasic];
 
+    /// The way with this name in metadata.
+    pub fn called(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == name)
+    }
+
     /// The name in metadata.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -84,10 +92,7 @@ impl ClientMetadata {
         // The default of RFC 7591 §2; clients that say nothing can hold a secret.
         let proof = match raw.token_endpoint_auth_method.as_deref() {
             None => ClientProof::SecretBasic,
-            Some(name) => ClientProof::ALL
-                .into_iter()
-                .find(|one| one.as_str() == name)
-                .ok_or_else(|| wrong("`token_endpoint_auth_method` is none of none, client_secret_post, client_secret_basic"))?,
+            Some(name) => ClientProof::called(name).ok_or_else(|| wrong("`token_endpoint_auth_method` is none of none, client_secret_post, client_secret_basic"))?,
         };
         raw.fit("client", proof)
     }
@@ -134,6 +139,11 @@ impl Raw {
         if redirects.is_empty() || redirects.len() > REDIRECTS {
             return Err(unfit(format!(
                 "`redirect_uris` has 1 to {REDIRECTS} addresses"
+            )));
+        }
+        if redirects.iter().map(String::len).sum::<usize>() > KEPT_MAX {
+            return Err(unfit(format!(
+                "`redirect_uris` has {KEPT_MAX} bytes at most, all together"
             )));
         }
         if let Some(bad) = redirects.iter().find(|one| !redirect::is_allowed(one)) {
@@ -187,9 +197,9 @@ fn shown(name: Option<&str>, unnamed: &str) -> String {
     let name: String = name
         .unwrap_or_default()
         .chars()
-        .filter(|letter| !letter.is_control() && !turns(*letter))
-        .take(NAME_MAX)
+        .filter(|letter| !turns(*letter))
         .collect();
+    let name = printable(&name, NAME_MAX);
     match name.trim() {
         "" => unnamed.to_owned(),
         name => name.to_owned(),
@@ -253,6 +263,10 @@ mod tests {
             ),
             (
                 json!({ "redirect_uris": vec!["https://a.example/cb"; 21] }),
+                "invalid_redirect_uri",
+            ),
+            (
+                json!({ "redirect_uris": vec![format!("https://a.example/{}", "x".repeat(1_500)); 3] }),
                 "invalid_redirect_uri",
             ),
             (

@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 use url::Url;
+use vaxel_core::name::printable;
 
 use super::metadata::{RESOURCE_PATH, SERVER_PATH};
 
@@ -179,7 +180,7 @@ impl ResourceMetadata {
         if resource.origin() != server.origin() || !covers {
             return Err(format!(
                 "it is about another server, {}",
-                short(&raw.resource)
+                printable(&raw.resource, 200)
             ));
         }
         if raw.authorization_servers.is_empty() {
@@ -203,7 +204,7 @@ impl ServerMetadata {
         if read.issuer != issuer {
             return Err(format!(
                 "it is that of another one, {}",
-                short(&read.issuer)
+                printable(&read.issuer, 200)
             ));
         }
         let endpoints = [
@@ -216,7 +217,10 @@ impl ServerMetadata {
             .flatten()
             .find(|text| !is_endpoint(text))
         {
-            return Err(format!("{} is no address of http or https", short(bad)));
+            return Err(format!(
+                "{} is no address of http or https",
+                printable(bad, 200)
+            ));
         }
         Ok(read)
     }
@@ -242,13 +246,6 @@ impl ServerMetadata {
 fn is_endpoint(text: &str) -> bool {
     Url::parse(text)
         .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some())
-}
-
-fn short(text: &str) -> String {
-    text.chars()
-        .filter(|letter| !letter.is_control())
-        .take(200)
-        .collect()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::{Url, form_urlencoded};
-use vaxel_core::secret::Secret;
+use vaxel_core::{name::printable, secret::Secret};
 
 use super::{client::ClientProof, discovery::ServerMetadata};
 
@@ -190,11 +190,10 @@ fn refusal(status: u16, body: &[u8]) -> NotGiven {
         error_description: String,
     }
     let raw: Raw = serde_json::from_slice(body).unwrap_or_default();
-    let shown = |text: &str| -> String {
-        let letters = text.chars().filter(|letter| !letter.is_control());
-        letters.take(200).collect()
-    };
-    let (code, more) = (shown(&raw.error), shown(&raw.error_description));
+    let (code, more) = (
+        printable(&raw.error, 200),
+        printable(&raw.error_description, 200),
+    );
     let text = match (code.as_str(), more.as_str()) {
         ("", _) => format!("it answered {status} with nothing that can be used"),
         (code, "") => format!("it says `{code}`"),

@@ -208,11 +208,9 @@ impl Control {
             created_at: now,
             used_at: None,
         };
-        let ago =
-            |span: Duration| Timestamp::from_millis(now.as_millis().saturating_sub(millis(span)));
         let mut added = false;
         for unused in [UNUSED, UNUSED_CROWDED] {
-            let room = (MOST, (ago(unused), ago(IDLE)));
+            let room = (MOST, (now.minus(unused), now.minus(IDLE)));
             added = added || self.store().add_oauth_client(row.clone(), room).await?;
         }
         if !added {
@@ -294,9 +292,7 @@ fn of_row(row: OauthClientRow) -> Option<Client> {
         redirects: redirects
             .filter_map(|one| one.as_str().map(str::to_owned))
             .collect(),
-        proof: ClientProof::ALL
-            .into_iter()
-            .find(|one| one.as_str() == proof)?,
+        proof: ClientProof::called(proof)?,
     };
     Some(Client {
         id: row.id,
@@ -305,8 +301,4 @@ fn of_row(row: OauthClientRow) -> Option<Client> {
         metadata: Arc::new(metadata),
         secret: row.secret,
     })
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
