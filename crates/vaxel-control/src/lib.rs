@@ -18,6 +18,7 @@ mod key;
 mod root_key; // what all sealed values hang on
 
 mod user;
+mod addresses; // how often those that ask did
 mod password;
 mod sign_in;
 mod signing; // the keys of tokens

@@ -1,8 +1,7 @@
 //! Passwords: checked by few at a time, and set by their users or by who manages users.
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -26,14 +25,17 @@ use vaxel_core::{
 };
 use vaxel_store::PasswordRow;
 
-use crate::{change::Outcome, control::Control, event::Event};
+use crate::{
+    addresses::{Addresses, network},
+    change::Outcome,
+    control::Control,
+    event::Event,
+};
 
 /// Passwords that are hashed at the same time, each in 19 MiB.
 const AT_ONCE: usize = 2;
 /// Requests that may wait for that; more are told to come again.
 const WAITING: usize = 32;
-/// Addresses whose failures are remembered.
-const ADDRESSES: usize = 10_000;
 /// Wrong passwords from one address that cost nothing: many people may be behind it.
 const FREE_PER_ADDRESS: u64 = 30;
 
@@ -56,7 +58,7 @@ pub(crate) struct Guesses {
     pub(crate) hashed: AtomicU64,
     hashing: Semaphore,
     waiting: Semaphore,
-    addresses: Mutex<HashMap<IpAddr, (u64, Timestamp)>>,
+    addresses: Mutex<Addresses>,
 }
 
 impl Default for Guesses {
@@ -73,7 +75,7 @@ impl Default for Guesses {
 impl Guesses {
     /// How long an address has to wait. Programs of this machine never do: a proxy here speaks for everyone.
     pub(crate) fn wait(&self, address: IpAddr, now: Timestamp) -> Option<Duration> {
-        let (failures, last) = *self.addresses.lock().get(&network(address)?)?;
+        let (failures, last) = self.addresses.lock().find(network(address)?)?;
         let end = last.plus(lockout::wait(failures, FREE_PER_ADDRESS)?);
         Some(end.since(now)).filter(|wait| !wait.is_zero())
     }
@@ -83,19 +85,8 @@ impl Guesses {
             return;
         };
         let mut addresses = self.addresses.lock();
-        let is_recent = |last: Timestamp| now.since(last) < 2 * lockout::LONGEST;
-        if addresses.len() >= ADDRESSES && !addresses.contains_key(&network) {
-            addresses.retain(|_, (_, last)| is_recent(*last));
-        }
-        if addresses.len() >= ADDRESSES && !addresses.contains_key(&network) {
-            // The one that has been quiet for longest makes room.
-            let oldest = addresses.iter().min_by_key(|(_, (_, last))| *last);
-            if let Some(oldest) = oldest.map(|(address, _)| *address) {
-                addresses.remove(&oldest);
-            }
-        }
-        let (failures, last) = addresses.entry(network).or_insert((0, now));
-        *failures = if is_recent(*last) { *failures + 1 } else { 1 };
+        let (failures, last) = addresses.of(network, (2 * lockout::LONGEST, now));
+        *failures += 1;
         *last = now;
     }
 
@@ -114,18 +105,6 @@ impl Guesses {
         tokio::task::spawn_blocking(work)
             .await
             .map_err(Failure::internal)
-    }
-}
-
-/// What counts as one address: of IPv6 the network, in which one machine may have any number.
-pub(crate) fn network(address: IpAddr) -> Option<IpAddr> {
-    match address.to_canonical() {
-        address if address.is_loopback() => None,
-        IpAddr::V6(address) => {
-            let bits = u128::from(address) & (u128::MAX << 64);
-            Some(Ipv6Addr::from(bits).into())
-        }
-        IpAddr::V4(address) => Some(address.into()),
     }
 }
 
@@ -331,15 +310,5 @@ mod tests {
         assert!(waits(&guesses, "2001:db8::ffff"));
         assert!(!waits(&guesses, "2001:db8:0:1::1"));
         assert!(!waits(&guesses, "127.0.0.1"));
-    }
-
-    #[test]
-    fn what_is_remembered_of_addresses_is_bounded() {
-        let guesses = Guesses::default();
-        for number in 0..u32::try_from(ADDRESSES).unwrap() + 10 {
-            let address = std::net::Ipv4Addr::from(0x0A00_0000 + number);
-            guesses.note_failure(address.into(), NOW);
-        }
-        assert_eq!(guesses.addresses.lock().len(), ADDRESSES);
     }
 }
