@@ -20,7 +20,7 @@ use vaxel_core::{
     audit::{Came, Door, Outcome as End},
     failure::{Failure, Kind},
     id::{Call, Id, SignIn},
-    name::UserName,
+    name::{UserName, printable},
     principal::{Permission, Permissions, Principal},
     secret::Secret,
     user::{UserKind, UserResource},
@@ -149,7 +149,7 @@ impl Control {
                 .await?;
             let id = Id::new(control.now());
             control
-                .open_sign_in(&person, (id, None), (origin, lasts))
+                .open_sign_in(&person, (id, "password", None), (origin, lasts))
                 .await
         });
         working.await.map_err(Failure::internal)?
@@ -336,22 +336,22 @@ impl Control {
         self.end_all(caller, user, None).await
     }
 
-    /// Begins the sign-in of a client, to which a user left something.
+    /// Begins the sign-in of a client, to which a user left something; it shows a credential of this kind.
     pub(crate) async fn begin_delegated(
         &self,
         person: &Person,
-        (id, delegation): (Id<SignIn>, Delegation),
+        (id, delegation, credential): (Id<SignIn>, Delegation, &'static str),
         origin: Origin,
     ) -> Result<SignedIn, Failure> {
         let lasts = self.inner.context.config.tokens.sign_in;
-        self.open_sign_in(person, (id, Some(delegation)), (origin, lasts))
-            .await
+        let begun = (id, credential, Some(delegation));
+        self.open_sign_in(person, begun, (origin, lasts)).await
     }
 
     async fn open_sign_in(
         &self,
         person: &Person,
-        (id, delegation): (Id<SignIn>, Option<Delegation>),
+        (id, credential, delegation): (Id<SignIn>, &'static str, Option<Delegation>),
         (origin, lasts): (Origin, Duration),
     ) -> Result<SignedIn, Failure> {
         let now = self.now();
@@ -367,18 +367,17 @@ impl Control {
             expires_at: now.plus(lasts),
             ended_at: None,
             address: address.to_canonical().to_string(),
-            agent: printable(&agent),
+            agent: printable(&agent, AGENT_MAX),
             family: digest::sha256(shown.family.as_bytes()),
             refresh: made.digest,
             delegation,
         };
         let target = ("sign-in", row.id.to_string(), person.user.name.to_string());
         let mut audit = self.line(&caller, "user.sign_in", target);
-        audit.credential = "password";
+        audit.credential = credential;
         audit.detail = json!({ "address": row.address, "agent": row.agent });
         if let Some(delegation) = &row.delegation {
             audit.action = "oauth.sign_in";
-            audit.credential = "code";
             audit.detail["delegation"] = audited(delegation);
         }
         match self.store().begin_sign_in(&row, audit).await {
@@ -518,11 +517,6 @@ fn acting_from(user: &UserResource, origin: &Origin) -> Principal {
     }
 }
 
-fn printable(agent: &str) -> String {
-    let shown = agent.chars().filter(|letter| !letter.is_control());
-    shown.take(AGENT_MAX).collect()
-}
-
 impl Shown {
     fn invent(id: Id<SignIn>) -> Self {
         Self {
@@ -597,7 +591,10 @@ mod tests {
 
     #[test]
     fn what_a_program_says_it_is_cannot_break_a_line() {
-        assert_eq!(printable("curl/8\r\nX: y\u{1b}[2J"), "curl/8X: y[2J");
-        assert_eq!(printable(&"x".repeat(500)).len(), AGENT_MAX);
+        assert_eq!(
+            printable("curl/8\r\nX: y\u{1b}[2J", AGENT_MAX),
+            "curl/8X: y[2J"
+        );
+        assert_eq!(printable(&"x".repeat(500), AGENT_MAX).len(), AGENT_MAX);
     }
 }

@@ -250,6 +250,9 @@ async fn a_program_without_a_browser_is_let_in_by_the_code_that_it_shows() {
     assert_eq!(tokens.status, StatusCode::OK, "{}", tokens.text());
     assert_eq!(claims(&tokens.json()["access_token"])["aud"], HERE);
     assert_eq!(ask().await.json()["error"], "invalid_grant");
+    let path = "/api/v1/audit?action=oauth.sign_in";
+    let audit = home.ask(As::admin(), "GET", path).await.json();
+    assert_eq!(audit["items"][0]["credential"], "device", "{audit}");
     home.control.stop().await;
 }
 

@@ -39,6 +39,12 @@ async fn replayed_code() {
     );
     let next = refresh(&home, &id, tokens["refresh_token"].as_str().unwrap()).await;
     assert_eq!(next.json()["error"], "invalid_grant");
+    // The audit has it as an attempt that was refused.
+    let path = "/api/v1/audit?action=oauth.code_reused";
+    let audit = home.ask(As::admin(), "GET", path).await.json();
+    let line = &audit["items"][0];
+    assert_eq!(line["credential"], "code", "{audit}");
+    assert_ne!(line["outcome"], "done", "{audit}");
     home.control.stop().await;
 }
 

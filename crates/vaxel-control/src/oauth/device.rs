@@ -223,7 +223,8 @@ impl Control {
             permissions: waiting.permissions,
         };
         let id = Id::new(self.now());
-        self.delegate((id, user, by), delegation, origin).await
+        self.delegate((id, user, by), (delegation, "device"), origin)
+            .await
     }
 
     /// Takes the answer, once: who said yes, with which sign-in, to what.

@@ -119,7 +119,11 @@ impl Control {
             return Err(OauthError::new("invalid_target", sentence));
         }
         let tokens = self
-            .delegate((id, found.user, found.sign_in), delegation(found), origin)
+            .delegate(
+                (id, found.user, found.sign_in),
+                (delegation(found), "code"),
+                origin,
+            )
             .await?;
         if self.inner.oauth.codes.came_again(code) {
             self.end_stolen(id, CODE_REUSED).await?;
@@ -225,7 +229,7 @@ impl Control {
     pub(super) async fn delegate(
         &self,
         (id, user, by): (Id<SignIn>, Id<User>, Id<SignIn>),
-        delegation: Delegation,
+        (delegation, credential): (Delegation, &'static str),
         origin: Origin,
     ) -> Result<Tokens, OauthError> {
         let by = self.store().sign_in(by).await.map_err(Failure::from)?;
@@ -238,7 +242,7 @@ impl Control {
             .ok_or_else(|| OauthError::new("invalid_grant", "the user is disabled or gone"))?;
         let client = delegation.client.clone();
         let signed_in = self
-            .begin_delegated(&person, (id, delegation), origin)
+            .begin_delegated(&person, (id, delegation, credential), origin)
             .await?;
         self.note_use(&client).await;
         Ok(Tokens::of(signed_in))
