@@ -28,6 +28,7 @@ use crate::{
 mod form; // what comes in forms
 mod browser; // people at their browsers
 mod pages; // what they see
+pub(crate) mod clients; // those that are registered
 mod upstream; // people on their way to services of others
 
 /// Every path of OAuth; the API's description has none of them, since RFC 9728 and RFC 8414 describe them.

@@ -138,6 +138,8 @@ fn endpoints<T: Table>(table: T) -> T {
         .routes(routes!(sign_ins::logout))
         .routes(routes!(sign_ins::list))
         .routes(routes!(sign_ins::end))
+        .routes(routes!(oauth::clients::list))
+        .routes(routes!(oauth::clients::delete))
         .routes(routes!(sign_ins::set_password))
         .routes(routes!(sign_ins::key_set))
         .routes(routes!(keys::list, keys::create))

@@ -150,6 +150,8 @@ pub enum Change {
     SetPassword(PasswordChange),
     /// A sign-in ends at once. `users:manage`, except of one's own.
     EndSignIn(Id<SignIn>),
+    /// A client that registered itself is removed, and its sign-ins end. `users:manage`.
+    RemoveClient(String),
     /// A new API key. `keys:manage`, or `keys:manage:own` for oneself; never with more permissions than
     /// the caller has.
     CreateKey(KeyDraft),
@@ -210,6 +212,7 @@ impl Terms {
                 "A log-in is replaced or forgotten whatever it was"
             }
             Change::EndSignIn(_) => "A sign-in does not change",
+            Change::RemoveClient(_) => "A client does not change",
             Change::RotateSigningKeys => "Keys that sign follow each other whatever they were",
             Change::ReplaceRootKey(_) => "The root key is replaced whatever it was",
             Change::Shutdown => "A server does not change",

@@ -267,6 +267,7 @@ impl Control {
             Change::Policy(change) => self.change_policy(caller, change).await,
             Change::SetPassword(change) => self.set_password(caller, change).await,
             Change::EndSignIn(id) => self.end_sign_in(caller, id).await,
+            Change::RemoveClient(id) => self.remove_client(caller, &id).await,
             Change::CreateKey(draft) => self.create_key(caller, draft).await,
             Change::ReplaceRootKey(_)
             | Change::ForgetAuthorization(_)

@@ -76,7 +76,7 @@ pub use key::{NewKey, place_of as key_file};
 pub use lease::Heartbeat;
 pub use oauth::{
     Asked, Authorization, Browser, Client, DeviceStarted, Impossible, OauthError, Presented,
-    Registered, Stopped, Tokens, Waiting,
+    Registered, RegisteredClient, Stopped, Tokens, Waiting,
 };
 pub use password::PasswordChange;
 pub use policy::PolicyChange;

@@ -24,10 +24,12 @@ mod device; // programs without one
 pub(crate) mod issuer; // another one who gives tokens
 mod limit; // how often strangers may make us keep something
 mod token; // what comes of it
+mod registered; // what those who manage users see of clients
 
 pub use browser::Browser;
 pub use client::{Client, Registered};
 pub use device::{DeviceStarted, Waiting};
+pub use registered::RegisteredClient;
 pub(crate) use token::audited;
 pub use token::{OauthError, Presented, Tokens};
 

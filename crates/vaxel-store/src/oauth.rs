@@ -10,7 +10,7 @@ use vaxel_core::{
 use crate::{
     audit,
     error::Error,
-    sign_in::Delegation,
+    sign_in::{self, Delegation},
     stmt::{Row, Stmt, values},
     store::Store,
     tx::Tx,
@@ -37,6 +37,15 @@ static INSERT: Stmt = Stmt::new(
 static COUNT: Stmt = Stmt::new("SELECT COUNT(*) FROM oauth_clients");
 static BY_ID: Stmt =
     Stmt::new("SELECT id, metadata, secret, created_at, used_at FROM oauth_clients WHERE id = $1");
+static ALL: Stmt = Stmt::new(
+    "SELECT id, metadata, secret, created_at, used_at FROM oauth_clients ORDER BY created_at DESC, id",
+);
+static REMOVE: Stmt = Stmt::new("DELETE FROM oauth_clients WHERE id = $1");
+static REMOVE_CONSENTS: Stmt = Stmt::new("DELETE FROM oauth_consents WHERE client = $1");
+static FORGET_WITH: Stmt = Stmt::new(
+    "DELETE FROM oauth_consents WHERE client IN (SELECT id FROM oauth_clients \
+     WHERE (used_at IS NULL AND created_at < $1) OR used_at < $2)",
+);
 static USED: Stmt = Stmt::new("UPDATE oauth_clients SET used_at = $2 WHERE id = $1");
 static FORGET: Stmt = Stmt::new(
     "DELETE FROM oauth_clients WHERE (used_at IS NULL AND created_at < $1) OR used_at < $2",
@@ -64,6 +73,7 @@ impl Store {
         (most, over): (u64, (Timestamp, Timestamp)),
     ) -> Result<bool, Error> {
         self.write("add_oauth_client", move |tx| {
+            tx.execute(&FORGET_WITH, &values![over.0, over.1])?;
             tx.execute(&FORGET, &values![over.0, over.1])?;
             if tx.find(&COUNT, &[], |row| row.count(0))?.unwrap_or(0) >= most {
                 return Ok(false);
@@ -86,6 +96,32 @@ impl Store {
         let id = id.to_owned();
         self.read("oauth_client", move |tx| {
             tx.find(&BY_ID, &values![id.as_str()], read)
+        })
+        .await
+    }
+
+    /// The clients that registered themselves, newest first.
+    pub async fn oauth_clients(&self) -> Result<Vec<OauthClientRow>, Error> {
+        self.read("oauth_clients", move |tx| tx.query(&ALL, &[], read))
+            .await
+    }
+
+    /// Removes a client, with its sign-ins and what users let it do; returns how many sign-ins ended.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none.
+    pub async fn remove_oauth_client(&self, id: &str, audit: AuditLine) -> Result<usize, Error> {
+        let id = id.to_owned();
+        self.write("remove_oauth_client", move |tx| {
+            if tx.execute(&REMOVE, &values![id.as_str()])? == 0 {
+                return Err(Error::Missing);
+            }
+            tx.execute(&REMOVE_CONSENTS, &values![id.as_str()])?;
+            let ended = sign_in::end_of_client(tx, &id, audit.at)?;
+            let mut audit = audit.clone();
+            audit.detail["sign_ins"] = ended.into();
+            audit::append(tx, &audit)?;
+            Ok(ended)
         })
         .await
     }
@@ -186,6 +222,10 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &INSERT,
     &COUNT,
     &BY_ID,
+    &ALL,
+    &REMOVE,
+    &REMOVE_CONSENTS,
+    &FORGET_WITH,
     &USED,
     &FORGET,
     &CONSENT,

@@ -14,6 +14,7 @@ use crate::{
     oauth, password,
     stmt::{Row, Stmt, values},
     store::Store,
+    tx::Tx,
 };
 
 /// A sign-in.
@@ -75,6 +76,7 @@ static OF_USER: Stmt = Stmt::new(columns!(
     "WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $2 ORDER BY id DESC"
 ));
 static ENDED: Stmt = Stmt::new("SELECT id FROM sign_ins WHERE ended_at > $1");
+static OF_CLIENTS: Stmt = Stmt::new(columns!("WHERE ended_at IS NULL AND delegation LIKE $1"));
 static RENEW: Stmt = Stmt::new(
     "UPDATE sign_ins SET refresh = $3, last_used_at = $4, expires_at = $5 \
      WHERE id = $1 AND refresh = $2 AND ended_at IS NULL",
@@ -207,6 +209,22 @@ impl Store {
     }
 }
 
+/// Ends every sign-in of a client; returns how many that were.
+pub(crate) fn end_of_client(tx: &mut Tx<'_>, client: &str, at: Timestamp) -> Result<usize, Error> {
+    // Letters of an id may stand for others in a pattern: what is found is looked at again.
+    let rows = tx.query(&OF_CLIENTS, &values![format!("%{client}%")], read)?;
+    let is_its = |row: &&SignInRow| {
+        row.delegation
+            .as_ref()
+            .is_some_and(|one| one.client == client)
+    };
+    let mut ended = 0;
+    for row in rows.iter().filter(is_its) {
+        ended += tx.execute(&END, &values![row.id, at])?;
+    }
+    Ok(ended)
+}
+
 fn read(row: &Row<'_>) -> Result<SignInRow, Error> {
     let digest = |at| -> Result<[u8; 32], Error> {
         let bytes = row.blob(at)?;
@@ -235,5 +253,13 @@ fn read(row: &Row<'_>) -> Result<SignInRow, Error> {
 
 #[cfg(test)]
 pub(crate) static STATEMENTS: &[&Stmt] = &[
-    &INSERT, &BY_ID, &OF_USER, &ENDED, &RENEW, &END, &END_ALL, &FORGET,
+    &INSERT,
+    &BY_ID,
+    &OF_USER,
+    &OF_CLIENTS,
+    &ENDED,
+    &RENEW,
+    &END,
+    &END_ALL,
+    &FORGET,
 ];

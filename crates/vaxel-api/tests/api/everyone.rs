@@ -32,6 +32,8 @@ const EXPECTED: &[(&str, [u16; 5])] = &[
     ("renew_sign_in", [401, 401, 401, 401, 401]),
     ("list_sign_ins", [401, 200, 200, 200, 200]),
     ("end_sign_in", [401, 403, 403, 403, 404]),
+    ("list_oauth_clients", [401, 403, 403, 403, 200]),
+    ("delete_oauth_client", [401, 403, 403, 403, 404]),
     ("get_whoami", [401, 200, 200, 200, 200]),
     ("create_backup", [401, 403, 403, 403, 200]),
     ("list_calls", [401, 403, 200, 200, 200]),
@@ -267,6 +269,7 @@ impl Things {
             ("{revision}", "1"),
             ("{number}", "1"),
             ("{label}", &label),
+            ("{client}", "vxc_none"),
             ("{session}", "01890a5d-ac96-774b-bcce-b302099a8057"),
         ];
         let mut path = operation.path.clone();

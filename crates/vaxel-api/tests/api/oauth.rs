@@ -415,3 +415,42 @@ async fn a_client_without_a_secret_may_show_an_empty_one_in_the_head() {
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     home.control.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_sees_registered_clients_and_removes_one() {
+    let home = with_anna().await;
+    let (id, tokens) = let_in(&home).await;
+    let (_, other) = let_in(&home).await;
+    let list = || async {
+        let all = home.ask(As::admin(), "GET", "/api/v1/oauth/clients").await;
+        all.json()["items"].as_array().unwrap().clone()
+    };
+    let all = list().await;
+    assert_eq!(all.len(), 2, "{all:?}");
+    let its = all.iter().find(|one| one["id"] == id.as_str()).unwrap();
+    assert_eq!(its["redirect_uris"], json!([CALLBACK]));
+    assert!(its["used_at"].is_string(), "{its}");
+    // A renewal is a use, too.
+    let next = refresh(&home, &id, tokens["refresh_token"].as_str().unwrap()).await;
+    assert_eq!(next.status, StatusCode::OK, "{}", next.text());
+    let renewed = list().await;
+    let after = renewed.iter().find(|one| one["id"] == id.as_str()).unwrap();
+    assert_ne!(after["used_at"], its["used_at"]);
+    let path = format!("/api/v1/oauth/clients/{id}");
+    let removed = home.ask(As::admin(), "DELETE", &path).await;
+    assert_eq!(removed.status, StatusCode::NO_CONTENT, "{}", removed.text());
+    assert_eq!(list().await.len(), 1);
+    let bearer = |tokens: &serde_json::Value| {
+        let access = tokens["access_token"].as_str().unwrap().to_owned();
+        home.control.bearer(&access).is_ok()
+    };
+    assert!(!bearer(&tokens) && bearer(&other), "its own tokens end");
+    let next = refresh(&home, &id, next.json()["refresh_token"].as_str().unwrap()).await;
+    assert_eq!(next.json()["error"], "invalid_client");
+    let audit = "/api/v1/audit?action=oauth.client_remove";
+    let audit = home.ask(As::admin(), "GET", audit).await.json();
+    assert_eq!(audit["items"][0]["detail"]["sign_ins"], 1, "{audit}");
+    let again = home.ask(As::admin(), "DELETE", &path).await;
+    assert_eq!(again.status, StatusCode::NOT_FOUND);
+    home.control.stop().await;
+}

@@ -55,6 +55,7 @@ const NEW: &[(&str, &str)] = &[
     ("POST", "/signing-keys/rotate"),
     ("PUT", "/users/{user}/password"),
     ("DELETE", "/auth/sessions/{session}"),
+    ("DELETE", "/oauth/clients/{client}"),
     ("DELETE", "/services/{service}/authorization"),
 ];
 

@@ -51,7 +51,7 @@ pub struct Client {
     pub name: String,
     /// The host that vouches for it: whoever has that host wrote its description.
     pub host: Option<String>,
-    metadata: Arc<ClientMetadata>,
+    pub(super) metadata: Arc<ClientMetadata>,
     secret: Option<[u8; 32]>,
 }
 
@@ -283,7 +283,8 @@ impl Control {
     }
 }
 
-fn of_row(row: OauthClientRow) -> Option<Client> {
+/// A client as it was stored; nothing when that cannot be read.
+pub(super) fn of_row(row: OauthClientRow) -> Option<Client> {
     let said: Value = serde_json::from_str(&row.metadata).ok()?;
     let proof = said["proof"].as_str()?;
     let redirects = said["redirects"].as_array()?.iter();

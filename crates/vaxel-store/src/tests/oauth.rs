@@ -23,6 +23,7 @@ contract!(
     a_consent_is_the_last_one_that_was_given,
     a_sign_in_of_a_client_needs_no_password,
     a_consent_ends_with_the_sign_in_of_its_client_and_no_other_does,
+    a_client_that_is_removed_takes_its_sign_ins_and_consents_with_it,
     a_token_of_a_service_is_that_of_its_holder_until_it_is_forgotten,
 );
 
@@ -114,6 +115,44 @@ async fn a_consent_ends_with_the_sign_in_of_its_client_and_no_other_does(store: 
     assert_eq!(left().await, all[1..]);
     store.end_sign_ins(row.user, None, line()).await.unwrap();
     assert_eq!(left().await, []);
+}
+
+async fn a_client_that_is_removed_takes_its_sign_ins_and_consents_with_it(store: &Store) {
+    let over = (10, (NOW, NOW));
+    for id in ["c", "d"] {
+        store.add_oauth_client(client(id, NOW), over).await.unwrap();
+    }
+    let (its, mut other) = (sign_in(), sign_in());
+    other.delegation.as_mut().unwrap().client = "d".to_owned();
+    let permissions = Permissions::of(&[Permission::McpRead]);
+    for row in [&its, &other] {
+        store.begin_sign_in(row, line()).await.unwrap();
+        let client = row.delegation.as_ref().unwrap().client.clone();
+        let given = (client.as_str(), "/mcp", permissions);
+        store
+            .put_oauth_consent(row.user, given, line())
+            .await
+            .unwrap();
+    }
+    assert_eq!(store.remove_oauth_client("c", line()).await.unwrap(), 1);
+    assert!(store.remove_oauth_client("c", line()).await.is_err());
+    let left: Vec<String> = store
+        .oauth_clients()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|row| row.id)
+        .collect();
+    assert_eq!(left, ["d"]);
+    for (row, client, is_left) in [(its, "c", false), (other, "d", true)] {
+        let found = store.sign_in(row.id).await.unwrap().unwrap();
+        assert_eq!(found.ended_at.is_none(), is_left, "{client}");
+        let consent = store
+            .oauth_consent(row.user, (client, "/mcp"))
+            .await
+            .unwrap();
+        assert_eq!(consent.is_some(), is_left, "{client}");
+    }
 }
 
 fn sign_in() -> SignInRow {

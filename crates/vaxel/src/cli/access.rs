@@ -1,8 +1,9 @@
-//! `vaxel auth why` and `vaxel whoami`.
+//! `vaxel auth …` and `vaxel whoami`.
 
 use anyhow::Context as _;
 use clap::Subcommand;
 use serde_json::{Value, json};
+use vaxel_client::segment;
 
 use super::{Context, role};
 use crate::output;
@@ -28,24 +29,42 @@ pub(super) enum Command {
         #[command(flatten)]
         format: super::Format,
     },
+    /// List the programs that registered to log in for users, or remove some
+    ///
+    /// What a removed one got from users ends at once.
+    #[command(
+        after_help = "Examples:\n  vaxel auth clients\n  vaxel auth clients --remove vxc_3jv2WOr5h2Ucr353PfDBmPe0"
+    )]
+    Clients {
+        /// Client to remove
+        #[arg(long, value_name = "ID")]
+        remove: Vec<String>,
+        #[command(flatten)]
+        why: super::Why,
+        #[command(flatten)]
+        format: super::Format,
+    },
 }
 
 impl Command {
     pub(super) const fn format(&self) -> super::Format {
-        let Self::Why { format, .. } = self;
+        let (Self::Why { format, .. } | Self::Clients { format, .. }) = self;
         *format
     }
 }
 
 pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<()> {
-    let Command::Why {
-        user,
-        permission,
-        service,
-        tool,
-        arguments,
-        format: _,
-    } = command;
+    let (user, permission, service, tool, arguments) = match command {
+        Command::Why {
+            user,
+            permission,
+            service,
+            tool,
+            arguments,
+            format: _,
+        } => (user, permission, service, tool, arguments),
+        Command::Clients { remove, why, .. } => return clients(&remove, &why, context).await,
+    };
     let mut query = json!({"user": user, "permission": permission});
     for (key, value) in [("service", service), ("tool", tool)] {
         if let Some(value) = value {
@@ -74,6 +93,37 @@ pub(super) async fn run(command: Command, context: &Context) -> anyhow::Result<(
     if !limits.is_empty() {
         output::line(format!("limits: {limits}"));
     }
+    Ok(())
+}
+
+async fn clients(remove: &[String], why: &super::Why, context: &Context) -> anyhow::Result<()> {
+    const CLIENTS: &str = "/api/v1/oauth/clients";
+    let client = context.client()?;
+    for id in remove {
+        let path = why.on(format!("{CLIENTS}/{}", segment(id)));
+        client.delete(&path).await?;
+        output::note(format!("Removed {id}"));
+    }
+    if !remove.is_empty() {
+        return Ok(());
+    }
+    let all: Value = client.get(CLIENTS).await?;
+    if context.style.json {
+        output::json(&all["items"]);
+        return Ok(());
+    }
+    let mut table = output::table(&["ID", "NAME", "REGISTERED", "LAST USED", "ANSWERS GO TO"]);
+    for item in all["items"].as_array().into_iter().flatten() {
+        let text = |key: &str| item[key].as_str().unwrap_or_default().to_owned();
+        table.add_row([
+            text("id"),
+            text("name"),
+            text("created_at"),
+            text("used_at"),
+            super::words(&item["redirect_uris"]),
+        ]);
+    }
+    output::rows(table, context.style);
     Ok(())
 }
 
