@@ -235,7 +235,7 @@ async fn a_broken_request_is_told_where_it_is_broken() {
     assert!(detail.contains("line 3"), "{detail}");
     let form = home.send(admin, post("text/plain", "{}")).await;
     assert_eq!(form.status, StatusCode::BAD_REQUEST);
-    let long = home.send(admin, post(json, &" ".repeat(65 * 1024))).await;
+    let long = home.send(admin, post(json, &" ".repeat(1025 * 1024))).await;
     assert_eq!(
         (long.status.as_u16(), long.json()["type"].as_str()),
         (413, Some("/errors/too-large"))
