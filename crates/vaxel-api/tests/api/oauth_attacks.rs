@@ -13,8 +13,8 @@ use vaxel_gateway::Peer;
 use crate::{
     home::{As, request},
     logging_in::{
-        Browser, CALLBACK, VERIFIER, client, exchange, let_in, parameter, query, refresh, token,
-        told,
+        Browser, CALLBACK, HERE, VERIFIER, client, exchange, let_in, parameter, query, refresh,
+        token, told,
     },
     sign_ins::{GOOD, with_anna},
 };

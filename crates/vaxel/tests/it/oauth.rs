@@ -123,8 +123,9 @@ fn the_python_sdk_logs_in_with_a_browser() {
     }
 }
 
-/// Of clients with a secret the suite shows none where the metadata knows clients without: they are refused,
-/// rightly.
+/// With a client without a secret only. With `--client-secret` the suite shows the secret nowhere as soon as the
+/// metadata lists `none` among `token_endpoint_auth_methods_supported`, and a client that registered with a secret is
+/// refused without it, rightly. Not to list `none` would hide from public clients that they can register.
 #[test]
 fn the_conformance_suite_finds_an_authorization_server() {
     let Some(tools) = tools() else { return };
