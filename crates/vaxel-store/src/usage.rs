@@ -261,8 +261,6 @@ macro_rules! parts {
     };
 }
 
-use parts;
-
 static TIMES: Stmt = Stmt::new(
     "SELECT times FROM usage WHERE grain = $1 AND service = $2 AND at = $3 AND target = $4",
 );
@@ -314,6 +312,15 @@ static SERVICES_CALLERS: Stmt = Stmt::new(parts!(
     "SELECT service, caller FROM usage_callers WHERE service <> $2",
     ") AS parts GROUP BY service"
 ));
+static CALLER_NAMES: Stmt = Stmt::new(parts!(
+    "SELECT caller FROM (",
+    "SELECT caller FROM usage_callers WHERE service = $2",
+    ") AS parts"
+));
+static SERIES_CALLER_NAMES: Stmt = Stmt::new(
+    "SELECT at, caller FROM usage_callers \
+     WHERE grain = $1 AND service = $2 AND at >= $3 AND at < $4",
+);
 // An hour or a day at a time, so that writers wait little.
 static SWEEP: Stmt = Stmt::new(
     "DELETE FROM usage WHERE grain = $1 AND at = (SELECT at FROM usage \
@@ -478,8 +485,8 @@ pub(crate) static STATEMENTS: &[&Stmt] = &[
     &TOOLS_CALLERS,
     &SERVICES,
     &SERVICES_CALLERS,
-    &among::CALLER_NAMES,
-    &among::SERIES_CALLER_NAMES,
+    &CALLER_NAMES,
+    &SERIES_CALLER_NAMES,
     &SWEEP,
     &SWEEP_CALLERS,
 ];

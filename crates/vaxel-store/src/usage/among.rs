@@ -3,27 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Gathered, Grain, SERIES, Span, UsageRows, parts, sum};
-use crate::{
-    error::Error,
-    stmt::{Stmt, values},
-    store::Store,
-    tx::Tx,
-};
+use super::{CALLER_NAMES, Gathered, Grain, SERIES, SERIES_CALLER_NAMES, Span, UsageRows, sum};
+use crate::{error::Error, stmt::values, store::Store, tx::Tx};
 use vaxel_core::{
     id::{Id, Service},
     time::Timestamp,
 };
-
-pub(super) static CALLER_NAMES: Stmt = Stmt::new(parts!(
-    "SELECT caller FROM (",
-    "SELECT caller FROM usage_callers WHERE service = $2",
-    ") AS parts"
-));
-pub(super) static SERIES_CALLER_NAMES: Stmt = Stmt::new(
-    "SELECT at, caller FROM usage_callers \
-     WHERE grain = $1 AND service = $2 AND at >= $3 AND at < $4",
-);
 
 #[derive(Default)]
 struct Among {
