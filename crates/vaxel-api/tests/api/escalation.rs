@@ -403,7 +403,7 @@ impl World {
                 None => self.home.ask(MALLORY, method, &path).await,
             };
             let is_whoami = path.ends_with("whoami");
-            let whoami = is_whoami.then(|| answer.json()).unwrap_or_default();
+            let whoami = if is_whoami { answer.json() } else { Value::Null };
             let (held, roles) = (&whoami["permissions"], &whoami["user"]["roles"]);
             power.push(format!("{method} {path}: {} {held} {roles}", answer.status));
         }

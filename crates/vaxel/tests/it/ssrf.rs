@@ -38,7 +38,8 @@ impl Fixed {
         let seen = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&seen);
         // It ends with the process of the test.
-        thread::spawn(move || {
+        let thread = thread::Builder::new().name("fixed".to_owned());
+        let serving = thread.spawn(move || {
             for stream in listener.incoming() {
                 count.fetch_add(1, Ordering::SeqCst);
                 let mut stream = stream.unwrap();
@@ -50,6 +51,7 @@ impl Fixed {
                 let _ = stream.write_all(answer(port, path).as_bytes());
             }
         });
+        drop(serving.unwrap());
         Self { port, seen }
     }
 
