@@ -403,7 +403,11 @@ impl World {
                 None => self.home.ask(MALLORY, method, &path).await,
             };
             let is_whoami = path.ends_with("whoami");
-            let whoami = if is_whoami { answer.json() } else { Value::Null };
+            let whoami = if is_whoami {
+                answer.json()
+            } else {
+                Value::Null
+            };
             let (held, roles) = (&whoami["permissions"], &whoami["user"]["roles"]);
             power.push(format!("{method} {path}: {} {held} {roles}", answer.status));
         }
