@@ -1,6 +1,6 @@
 //! Vaxel as a client of OAuth: tokens that remote servers want to be shown, got and kept per holder.
 //!
-//! The data plane asks here when it has no token, or one that a server refuses ([`TokenRequest`]); calls wait
+//! The data plane asks here when it has no token, or one that a server refuses ([`vaxel_gateway::TokenRequest`]); calls wait
 //! for the answer with their own deadline. Of one holder one request is worked on at a time: those that wait
 //! for it find its token. What a caller came with is never part of any of this.
 
