@@ -18,7 +18,7 @@ use vaxel_core::{
 };
 
 use crate::{
-    context::Context,
+    context::{Config, Context},
     extract::{Path, Public},
     oauth::form::Form,
     problem::Refusal,
@@ -59,8 +59,11 @@ impl FromRequestParts<Context> for Base {
 
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
         context.control.oauth_is_on()?;
-        let public_url = context.config.public_url.as_deref();
-        let base = vaxel_gateway::base(public_url, &parts.headers, &parts.uri);
+        let Config {
+            public_url, base, ..
+        } = &*context.config;
+        let scheme = base.split_once("://").map_or("http", |(scheme, _)| scheme);
+        let base = vaxel_gateway::base(public_url.as_deref(), scheme, &parts.headers, &parts.uri);
         let nameless = || Failure::new(Kind::Malformed, "The request names no host");
         Ok(Self(base.ok_or_else(nameless)?))
     }

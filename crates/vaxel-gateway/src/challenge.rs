@@ -87,7 +87,8 @@ fn put(response: &mut Response, shared: &Shared, head: &Parts, why: Why) {
         return;
     }
     let public_url = shared.config.public_url.as_deref();
-    let Some(base) = guard::base(public_url, &head.headers, &head.uri) else {
+    let scheme = if shared.tls.is_on() { "https" } else { "http" };
+    let Some(base) = guard::base(public_url, scheme, &head.headers, &head.uri) else {
         return;
     };
     let path = head.uri.path().trim_end_matches('/');

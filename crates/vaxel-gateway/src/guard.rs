@@ -9,8 +9,14 @@ use vaxel_auth::web::WebRules;
 use vaxel_core::failure::{Failure, Kind};
 
 /// The address of this server as whoever sent a request knows it: the configured one, else under the `Host` that
-/// passed the rules (letters, digits, dots and a port). `None` when the request names no host.
-pub fn base(public_url: Option<&str>, headers: &HeaderMap, uri: &Uri) -> Option<String> {
+/// passed the rules (letters, digits, dots and a port), with the one `scheme` that the listener speaks. `None` when the
+/// request names no host.
+pub fn base(
+    public_url: Option<&str>,
+    scheme: &str,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Option<String> {
     if let Some(url) = public_url {
         return Some(url.to_owned());
     }
@@ -18,7 +24,7 @@ pub fn base(public_url: Option<&str>, headers: &HeaderMap, uri: &Uri) -> Option<
         .get(header::HOST)
         .and_then(|host| host.to_str().ok());
     let host = host.or_else(|| uri.authority().map(Authority::as_str))?;
-    Some(format!("http://{}", host.to_ascii_lowercase()))
+    Some(format!("{scheme}://{}", host.to_ascii_lowercase()))
 }
 
 /// Refuses what does not belong here.

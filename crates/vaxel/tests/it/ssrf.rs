@@ -469,6 +469,8 @@ const FIELDS: &[&str] = &[
     "HttpSource.instances",
     "InstanceStatus.address, shown",
     "McpSource.url",
+    "OauthClientView.redirect_uris, shown",
+    "OauthClientView.token_endpoint_auth_method, shown",
     "Problem.link, shown",
     "ServiceStatus.instances, shown",
     "SessionView.address, shown",
