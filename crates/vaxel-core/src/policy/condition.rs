@@ -46,7 +46,8 @@ pub struct Condition {
 /// first of them looks at it.
 pub struct Facts<'a> {
     asked: &'a Asked<'a>,
-    context: Context<'static, 'static>,
+    /// Made when the first condition is to be decided: most questions are about none.
+    context: Option<Context<'static, 'static>>,
     known: [bool; VARIABLES.len()],
 }
 
@@ -80,8 +81,8 @@ impl Condition {
     /// Why that cannot be said: something that it looks at is not there, or is of another kind. Whoever
     /// asks must take that for a no.
     pub fn holds(&self, facts: &mut Facts<'_>) -> Result<bool, String> {
-        facts.know(self.looks_at)?;
-        let decide = || self.program.execute(&facts.context);
+        let context = facts.know(self.looks_at)?;
+        let decide = || self.program.execute(context);
         match stacker::maybe_grow(ROOM_TO_DECIDE / 4, ROOM_TO_DECIDE, decide) {
             Ok(Value::Bool(holds)) => Ok(holds),
             Ok(_) => Err("it is neither true nor false".to_owned()),
@@ -95,20 +96,24 @@ impl<'a> Facts<'a> {
     pub fn of(asked: &'a Asked<'a>) -> Self {
         Self {
             asked,
-            context: Context::with_env(Arc::clone(&FUNCTIONS)),
+            context: None,
             known: [false; VARIABLES.len()],
         }
     }
 
-    fn know(&mut self, wanted: [bool; VARIABLES.len()]) -> Result<(), String> {
+    fn know(
+        &mut self,
+        wanted: [bool; VARIABLES.len()],
+    ) -> Result<&Context<'static, 'static>, String> {
+        let functions = || Context::with_env(Arc::clone(&FUNCTIONS));
+        let context = self.context.get_or_insert_with(functions);
         for (index, name) in VARIABLES.into_iter().enumerate() {
             if wanted[index] && !self.known[index] {
-                let value = value(name, self.asked)?;
-                self.context.add_variable_from_value(name, value);
+                context.add_variable_from_value(name, value(name, self.asked)?);
                 self.known[index] = true;
             }
         }
-        Ok(())
+        Ok(context)
     }
 }
 
