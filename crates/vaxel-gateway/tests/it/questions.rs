@@ -366,7 +366,7 @@ async fn a_state_opens_for_its_own_call_alone() {
     let rig = Rig::start();
     let _servers = every_server(&rig).await;
     let client = rig.modern().able(ABLE);
-    for service in ["hl", "hm"] {
+    for (service, other) in [("hl", "hm"), ("hm", "hl")] {
         let first = call(service, &[form("one")], false);
         let asked = client.say(&first).await.json();
         let (right, _) = retry(&first.params, &asked["result"]);
@@ -381,6 +381,7 @@ async fn a_state_opens_for_its_own_call_alone() {
         tampered[middle] = if tampered[middle] == b'A' { b'B' } else { b'A' };
         let tampered = String::from_utf8(tampered).unwrap();
         let other_tool = right.replace("__echo", "__other");
+        let [here, there] = [service, other].map(|name| format!("{name}__echo"));
         let wrong = [
             ("tampered", right.replace(&state, &tampered)),
             ("garbage", right.replace(&state, "x")),
@@ -389,6 +390,10 @@ async fn a_state_opens_for_its_own_call_alone() {
                 right.replace(r#""together":false"#, r#""together":true"#),
             ),
             ("other tool", other_tool),
+            (
+                "the same tool of another service",
+                right.replace(&here, &there),
+            ),
         ];
         for (what, params) in wrong {
             let answer = client.say(&with(&params)).await;
