@@ -53,6 +53,20 @@ const OLD: [Way; 3] = [Way::LegacyPost, Way::LegacySocket, Way::Oldest];
 /// answer. All transports of an era answer the same.
 type Row = (&'static str, [&'static str; 5], &'static [&'static str]);
 
+/// Messages that nobody waits for an answer to.
+const NOTIFICATIONS: &[&str] = &[
+    "notifications/progress",
+    "notifications/message",
+    "notifications/initialized",
+    "notifications/cancelled",
+    "notifications/tools/list_changed",
+    "notifications/prompts/list_changed",
+    "notifications/resources/list_changed",
+    "notifications/resources/updated",
+    "notifications/subscriptions/acknowledged",
+    "notifications/tasks",
+];
+
 const IN_2026: &[Row] = &[
     (
         "all",
@@ -72,18 +86,7 @@ const IN_2026: &[Row] = &[
     (
         "all",
         ["401", "taken", "taken", "taken", "taken"],
-        &[
-            "notifications/progress",
-            "notifications/message",
-            "notifications/initialized",
-            "notifications/cancelled",
-            "notifications/tools/list_changed",
-            "notifications/prompts/list_changed",
-            "notifications/resources/list_changed",
-            "notifications/resources/updated",
-            "notifications/subscriptions/acknowledged",
-            "notifications/tasks",
-        ],
+        NOTIFICATIONS,
     ),
     (
         "all",
@@ -133,18 +136,7 @@ const IN_2026: &[Row] = &[
     (
         "service",
         ["401", "taken", "404", "taken", "taken"],
-        &[
-            "notifications/progress",
-            "notifications/message",
-            "notifications/initialized",
-            "notifications/cancelled",
-            "notifications/tools/list_changed",
-            "notifications/prompts/list_changed",
-            "notifications/resources/list_changed",
-            "notifications/resources/updated",
-            "notifications/subscriptions/acknowledged",
-            "notifications/tasks",
-        ],
+        NOTIFICATIONS,
     ),
     (
         "service",
@@ -199,18 +191,7 @@ const IN_2026: &[Row] = &[
     (
         "set",
         ["401", "taken", "404", "taken", "taken"],
-        &[
-            "notifications/progress",
-            "notifications/message",
-            "notifications/initialized",
-            "notifications/cancelled",
-            "notifications/tools/list_changed",
-            "notifications/prompts/list_changed",
-            "notifications/resources/list_changed",
-            "notifications/resources/updated",
-            "notifications/subscriptions/acknowledged",
-            "notifications/tasks",
-        ],
+        NOTIFICATIONS,
     ),
     (
         "set",
@@ -268,18 +249,7 @@ const BEFORE: &[Row] = &[
     (
         "all",
         ["401", "shut", "taken", "taken", "taken"],
-        &[
-            "notifications/progress",
-            "notifications/message",
-            "notifications/initialized",
-            "notifications/cancelled",
-            "notifications/tools/list_changed",
-            "notifications/prompts/list_changed",
-            "notifications/resources/list_changed",
-            "notifications/resources/updated",
-            "notifications/subscriptions/acknowledged",
-            "notifications/tasks",
-        ],
+        NOTIFICATIONS,
     ),
     ("all", ["401", "denied", "ok", "ok", "ok"], &["initialize"]),
     (
@@ -335,18 +305,7 @@ const BEFORE: &[Row] = &[
     (
         "service",
         ["401", "shut", "404", "taken", "taken"],
-        &[
-            "notifications/progress",
-            "notifications/message",
-            "notifications/initialized",
-            "notifications/cancelled",
-            "notifications/tools/list_changed",
-            "notifications/prompts/list_changed",
-            "notifications/resources/list_changed",
-            "notifications/resources/updated",
-            "notifications/subscriptions/acknowledged",
-            "notifications/tasks",
-        ],
+        NOTIFICATIONS,
     ),
     (
         "service",
@@ -386,18 +345,7 @@ const BEFORE: &[Row] = &[
     (
         "set",
         ["401", "shut", "404", "taken", "taken"],
-        &[
-            "notifications/progress",
-            "notifications/message",
-            "notifications/initialized",
-            "notifications/cancelled",
-            "notifications/tools/list_changed",
-            "notifications/prompts/list_changed",
-            "notifications/resources/list_changed",
-            "notifications/resources/updated",
-            "notifications/subscriptions/acknowledged",
-            "notifications/tasks",
-        ],
+        NOTIFICATIONS,
     ),
     ("set", ["401", "denied", "404", "ok", "ok"], &["initialize"]),
     (
